@@ -1,0 +1,51 @@
+# The extension module greenlet._greenlet and what is installed with it.
+
+find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
+
+if(NOT Python_INTERPRETER_ID MATCHES "^(Python|Anaconda|ActivePython|Canopy)$" OR NOT Python_SOABI MATCHES "cpython")
+  message(FATAL_ERROR
+    "greenlet works on CPython's own frames and thread states; "
+    "${Python_EXECUTABLE} is not CPython 3.11 or newer.")
+endif()
+if(Python_VERSION VERSION_GREATER_EQUAL 3.13 AND Python_VERSION VERSION_LESS 3.14
+   AND Python_SOABI MATCHES "cpython-313t")
+  message(FATAL_ERROR
+    "Free-threaded 3.13 was an experiment of CPython's and is not supported by greenlet; "
+    "use free-threaded 3.14 or newer, or the default build of 3.13.")
+endif()
+
+file(GLOB greenlet_sources CONFIGURE_DEPENDS
+  ${PROJECT_SOURCE_DIR}/src/core/*.cpp
+  ${PROJECT_SOURCE_DIR}/src/cpython/*.cpp
+  ${PROJECT_SOURCE_DIR}/src/module/*.cpp)
+python_add_library(_greenlet MODULE WITH_SOABI ${greenlet_sources})
+target_compile_definitions(_greenlet PRIVATE GREENLET_VERSION_STRING="${PROJECT_VERSION}")
+target_include_directories(_greenlet PRIVATE
+  ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
+
+# CPython's internal headers: frames, thread states. SYSTEM, as they do not meet our warnings.
+foreach(directory IN LISTS Python_INCLUDE_DIRS)
+  target_include_directories(_greenlet SYSTEM PRIVATE ${directory} ${directory}/internal)
+  if(EXISTS ${directory}/internal/mimalloc) # 3.13+; free-threaded thread states contain heaps
+    target_include_directories(_greenlet SYSTEM PRIVATE ${directory}/internal/mimalloc)
+  endif()
+endforeach()
+
+target_link_libraries(_greenlet PRIVATE greenlet_options greenlet_stack greenlet_context)
+target_link_options(_greenlet PRIVATE -Wl,--gc-sections -Wl,-z,relro -Wl,-z,now)
+
+check_ipo_supported(RESULT greenlet_ipo OUTPUT greenlet_ipo_output LANGUAGES CXX)
+if(greenlet_ipo)
+  set_target_properties(_greenlet greenlet_stack greenlet_context PROPERTIES
+    INTERPROCEDURAL_OPTIMIZATION_RELEASE ON
+    INTERPROCEDURAL_OPTIMIZATION_RELWITHDEBINFO ON)
+endif()
+
+install(TARGETS _greenlet LIBRARY DESTINATION greenlet)
+# Twice: beside the package, and where installation puts headers, so that programs find it as
+# <greenlet/greenlet.h> with no include path of their own.
+install(FILES ${PROJECT_SOURCE_DIR}/include/greenlet/greenlet.h DESTINATION greenlet)
+if(DEFINED SKBUILD_HEADERS_DIR)
+  install(FILES ${PROJECT_SOURCE_DIR}/include/greenlet/greenlet.h
+          DESTINATION ${SKBUILD_HEADERS_DIR})
+endif()
