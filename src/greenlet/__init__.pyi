@@ -43,7 +43,7 @@ CLOCKS_PER_SEC: Final[int]
 class GreenletExit(BaseException):
     """Ends the greenlet it is raised in, quietly: its parent gets it as a value."""
 
-class error(Exception):  # noqa: N801, N818
+class error(Exception):  # noqa: N801
     """A switch that cannot be: to another thread's greenlet, for instance."""
 
 class greenlet:  # noqa: N801

@@ -1,0 +1,50 @@
+# The commands of this project; `make help` lists them. The work is done by tools/*.py.
+PYTHON ?= python3
+TOOLS := $(PYTHON) -B tools
+AARCH64 := build/native-aarch64
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all debug-tests native-aarch64 bench lint format compile-commands clean
+
+help: ## list these commands
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+demo: build-packages ## the main job: an echo server and thousands of clients, all of them greenlets
+	@python=$$($(TOOLS)/environments.py ours) && $$python examples/echo_server.py
+
+test: test-packages ## every test on the default interpreter: native, Python, contract, interop
+	@$(TOOLS)/run_tests.py
+
+test-all: test-packages ## Python and contract tests on every supported interpreter
+	@$(TOOLS)/run_tests.py --suites python contract --interpreters all
+
+debug-tests: test-packages ## Python tests on debug builds of the interpreter, with assertions on
+	@$(TOOLS)/run_tests.py --suites python --interpreters 3.15-debug 3.15t-debug
+
+native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and run under qemu
+	@tools=$$(dirname $$($(TOOLS)/environments.py build)) && \
+	  $$tools/cmake -S . -B $(AARCH64) -G Ninja -DCMAKE_MAKE_PROGRAM=$$tools/ninja \
+	    -DCMAKE_TOOLCHAIN_FILE=tools/toolchains/aarch64-linux-gnu.cmake \
+	    -DGREENLET_EXTENSION=OFF -DGREENLET_NATIVE_TESTS=ON && \
+	  $$tools/cmake --build $(AARCH64) --parallel 2 && \
+	  $$tools/ctest --test-dir $(AARCH64) --output-on-failure --no-tests=error --timeout 600
+
+bench: build-packages ## compare with the published greenlet
+	@$(TOOLS)/environments.py published >/dev/null
+	@python=$$($(TOOLS)/environments.py ours) && $$python benchmarks/compare.py
+
+lint: test-packages ## formatting, style and types of everything
+	@$(TOOLS)/lint.py
+
+format: test-packages ## format everything, and mend what ruff can
+	@$(TOOLS)/lint.py --fix
+
+compile-commands: test-packages ## compile_commands.json, for clangd
+	@$(TOOLS)/lint.py --compile-commands
+
+clean: ## remove what was built, environments included
+	rm -rf build dist .venv .venvs compile_commands.json
+
+.PHONY: build-packages test-packages aarch64-packages
+build-packages test-packages aarch64-packages: %-packages:
+	@$(TOOLS)/system_packages.py $*

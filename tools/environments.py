@@ -1,0 +1,172 @@
+"""Make the virtual environments that tests run in, and print the path of their python.
+
+    environments.py ours [NAME]        greenlet from this checkout, and pytest
+    environments.py published [NAME]   the published greenlet, to compare with
+    environments.py build              cmake and ninja
+    environments.py lint               clang-format, clang-tidy, mypy, ruff
+
+NAME is an interpreter of interpreters.py; without it, the one that runs this script. Ours are in
+`.venvs/NAME` (`.venv` for the default interpreter, with `.venvs/NAME` as a link to it), the others
+in `.venvs/NAME-published`, `.venvs/build` and `.venvs/lint`. Each is brought up to date only if
+what it was made from has changed.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import interpreters
+from interpreters import CHECKOUT
+
+TOOLS = CHECKOUT / "tools"
+# Warnings are errors here, save with WERROR=OFF in the environment: for a compiler newer than us.
+WERROR = os.environ.get("WERROR", "ON")
+
+
+class Unavailable(Exception):
+    """The environment cannot be had; the text says why."""
+
+
+def _sources() -> Iterator[Path]:
+    yield from (CHECKOUT / name for name in ("CMakeLists.txt", "pyproject.toml"))
+    for folder in ("cmake", "include", "src"):
+        yield from sorted(
+            file
+            for file in (CHECKOUT / folder).rglob("*")
+            if file.is_file() and "__pycache__" not in file.parts
+        )
+
+
+def _hash(files: Iterator[Path] | list[Path], *more: str) -> str:
+    digest = hashlib.sha256("\0".join(more).encode())
+    for file in files:
+        digest.update(f"{file.relative_to(CHECKOUT)}\0".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Only one process at a time brings an environment up to date."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f".{folder.name.lstrip('.')}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: list[str | Path], **environment: str) -> None:
+    """Run a command; its output is shown only if it fails."""
+    done = subprocess.run(
+        command,
+        cwd=CHECKOUT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Unavailable(f"{' '.join(map(str, command))} failed:\n{done.stdout}")
+
+
+def _pip(python: Path, *arguments: str | Path, **environment: str) -> None:
+    _run([python, "-m", "pip", "install", "--quiet", *arguments], **environment)
+
+
+def _environment(folder: Path, base: Path, requirements: str, **pip_settings: str) -> Path:
+    """An environment with what a requirements file of ours names; called with its lock held."""
+    python = folder / "bin" / "python"
+    wanted = _hash([TOOLS / requirements], str(base))
+    stamp = folder / "requirements.stamp"
+    if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
+        shutil.rmtree(folder, ignore_errors=True)
+        _run([base, "-m", "venv", folder])
+        _pip(python, "-r", TOOLS / requirements, **pip_settings)
+        stamp.write_text(wanted)
+    return python
+
+
+def tools(kind: str) -> Path:
+    """Return the python of the environment for `kind`: build or lint."""
+    folder = CHECKOUT / ".venvs" / kind
+    with _locked(folder):
+        return _environment(folder, interpreters.default()[1], f"requirements-{kind}.txt")
+
+
+def ours(name: str, base: Path) -> Path:
+    """Return the python of the environment with greenlet as it is in this checkout."""
+    build_tools = tools("build").parent
+    folder = CHECKOUT / ".venvs" / name
+    with _locked(folder):
+        if name == interpreters.default()[0]:
+            if not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.symlink_to("../.venv")
+            folder = CHECKOUT / ".venv"
+        python = _environment(folder, base, "requirements-test.txt")
+        build_type = "Debug" if name.endswith("-debug") else "Release"
+        wanted = _hash(_sources(), build_type, WERROR)
+        stamp = folder / "greenlet.stamp"
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            stamp.unlink(missing_ok=True)
+            _pip(
+                python,
+                "--force-reinstall",
+                "--no-build-isolation",
+                "--no-deps",
+                f"--config-settings=build-dir=build/{name}",
+                f"--config-settings=cmake.build-type={build_type}",
+                f"--config-settings=cmake.define.GREENLET_WERROR={WERROR}",
+                # asserts and their line numbers are what a debug build is for
+                f"--config-settings=install.strip={'false' if build_type == 'Debug' else 'true'}",
+                CHECKOUT,
+                PATH=f"{build_tools}{os.pathsep}{os.environ['PATH']}",
+                CMAKE_BUILD_PARALLEL_LEVEL="2",
+            )
+            stamp.write_text(wanted)
+    return python
+
+
+def published(name: str, base: Path) -> Path:
+    """Return the python of the environment with the published greenlet."""
+    folder = CHECKOUT / ".venvs" / f"{name}-published"
+    with _locked(folder):
+        # A wheel, never a source distribution: its source is not to be looked at.
+        return _environment(folder, base, "requirements-published.txt", PIP_ONLY_BINARY=":all:")
+
+
+def main() -> int:
+    """Print the python of the environment that the command line names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=["ours", "published", "build", "lint"])
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    options = parser.parse_args()
+    try:
+        if options.kind in ("build", "lint"):
+            print(tools(options.kind))
+            return 0
+        if options.name is None:
+            name, base = interpreters.default()
+        else:
+            found = interpreters.provide([options.name])
+            if not found:
+                return 1
+            ((name, base),) = found.items()
+        print((ours if options.kind == "ours" else published)(name, base))
+    except Unavailable as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
