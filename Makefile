@@ -1,6 +1,7 @@
 # The commands of this project; `make help` lists them. The work is done by tools/*.py.
 PYTHON ?= python3
 TOOLS := $(PYTHON) -B tools
+BENCH ?= 3.14
 AARCH64 := build/native-aarch64
 
 .DEFAULT_GOAL := help
@@ -29,9 +30,10 @@ native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and
 	  $$tools/cmake --build $(AARCH64) --parallel 2 && \
 	  $$tools/ctest --test-dir $(AARCH64) --output-on-failure --no-tests=error --timeout 600
 
-bench: build-packages ## compare with the published greenlet
-	@$(TOOLS)/environments.py published >/dev/null
-	@python=$$($(TOOLS)/environments.py ours) && $$python benchmarks/compare.py
+bench: build-packages ## compare with the published greenlet (BENCH=3.14)
+	@ours=$$($(TOOLS)/environments.py ours $(BENCH) --extra bench) && \
+	  published=$$($(TOOLS)/environments.py published $(BENCH) --extra bench) && \
+	  $$ours benchmarks/compare.py --ours $$ours --published $$published
 
 lint: test-packages ## formatting, style and types of everything
 	@$(TOOLS)/lint.py

@@ -142,6 +142,18 @@ def published(name: str, base: Path) -> Path:
         return _environment(folder, base, "requirements-published.txt", PIP_ONLY_BINARY=":all:")
 
 
+def add(python: Path, extra: str) -> None:
+    """Install what tools/requirements-EXTRA.txt names, too."""
+    folder = python.parent.parent
+    requirements = TOOLS / f"requirements-{extra}.txt"
+    wanted = _hash([requirements])
+    stamp = folder / f"{extra}.stamp"
+    with _locked(folder):
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            _pip(python, "-r", requirements)
+            stamp.write_text(wanted)
+
+
 def main() -> int:
     """Print the python of the environment that the command line names."""
     parser = argparse.ArgumentParser(
@@ -149,6 +161,7 @@ def main() -> int:
     )
     parser.add_argument("kind", choices=["ours", "published", "build", "lint"])
     parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--extra", help="install tools/requirements-EXTRA.txt, too")
     options = parser.parse_args()
     try:
         if options.kind in ("build", "lint"):
@@ -161,7 +174,10 @@ def main() -> int:
             if not found:
                 return 1
             ((name, base),) = found.items()
-        print((ours if options.kind == "ours" else published)(name, base))
+        python = (ours if options.kind == "ours" else published)(name, base)
+        if options.extra:
+            add(python, options.extra)
+        print(python)
     except Unavailable as reason:
         print(reason, file=sys.stderr)
         return 1
