@@ -1,0 +1,18 @@
+"""Every test starts and ends in the main greenlet of its thread, untraced, with nothing pending."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import greenlet
+
+
+@pytest.fixture(autouse=True)
+def a_test_leaves_the_thread_as_it_found_it() -> Iterator[None]:
+    main = greenlet.getcurrent()
+    assert main.parent is None
+    yield
+    assert greenlet.getcurrent() is main
+    assert greenlet.gettrace() is None

@@ -1,0 +1,177 @@
+"""What the files of the Python suite share: child processes under a time limit, one helper that
+hammers from several threads, and the facts about the interpreter that tests depend on, as data."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Self, TypeVar
+
+import pytest
+
+from greenlet import getcurrent
+
+T = TypeVar("T")
+
+VERSION = sys.version_info[:2]
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
+
+# Interpreters compiled with assertions are several times slower; their time limits stretch.
+TIME_SCALE = 5.0 if DEBUG_BUILD else 1.0
+
+# The first CPython release that has a feature tests speak about.
+FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
+    "sys.monitoring": (3, 12),
+    # Before 3.12 only the Python recursion limit stands between a program and the end of its C
+    # stack, in a thread as much as in a greenlet; so a raised limit may crash there.
+    "C recursion is bounded for itself": (3, 12),
+    "sys._is_gil_enabled": (3, 13),
+}
+
+
+def since(feature: str) -> pytest.MarkDecorator:
+    """Mark a test that needs `feature`, which older interpreters do not have."""
+    release = FIRST_RELEASE[feature]
+    return pytest.mark.skipif(
+        release > VERSION, reason=f"{feature} came with {release[0]}.{release[1]}"
+    )
+
+
+only_free_threaded = pytest.mark.skipif(
+    not FREE_THREADED, reason="is about builds that run without the GIL"
+)
+only_debug = pytest.mark.skipif(
+    not DEBUG_BUILD, reason="needs sys.gettotalrefcount(), which only debug builds have"
+)
+
+
+class Outcome(NamedTuple):
+    """How a child process ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_script(
+    source: str,
+    *,
+    timeout: float = 30.0,
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run a program in a child process and fail the test if it has not ended in time."""
+    command = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(source), *args]
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=timeout * TIME_SCALE,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(env or {})},
+            check=False,
+        )
+    except subprocess.TimeoutExpired as hung:
+        pytest.fail(
+            f"the script did not end within {hung.timeout} s\n"
+            f"stdout: {_text(hung.stdout)}\nstderr: {_text(hung.stderr)}"
+        )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run_clean(
+    source: str,
+    *,
+    timeout: float = 30.0,
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Run a program that must succeed without a word on stderr; return what it printed."""
+    outcome = run_script(source, timeout=timeout, args=args, env=env)
+    if outcome.returncode or outcome.stderr:
+        pytest.fail(
+            f"the script ended with {outcome.returncode}\n"
+            f"stdout: {outcome.stdout}\nstderr: {outcome.stderr}"
+        )
+    return outcome.stdout.strip()
+
+
+def _text(captured: bytes | str | None) -> str:
+    if isinstance(captured, bytes):
+        return captured.decode(errors="replace")
+    return captured or ""
+
+
+def parallelize(function: Callable[[int], T], threads: int = 4) -> list[T]:
+    """Call function(0), function(1)… in threads that start together; return the results.
+
+    A failure in any thread is raised here, so that an assertion in a worker fails the test.
+    """
+    barrier = threading.Barrier(threads)
+    results: dict[int, T] = {}
+    failures: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            barrier.wait()
+            results[index] = function(index)
+        except BaseException as failure:
+            failures.append(failure)
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if failures:
+        raise failures[0]
+    return [results[index] for index in range(threads)]
+
+
+def in_thread(function: Callable[[], T]) -> T:
+    """Call function() in a thread of its own and return its result."""
+    return parallelize(lambda index: function(), threads=1)[0]
+
+
+def to_parent(*args: Any, **kwargs: Any) -> Any:
+    """Leave the current greenlet for its parent; return what the next switch here brings."""
+    parent = getcurrent().parent
+    assert parent is not None, "the main greenlet has no parent to go to"
+    return parent.switch(*args, **kwargs)
+
+
+def collect() -> None:
+    """Collect until nothing more can become unreachable through finalizers that ran before."""
+    for _ in range(3):
+        gc.collect()
+
+
+class Unraisable:
+    """Records what reaches sys.unraisablehook while it is installed as a context manager.
+
+    Keeps types and messages only: holding the exceptions themselves would hold their frames.
+    """
+
+    def __init__(self) -> None:
+        self.types: list[type[BaseException]] = []
+        self.messages: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._previous = sys.unraisablehook
+        sys.unraisablehook = self._record
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        sys.unraisablehook = self._previous
+
+    def _record(self, report: Any) -> None:
+        self.types.append(report.exc_type)
+        self.messages.append(str(report.exc_value))
