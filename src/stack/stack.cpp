@@ -1,0 +1,693 @@
+// The slow half of stack.h: mapping batches of regions, guarding them, the process-wide reserve,
+// trimming, statistics. What a hit in a thread's pool needs is inline in stack.h.
+#include "stack.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+
+#include "testing.h"
+
+namespace greenlet::stack {
+
+namespace {
+
+// Linux 6.13; older C libraries lack the name.
+constexpr int kMadvGuardInstall = 102;
+
+// A frame larger than the guard can step over it unseen. Address space is cheap and all of a guard
+// lies in one page table, so: more than the one page that a thread has.
+constexpr std::size_t kGuardBytes = std::size_t{64} << 10;
+constexpr std::size_t kDataBytes = std::size_t{256} << 10;
+
+// Regions are mapped by the batch: one system call, one bit each in a word.
+constexpr std::size_t kBatchRegions = 64;
+constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions where they are large
+
+// Where address space is short, this much is left to the rest of the program: having it fail at
+// its next malloc would be no service.
+constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
+
+// A batch is unmapped when all its regions are free and the reserve holds this many besides.
+constexpr std::size_t kSpareRegions = 256;
+
+// A pool takes up to this many regions from the reserve at once, and gives so many back.
+constexpr std::size_t kMostRefill = 16;
+constexpr std::size_t kFlush = 32;
+
+// Trimming (see Pool::check): what a pooled region may hold on either side of the boundary, how far
+// below that a check looks, and how many releases apart checks may become.
+constexpr std::size_t kKeepBelow = std::size_t{32} << 10;
+constexpr std::size_t kKeepAbove = std::size_t{16} << 10;
+constexpr std::size_t kLookBelow = std::size_t{256} << 10;
+constexpr std::uint32_t kLongestInterval = 64;
+
+std::size_t page_size() noexcept {
+  static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept {
+  return (bytes + unit - 1) / unit * unit;
+}
+
+std::byte* page_of(std::byte* address) noexcept {
+  return address - reinterpret_cast<std::uintptr_t>(address) % page_size();
+}
+
+// Where things lie in a region of one size, as offsets from its first byte.
+struct Layout {
+  std::size_t low;
+  std::size_t boundary;
+  std::size_t bytes;
+
+  // The page that holds the boundary comes on top of the size asked for.
+  //
+  // An odd number of pages in all: the pages that every region touches first (those around the
+  // boundary) then spread over all sets of the TLB, which a multiple of a large power of two would
+  // put into a few. The boundary of one region and the guard of the next mostly share a page table.
+  static Layout of(std::size_t size) noexcept {
+    const std::size_t page = page_size();
+    Layout layout;
+    layout.low = round_up(kGuardBytes, page);
+    layout.boundary = layout.low + size + page / 4096 * kStackShareOfBoundaryPage;
+    const std::size_t pages = (layout.low + size + round_up(kDataBytes, page)) / page;
+    layout.bytes = (pages | 1) * page;
+    return layout;
+  }
+};
+
+// Pages of [begin, end) that are backed by memory; both page-aligned.
+std::size_t resident_pages(std::byte* begin, std::byte* end) noexcept {
+  std::array<unsigned char, 4096> states;
+  const std::size_t page = page_size();
+  std::size_t resident = 0;
+  while (begin < end) {
+    const std::size_t pages =
+        std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
+    if (mincore(begin, pages * page, states.data()) == 0) {
+      for (std::size_t i = 0; i < pages; ++i) {
+        resident += states[i] & 1U;
+      }
+    }
+    begin += pages * page;
+  }
+  return resident;
+}
+
+void drop_pages(std::byte* begin, std::byte* end) noexcept {
+  if (begin < end) {
+    // Fails only for locked memory (mlockall), where keeping the pages is what was asked for.
+    madvise(begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
+  }
+}
+
+// How many mappings the process may have, less some for others (as with kHeadroomBytes).
+std::size_t mapping_limit() noexcept {
+  if (const std::size_t forced = testing::switches.mapping_limit.load(); forced != 0) {
+    return forced;
+  }
+  static const std::size_t limit = [] {
+    std::size_t count = 65530;  // the kernel's default, where /proc cannot be read
+    if (const int file = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC); file >= 0) {
+      std::array<char, 32> text{};
+      if (read(file, text.data(), text.size() - 1) > 0) {
+        count = std::strtoull(text.data(), nullptr, 10);
+      }
+      close(file);
+    }
+    return count - count / 16;
+  }();
+  return limit;
+}
+
+// Whether the process has about as many mappings as it may. Slow where it has many.
+bool mappings_exhausted() noexcept {
+  const int file = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  if (file < 0) {
+    return false;
+  }
+  std::array<char, 4096> text;
+  std::size_t lines = 0;
+  for (ssize_t got; (got = read(file, text.data(), text.size())) > 0;) {
+    lines += static_cast<std::size_t>(std::count(text.data(), text.data() + got, '\n'));
+  }
+  close(file);
+  return lines >= mapping_limit();
+}
+
+bool readable(const std::byte* address) noexcept {
+  // The kernel reads the signal set before it looks at the (invalid) first argument.
+  errno = 0;
+  syscall(SYS_rt_sigprocmask, ~0, address, nullptr, _NSIG / 8);
+  return errno != EFAULT;
+}
+
+}  // namespace
+
+// One mapping, cut into regions. A batch whose regions are of another size than what threads ask
+// for now hands out none any more and waits for its regions to come back.
+struct Batch {
+  // Set once, readable by whoever holds a region of the batch.
+  std::byte* base;
+  Layout layout;
+  std::size_t wanted;  // the default size it was mapped for; its regions may be smaller
+  std::size_t count;
+  bool fallback;       // smaller than wanted, or alone: made where address space was short
+
+  // Protected by the reserve's mutex, as are the links.
+  std::uint64_t free;     // regions that nobody has
+  std::uint64_t guarded;  // regions whose guard is set; set when first handed out
+  std::size_t splits;     // mappings added to the process by guards
+  bool available;         // in the list of batches that hand out regions
+  Batch* previous;
+  Batch* next;
+  Batch* previous_available;
+  Batch* next_available;
+
+  std::uint64_t all() const noexcept { return ~std::uint64_t{0} >> (kBatchRegions - count); }
+  std::size_t mapped_bytes() const noexcept { return count * layout.bytes; }
+
+  Region region(std::size_t index) noexcept {
+    std::byte* begin = base + index * layout.bytes;
+    return Region{begin + layout.low, begin + layout.boundary, begin + layout.bytes, this};
+  }
+  std::size_t index(const Region& region) const noexcept {
+    return static_cast<std::size_t>(region.low - base) / layout.bytes;
+  }
+};
+
+namespace detail {
+
+// Everything that no thread's pool holds: batches, their free regions, the list of pools. One
+// mutex protects it all; it is held across the system calls that map and guard, so that a region
+// is either free, being handed out, or somebody's, and never in between. Regions in the reserve
+// hold no memory. Never destroyed: threads may outlive static destruction.
+class Reserve {
+ public:
+  // Fills `regions` with up to `count` regions for `size`; returns how many. None: `failure`.
+  std::size_t take(std::size_t size, Region* regions, std::size_t count,
+                   Failure& failure) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::size_t taken = 0;
+    failure = Failure::kNone;
+    Batch* doomed = nullptr;
+    while (taken < count) {
+      Batch* batch = available_;
+      if (batch != nullptr && batch->wanted != size) {
+        withdraw(*batch);
+        if (batch->free == batch->all()) {
+          unlink(*batch);
+          batch->next = doomed;
+          doomed = batch;
+        }
+        continue;
+      }
+      if (batch == nullptr) {
+        if (taken != 0) {
+          break;
+        }
+        batch = map(size, failure);
+        if (batch == nullptr) {
+          break;
+        }
+      }
+      // Guarded ones first: they were used before, so their page tables exist.
+      const std::uint64_t ready = batch->free & batch->guarded;
+      const auto index = static_cast<std::size_t>(
+          std::countr_zero(ready != 0 ? ready : batch->free));
+      const std::uint64_t bit = std::uint64_t{1} << index;
+      if ((batch->guarded & bit) == 0) {
+        const Failure refused = guard(*batch, index);
+        if (refused != Failure::kNone) {
+          failure = taken != 0 ? Failure::kNone : refused;
+          break;
+        }
+        batch->guarded |= bit;
+      }
+      batch->free &= ~bit;
+      --free_;
+      if (batch->free == 0) {
+        withdraw(*batch);
+      }
+      regions[taken++] = batch->region(index);
+    }
+    unmap(doomed);
+    return taken;
+  }
+
+  void give_back(const Region* regions, std::size_t count) noexcept {
+    // While they are still the caller's: nobody can be handed one that is being emptied.
+    for (std::size_t i = 0; i < count; ++i) {
+      drop_pages(regions[i].low, regions[i].high);
+    }
+    const std::lock_guard lock(mutex_);
+    Batch* doomed = nullptr;
+    for (std::size_t i = 0; i < count; ++i) {
+      Batch& batch = *regions[i].batch;
+      const bool outdated = batch.wanted != default_size();
+      const bool was_full = batch.free == 0;
+      batch.free |= std::uint64_t{1} << batch.index(regions[i]);
+      if (was_full && !outdated) {
+        offer(batch);
+      } else if (batch.available) {
+        ++free_;
+      }
+      if (batch.free == batch.all() &&
+          (!batch.available || batch.fallback || free_ - batch.count >= kSpareRegions)) {
+        if (batch.available) {
+          withdraw(batch);
+        }
+        unlink(batch);
+        batch.next = doomed;
+        doomed = &batch;
+      }
+    }
+    unmap(doomed);
+  }
+
+  void add(Pool& pool) noexcept {
+    // The child of a fork has no other thread that could unlock the mutex.
+    [[maybe_unused]] static const int registered = pthread_atfork(
+        [] { reserve_lock(); }, [] { reserve_unlock(); }, [] { reserve_unlock(); });
+    const std::lock_guard lock(mutex_);
+    pool.next_ = pools_;
+    if (pools_ != nullptr) {
+      pools_->previous_ = &pool;
+    }
+    pools_ = &pool;
+    pool.registered_ = true;
+  }
+
+  void remove(Pool& pool) noexcept {
+    const std::lock_guard lock(mutex_);
+    (pool.previous_ != nullptr ? pool.previous_->next_ : pools_) = pool.next_;
+    if (pool.next_ != nullptr) {
+      pool.next_->previous_ = pool.previous_;
+    }
+    // What it handed out and others have now stays counted.
+    in_use_elsewhere_ += pool.in_use_.load(std::memory_order_relaxed);
+    pool.registered_ = false;
+  }
+
+  Statistics statistics() noexcept {
+    const std::lock_guard lock(mutex_);
+    Statistics result{};
+    for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
+      result.reserved += batch->count;
+      for (std::uint64_t rest = batch->guarded; rest != 0; rest &= rest - 1) {
+        std::byte* begin = batch->base + static_cast<std::size_t>(std::countr_zero(rest)) *
+                                             batch->layout.bytes;
+        result.resident_bytes +=
+            resident_pages(begin + batch->layout.low, begin + batch->layout.bytes) * page_size();
+      }
+    }
+    result.in_use = in_use_elsewhere_;
+    for (const Pool* pool = pools_; pool != nullptr; pool = pool->next_) {
+      result.in_use += pool->in_use_.load(std::memory_order_relaxed);
+    }
+    // The counters are read one by one while their threads run on.
+    result.in_use = std::min(result.in_use, result.reserved);
+    result.pooled = result.reserved - result.in_use;
+    return result;
+  }
+
+ private:
+  static void reserve_lock() noexcept;
+  static void reserve_unlock() noexcept;
+
+  // Maps a batch for `size`, or falls back: to a single region, then to ever smaller ones.
+  Batch* map(std::size_t size, Failure& failure) noexcept {
+    Batch* batch = new (std::nothrow) Batch{};
+    if (batch == nullptr) {
+      failure = Failure::kAddressSpace;
+      return nullptr;
+    }
+    batch->wanted = size;
+    batch->layout = Layout::of(size);
+    batch->count = std::clamp(kBatchBytes / batch->layout.bytes, std::size_t{1}, kBatchRegions);
+    batch->base = map_bytes(batch->mapped_bytes(), 0);
+    while (batch->base == nullptr) {
+      if (!batch->fallback) {
+        batch->fallback = true;
+        batch->count = 1;
+      } else if (size > kMinSize) {
+        size = std::max(round_up(size / 2, page_size()), kMinSize);
+        batch->layout = Layout::of(size);
+      } else {
+        failure = mappings_exhausted() ? Failure::kMappings : Failure::kAddressSpace;
+        delete batch;
+        return nullptr;
+      }
+      batch->base = map_bytes(batch->mapped_bytes(), kHeadroomBytes);
+    }
+    batch->free = batch->all();
+    link(*batch);
+    offer(*batch);
+    return batch;
+  }
+
+  // Maps so that `headroom` bytes more could have been mapped.
+  static std::byte* map_bytes(std::size_t bytes, std::size_t headroom) noexcept {
+    const std::size_t largest = testing::switches.largest_mapping.load();
+    if (largest != 0 && bytes > largest) {
+      return nullptr;
+    }
+    void* address = mmap(nullptr, headroom + bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (address == MAP_FAILED) {
+      return nullptr;
+    }
+    auto* base = static_cast<std::byte*>(address);
+    if (headroom != 0) {
+      // From the lower end, so that the next mapping, placed just below, merges with this one.
+      munmap(base, headroom);
+      base += headroom;
+    }
+    // Else the kernel may back 2 MiB for the few bytes that a small greenlet touches. Kernels
+    // without huge pages refuse, which is as good.
+    madvise(base, bytes, MADV_NOHUGEPAGE);
+    return base;
+  }
+
+  // Sets the guard of one region, by advice (which costs no mapping) or else by mprotect.
+  Failure guard(Batch& batch, std::size_t index) noexcept {
+    if (testing::switches.fail_guards.load()) {
+      return Failure::kGuard;
+    }
+    std::byte* begin = batch.base + index * batch.layout.bytes;
+    if (advice_ != Advice::kUseless && !testing::switches.force_mprotect.load()) {
+      const bool set = madvise(begin, batch.layout.low, kMadvGuardInstall) == 0;
+      if (advice_ == Advice::kUntried) {
+        // Success proves nothing: an emulator (qemu-user) may swallow advice it does not know.
+        advice_ = set && !readable(begin) ? Advice::kWorks : Advice::kUseless;
+      }
+      if (set && advice_ == Advice::kWorks) {
+        return Failure::kNone;
+      }
+    }
+    // A guard in the middle of a mapping makes two more of it.
+    if (splits_ + 2 > mapping_limit()) {
+      return Failure::kMappings;
+    }
+    if (mprotect(begin, batch.layout.low, PROT_NONE) != 0) {
+      return errno == ENOMEM ? Failure::kMappings : Failure::kGuard;
+    }
+    batch.splits += 2;
+    splits_ += 2;
+    return Failure::kNone;
+  }
+
+  void offer(Batch& batch) noexcept {
+    batch.available = true;
+    batch.previous_available = nullptr;
+    batch.next_available = available_;
+    if (available_ != nullptr) {
+      available_->previous_available = &batch;
+    }
+    available_ = &batch;
+    free_ += static_cast<std::size_t>(std::popcount(batch.free));
+  }
+
+  void withdraw(Batch& batch) noexcept {
+    batch.available = false;
+    (batch.previous_available != nullptr ? batch.previous_available->next_available
+                                         : available_) = batch.next_available;
+    if (batch.next_available != nullptr) {
+      batch.next_available->previous_available = batch.previous_available;
+    }
+    free_ -= static_cast<std::size_t>(std::popcount(batch.free));
+  }
+
+  void link(Batch& batch) noexcept {
+    batch.previous = nullptr;
+    batch.next = batches_;
+    if (batches_ != nullptr) {
+      batches_->previous = &batch;
+    }
+    batches_ = &batch;
+  }
+
+  void unlink(Batch& batch) noexcept {
+    (batch.previous != nullptr ? batch.previous->next : batches_) = batch.next;
+    if (batch.next != nullptr) {
+      batch.next->previous = batch.previous;
+    }
+  }
+
+  // Unmaps a list of batches that are in no other list.
+  void unmap(Batch* doomed) noexcept {
+    while (doomed != nullptr) {
+      Batch* next = doomed->next;
+      if (munmap(doomed->base, doomed->mapped_bytes()) == 0) {
+        splits_ -= doomed->splits;
+        delete doomed;
+      } else {
+        // Out of mappings: the kernel has merged batches, and one from the middle would split what
+        // remains. It holds no memory; it stays.
+        link(*doomed);
+        offer(*doomed);
+      }
+      doomed = next;
+    }
+  }
+
+  enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
+
+  std::mutex mutex_;
+  Batch* batches_ = nullptr;    // all of them
+  Batch* available_ = nullptr;  // those with a free region, except outdated ones
+  std::size_t free_ = 0;        // regions free in available batches
+  std::size_t splits_ = 0;      // mappings added by guards
+  std::size_t in_use_elsewhere_ = 0;  // the counters of pools that are gone
+  Pool* pools_ = nullptr;
+  Advice advice_ = Advice::kUntried;
+};
+
+namespace {
+// In a union: constructed at compile time, never destroyed.
+union Immortal {
+  constexpr Immortal() : reserve() {}
+  ~Immortal() {}
+  Reserve reserve;
+};
+constinit Immortal immortal;
+}  // namespace
+
+void Reserve::reserve_lock() noexcept { immortal.reserve.mutex_.lock(); }
+void Reserve::reserve_unlock() noexcept { immortal.reserve.mutex_.unlock(); }
+
+}  // namespace detail
+
+namespace {
+
+detail::Reserve& reserve() noexcept { return detail::immortal.reserve; }
+
+struct Deep {
+  bool below;
+  bool above;
+};
+
+// Whether pages beyond what a pooled region may hold are in memory. Looks at the data area and at
+// the kLookBelow next bytes of the C stack only: stacks grow page by page, and looking at
+// all of 8 MiB takes five times as long.
+Deep look(const Region& region) noexcept {
+  const std::size_t page = page_size();
+  std::byte* middle = page_of(region.boundary);
+  std::byte* begin = std::max(region.low, middle - kKeepBelow - kLookBelow);
+  constexpr std::size_t kMostPages =
+      (kKeepBelow + kLookBelow + kDataBytes + 2 * kGuardBytes) / 4096;
+  std::array<unsigned char, kMostPages> states;
+  const std::size_t pages =
+      std::min(states.size(), static_cast<std::size_t>(region.high - begin) / page);
+  if (mincore(begin, pages * page, states.data()) != 0) {
+    return Deep{true, true};
+  }
+  const auto resident = [&](std::size_t from, std::size_t to) {
+    return std::any_of(states.data() + from, states.data() + std::max(from, std::min(to, pages)),
+                       [](unsigned char state) { return (state & 1U) != 0; });
+  };
+  const std::size_t middle_index = static_cast<std::size_t>(middle - begin) / page;
+  const std::size_t keep_below = kKeepBelow / page;
+  return Deep{middle_index > keep_below && resident(0, middle_index - keep_below),
+              resident(middle_index + 1 + kKeepAbove / page, pages)};
+}
+
+void trim(const Region& region, Deep deep) noexcept {
+  std::byte* middle = page_of(region.boundary);
+  if (deep.below) {
+    drop_pages(region.low, std::max(region.low, middle - round_up(kKeepBelow, page_size())));
+  }
+  if (deep.above) {
+    drop_pages(middle + page_size() + round_up(kKeepAbove, page_size()), region.high);
+  }
+}
+
+}  // namespace
+
+const char* describe(Failure failure) noexcept {
+  switch (failure) {
+    case Failure::kNone:
+      return "no failure";
+    case Failure::kAddressSpace:
+      return "cannot reserve a stack for the greenlet: address space is used up; see the limit "
+             "RLIMIT_AS (ulimit -v) and the sysctl vm.overcommit_memory, or set a smaller default "
+             "stack size";
+    case Failure::kMappings:
+      return "cannot guard a stack for the greenlet: the process has as many memory mappings as "
+             "it may; raise the sysctl vm.max_map_count (Linux 6.13 and newer need no mapping for "
+             "a guard)";
+    case Failure::kGuard:
+      return "cannot guard a stack for the greenlet: the kernel refused both MADV_GUARD_INSTALL "
+             "and mprotect";
+  }
+  return "unknown failure";
+}
+
+bool set_default_size(std::size_t bytes) noexcept {
+  if (bytes < kMinSize || bytes > kMaxSize) {
+    return false;
+  }
+  detail::settings.default_size.store(round_up(bytes, page_size()), std::memory_order_relaxed);
+  return true;
+}
+
+void set_pool_bound(std::size_t regions) noexcept {
+  detail::settings.pool_bound.store(regions, std::memory_order_relaxed);
+}
+
+Statistics statistics() noexcept { return reserve().statistics(); }
+
+Pool::~Pool() {
+  if (count_ != 0) {
+    reserve().give_back(entries_, count_);
+  }
+  if (registered_) {
+    reserve().remove(*this);
+  }
+  std::free(entries_);
+}
+
+Region Pool::acquire_slowly(Failure& failure) noexcept {
+  if (!registered_) {
+    reserve().add(*this);
+  }
+  adopt_size();
+  std::size_t wish = std::max(std::min<std::size_t>(refill_, pool_bound()), std::size_t{1});
+  if (!make_room(wish)) {
+    wish = 1;
+  }
+  std::array<Region, kMostRefill> regions;
+  const std::size_t taken = reserve().take(size_, regions.data(), wish, failure);
+  if (taken == 0) {
+    return Region{};
+  }
+  // A thread with few greenlets keeps few spare regions.
+  refill_ = std::min<std::uint32_t>(refill_ * 2, kMostRefill);
+  for (std::size_t i = taken; i-- > 1;) {
+    entries_[count_++] = regions[i];
+  }
+  trimmed_ = count_;
+  count_in_use(1);
+  return regions[0];
+}
+
+void Pool::release_slowly(const Region& region) noexcept {
+  if (!registered_) {
+    reserve().add(*this);
+  }
+  adopt_size();
+  count_in_use(static_cast<std::size_t>(-1));
+  const std::size_t bound = pool_bound();
+  if (count_ > 0 && count_ >= bound) {
+    // The oldest: their memory is the coldest, and all batches of one burst empty together.
+    give_back_oldest(std::min(count_, count_ - bound + std::max<std::size_t>(
+                                          1, std::min(kFlush, bound / 2))));
+  }
+  if (bound == 0 || region.batch->wanted != size_ || !make_room(1)) {
+    reserve().give_back(&region, 1);
+    return;
+  }
+  if (until_check_ > 1) {
+    --until_check_;
+  } else {
+    check(region);
+  }
+  entries_[count_++] = region;
+}
+
+// Gives back what deep calls touched. Finding out costs a system call (a microsecond, several times
+// what all else about a short greenlet costs), so releases are sampled: while checks find nothing,
+// the next is twice as far away, up to kLongestInterval releases. When one finds a deep
+// region, others are likely: every entry not known to be trimmed is swept, and the next release is
+// checked again. So at most kLongestInterval deep regions in a row go unnoticed.
+void Pool::check(const Region& region) noexcept {
+  const Deep deep = look(region);
+  if (deep.below || deep.above) {
+    trim(region, deep);
+    for (; trimmed_ < count_; ++trimmed_) {
+      trim(entries_[trimmed_], Deep{true, true});
+    }
+    check_interval_ = 1;
+  } else if (check_interval_ < kLongestInterval) {
+    check_interval_ *= 2;
+  }
+  if (trimmed_ == count_) {
+    ++trimmed_;  // `region`, about to be pushed
+  }
+  until_check_ = check_interval_;
+}
+
+// Follows a change of the default size: entries of the old size go back to the reserve.
+void Pool::adopt_size() noexcept {
+  const std::size_t size = default_size();
+  if (size_ == size) {
+    return;
+  }
+  give_back_oldest(count_);
+  size_ = size;
+  const Layout layout = Layout::of(size);
+  stack_bytes_ = layout.boundary - layout.low;
+}
+
+bool Pool::make_room(std::size_t entries) noexcept {
+  if (count_ + entries <= capacity_) {
+    return true;
+  }
+  const std::size_t capacity = std::max(capacity_ * 2, std::max(count_ + entries, kMostRefill));
+  void* grown = std::realloc(entries_, capacity * sizeof(Region));
+  if (grown == nullptr) {
+    return false;
+  }
+  entries_ = static_cast<Region*>(grown);
+  capacity_ = capacity;
+  return true;
+}
+
+void Pool::give_back_oldest(std::size_t regions) noexcept {
+  reserve().give_back(entries_, regions);
+  count_ -= regions;
+  std::memmove(entries_, entries_ + regions, count_ * sizeof(Region));
+  trimmed_ -= std::min(trimmed_, regions);
+}
+
+}  // namespace greenlet::stack
+
+namespace greenlet::stack::testing {
+
+std::size_t guard_bytes() noexcept { return Layout::of(kMinSize).low; }
+std::size_t regions_per_batch() noexcept { return kBatchRegions; }
+
+}  // namespace greenlet::stack::testing

@@ -1,0 +1,149 @@
+// Stack regions: reserving, guarding, pooling and trimming the address space greenlets run on.
+// Nothing here knows Python; who runs on a region and when it may be given back is core's business.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+
+namespace greenlet::stack {
+
+// Why no region could be had. Core turns it into a MemoryError that names the limit.
+enum class Failure : std::uint8_t {
+  kNone,
+  kAddressSpace,  // mmap failed: RLIMIT_AS, strict overcommit (vm.overcommit_memory=2)
+  kMappings,      // mprotect or mmap failed for want of mappings: vm.max_map_count
+  kGuard,         // the guard could not be set for another reason
+};
+
+// The text for a MemoryError: which limit was hit and what to do about it.
+const char* describe(Failure failure) noexcept;
+
+// What set_default_size accepts. The smallest is also where falling back to smaller regions ends.
+inline constexpr std::size_t kMinSize = std::size_t{256} << 10;
+inline constexpr std::size_t kMaxSize = std::size_t{1} << 30;
+
+// Bytes of the page that holds the boundary which belong to the C stack (for pages of 4 KiB, in
+// proportion for larger ones); the rest is the data area's beginning. A greenlet whose C frames and
+// Python frames fit in their shares touches this one page in all.
+inline constexpr std::size_t kStackShareOfBoundaryPage = 3072;
+
+struct Batch;  // the mapping a region was cut from (stack.cpp)
+
+// A stack of its own: [guard | C stack, grows down | boundary | data area, grows up].
+// A plain handle; whoever holds it owns the region until it is given back to a Pool.
+struct Region {
+  std::byte* low = nullptr;       // lowest usable byte of the C stack, just above the guard
+  std::byte* boundary = nullptr;  // 16-byte aligned, inside a page; C stack below, data area above
+  std::byte* high = nullptr;      // end of the data area
+  Batch* batch = nullptr;
+
+  explicit operator bool() const noexcept { return low != nullptr; }
+  std::size_t stack_bytes() const noexcept { return static_cast<std::size_t>(boundary - low); }
+  std::size_t data_bytes() const noexcept { return static_cast<std::size_t>(high - boundary); }
+};
+
+// Process-wide settings; each is an atomic, callable from any thread.
+std::size_t default_size() noexcept;                 // bytes of C stack for new regions; initially 8 MiB
+bool set_default_size(std::size_t bytes) noexcept;   // rounded up to pages; false outside [min, max]
+std::size_t pool_bound() noexcept;                   // regions a thread's pool keeps at most
+void set_pool_bound(std::size_t regions) noexcept;
+
+namespace detail {
+// Read by every acquire and release and hardly ever written: on a cache line of its own, so that
+// no thread's writes to something else take it away.
+struct alignas(64) Settings {
+  std::atomic<std::size_t> default_size{std::size_t{8} << 20};
+  std::atomic<std::size_t> pool_bound{256};
+};
+inline constinit Settings settings;
+class Reserve;
+}  // namespace detail
+
+inline std::size_t default_size() noexcept {
+  return detail::settings.default_size.load(std::memory_order_relaxed);
+}
+inline std::size_t pool_bound() noexcept {
+  return detail::settings.pool_bound.load(std::memory_order_relaxed);
+}
+
+// The regions one thread keeps for reuse, last in first out. Touched by its thread only, save
+// `in_use_`, which statistics() reads from any thread, and the links, which the reserve's mutex
+// protects. May be a thread_local or a member of something that lives as long as the thread.
+class Pool {
+ public:
+  Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  ~Pool();  // gives everything back to the process-wide reserve
+
+  // A region of the current default size (smaller where address space is short), or an empty one,
+  // in which case `failure` says why.
+  Region acquire(Failure& failure) noexcept;
+  // Takes back a region nobody runs on any more. Pages that deep calls touched are given back
+  // to the kernel. Never fails; beyond the pool bound the region goes back to the reserve.
+  void release(Region region) noexcept;
+
+ private:
+  friend class detail::Reserve;
+
+  Region acquire_slowly(Failure& failure) noexcept;
+  void release_slowly(const Region& region) noexcept;
+  void adopt_size() noexcept;
+  bool make_room(std::size_t entries) noexcept;
+  void give_back_oldest(std::size_t regions) noexcept;
+  void check(const Region& region) noexcept;
+  void count_in_use(std::size_t change) noexcept {
+    // Only the owner writes: a plain addition, atomic for the readers' sake.
+    in_use_.store(in_use_.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
+  }
+
+  Region* entries_ = nullptr;       // [0, count_), the last one released on top
+  std::size_t count_ = 0;
+  std::size_t capacity_ = 0;
+  std::size_t trimmed_ = 0;         // entries below this index are known to hold little memory
+  std::size_t size_ = 0;            // the default size that the entries were asked for under
+  std::size_t stack_bytes_ = 0;     // what a region of that size has
+  std::uint32_t until_check_ = 1;   // releases until one is checked for deep pages
+  std::uint32_t check_interval_ = 1;
+  std::uint32_t refill_ = 1;        // regions to take from the reserve next time
+  bool registered_ = false;
+  std::atomic<std::size_t> in_use_{0};  // acquired minus released here; wraps, the sum is right
+  Pool* previous_ = nullptr;
+  Pool* next_ = nullptr;
+};
+
+inline Region Pool::acquire(Failure& failure) noexcept {
+  if (count_ != 0 && size_ == default_size()) [[likely]] {
+    failure = Failure::kNone;
+    count_in_use(1);
+    --count_;
+    if (trimmed_ > count_) {
+      trimmed_ = count_;
+    }
+    return entries_[count_];
+  }
+  return acquire_slowly(failure);
+}
+
+inline void Pool::release(Region region) noexcept {
+  if (count_ < capacity_ && count_ < pool_bound() && size_ == default_size() &&
+      region.stack_bytes() == stack_bytes_ && until_check_ != 1) [[likely]] {
+    --until_check_;
+    count_in_use(static_cast<std::size_t>(-1));
+    entries_[count_++] = region;
+    return;
+  }
+  release_slowly(region);
+}
+
+struct Statistics {
+  std::size_t reserved;        // regions mapped, whoever has them
+  std::size_t in_use;          // handed out by acquire and not yet released
+  std::size_t pooled;          // reserved and not in use (thread pools and the process-wide reserve)
+  std::size_t resident_bytes;  // bytes of all regions that are backed by memory (mincore); slow
+};
+Statistics statistics() noexcept;
+
+}  // namespace greenlet::stack
