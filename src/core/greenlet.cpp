@@ -1,0 +1,99 @@
+#include "core/greenlet.h"
+
+#include <cassert>
+#include <new>
+#include <utility>
+
+#include "cpython/objects.h"
+
+namespace greenlet::core {
+
+bool Greenlet::create(Object* object, ModuleState* module, PyObject* parent) noexcept {
+  void* memory = PyMem_Malloc(sizeof(Greenlet));
+  if (memory == nullptr) {
+    PyErr_NoMemory();
+    return false;
+  }
+  auto* greenlet = new (memory) Greenlet(object, module);
+  greenlet->parent_ = Py_XNewRef(parent);
+  object->greenlet = greenlet;
+  return true;
+}
+
+void Greenlet::destroy() noexcept {
+  assert(state() != State::kSuspended && state() != State::kRunning);
+  clear();
+  object_->greenlet = nullptr;
+  this->~Greenlet();
+  PyMem_Free(this);
+}
+
+void Greenlet::set_run(Ref run) noexcept {
+  const Ref old = Ref::take(std::exchange(run_, run.release()));
+}
+
+Ref Greenlet::parent() const noexcept {
+  const cpython::ObjectLock lock(object());
+  return Ref::share(parent_);
+}
+
+Ref Greenlet::exchange_parent(Ref parent) noexcept {
+  const cpython::ObjectLock lock(object());
+  return Ref::take(std::exchange(parent_, parent.release()));
+}
+
+Ref Greenlet::thread_representative() const noexcept {
+  Ref candidate = Ref::share(object());
+  for (;;) {
+    const Greenlet& greenlet = of(candidate.get());
+    const State state = greenlet.state();
+    if (state != State::kNew && state != State::kDead) {
+      return candidate;
+    }
+    Ref parent = greenlet.parent();
+    if (!parent) {
+      return candidate;
+    }
+    candidate = std::move(parent);
+  }
+}
+
+std::size_t Greenlet::stack_in_use() const noexcept {
+  if (state() != State::kSuspended) {
+    return 0;
+  }
+  // A main greenlet's boundary is only where its thread first met us; it may have returned since.
+  const std::byte* const now = context_.stack_pointer();
+  return now < region_.boundary ? static_cast<std::size_t>(region_.boundary - now) : 1;
+}
+
+void Greenlet::keep() noexcept {
+  if (!kept_) {
+    kept_ = true;
+    Py_INCREF(object());
+  }
+}
+
+int Greenlet::traverse(visitproc visit, void* arg) const noexcept {
+  Py_VISIT(parent_);
+  Py_VISIT(run_);
+  Py_VISIT(args_);
+  Py_VISIT(kwargs_);
+  if (state() != State::kRunning) {  // else the thread state has it all
+    return interpreter_.traverse(visit, arg);
+  }
+  return 0;
+}
+
+void Greenlet::clear() noexcept {
+  if (state() == State::kSuspended) {
+    return;
+  }
+  const Ref parent = Ref::take(std::exchange(parent_, nullptr));
+  const Ref run = Ref::take(std::exchange(run_, nullptr));
+  if (state() != State::kRunning) {
+    const Ref context = Ref::take(interpreter_.exchange_context(nullptr));
+  }
+}
+
+}  // namespace greenlet::core

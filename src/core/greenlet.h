@@ -1,0 +1,123 @@
+// One greenlet: the object that Python sees and the control block behind it.
+#pragma once
+
+#include <Python.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "context/context.h"
+#include "core/module_state.h"
+#include "core/ref.h"
+#include "cpython/interpreter_state.h"
+#include "stack/stack.h"
+
+namespace greenlet::core {
+
+class Greenlet;
+class Thread;
+
+// The Python object. Its layout is ABI: compiled subclasses append their fields directly behind it
+// (the PyGreenlet of greenlet.h).
+struct Object {
+  PyObject ob_base;
+  PyObject* weakreflist;
+  PyObject* dict;
+  Greenlet* greenlet;
+};
+
+// What a greenlet can be. Transitions:
+//
+//   kNew ------> kRunning <----> kSuspended        a switch; kNew only as its first target
+//                   |                |
+//                   v                v
+//                 kDead         kAbandoned         its run ended; its thread ended around it
+//
+// kRunning is the one greenlet that its thread runs at this moment. A main greenlet begins as
+// kRunning and is kAbandoned with its thread. Written by the owner thread (kNew: by the thread
+// that starts it); read by any.
+enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned };
+
+// The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
+// which there is exactly one. After the start only the owner thread changes it, with the exception
+// of `parent`, which the object's lock guards.
+class Greenlet {
+ public:
+  // Makes the control block of `object`, whose parent is the object `parent` (null for a main
+  // greenlet). False with MemoryError set if there is no memory.
+  static bool create(Object* object, ModuleState* module, PyObject* parent) noexcept;
+  // The object is going away: releases the control block and what it still owns. Not while
+  // suspended.
+  void destroy() noexcept;
+
+  static Greenlet& of(PyObject* object) noexcept {
+    return *reinterpret_cast<Object*>(object)->greenlet;
+  }
+  PyObject* object() const noexcept { return reinterpret_cast<PyObject*>(object_); }
+  ModuleState& module() const noexcept { return *module_; }
+
+  State state() const noexcept { return state_.load(std::memory_order_acquire); }
+  bool is_started() const noexcept { return state() != State::kNew; }
+  bool is_dead() const noexcept { return state() >= State::kDead; }
+  bool is_active() const noexcept {
+    const State now = state();
+    return now == State::kRunning || now == State::kSuspended;
+  }
+  bool is_main() const noexcept { return is_main_; }
+
+  // The thread it started in, while that lives and it has not ended; else null. Another thread may
+  // compare it, but look into it only under module().owners.
+  Thread* thread() const noexcept { return thread_.load(std::memory_order_acquire); }
+
+  // Callable to run; borrowed, null if none is set or it has started.
+  PyObject* run() const noexcept { return run_; }
+  void set_run(Ref run) noexcept;
+
+  // A new reference, empty for main greenlets.
+  Ref parent() const noexcept;
+  // Replaces it without any check and returns the old one.
+  Ref exchange_parent(Ref parent) noexcept;
+  // The greenlet that says which thread this one belongs to: itself, or if it has not started or
+  // is dead its nearest ancestor for which neither holds, or the last of the chain.
+  Ref thread_representative() const noexcept;
+
+  cpython::InterpreterState& interpreter() noexcept { return interpreter_; }
+  // Bytes of C stack in use while suspended.
+  std::size_t stack_in_use() const noexcept;
+
+  // For one that refused to die: its thread takes a reference, and drops it when it has ended.
+  void keep() noexcept;
+
+  int traverse(visitproc visit, void* arg) const noexcept;
+  // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
+  void clear() noexcept;
+
+ private:
+  friend class Thread;
+
+  Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
+
+  // Hot: what one switch reads and writes, in the order it does.
+  std::atomic<State> state_{State::kNew};
+  bool is_main_ = false;
+  bool kept_ = false;  // refused to die; its thread owns a reference to it
+  std::atomic<Thread*> thread_{nullptr};
+  Object* const object_;
+  context::Context context_;
+  cpython::InterpreterState interpreter_;
+
+  // Cold.
+  ModuleState* const module_;
+  PyObject* parent_ = nullptr;
+  PyObject* run_ = nullptr;
+  PyObject* args_ = nullptr;    // of the call of run, while it lasts: on the C stack the collector
+  PyObject* kwargs_ = nullptr;  // could not see them
+  stack::Region region_;  // of a main greenlet only the boundary, about where its stack begins
+  // Started greenlets of one thread form a list, so that its end can end them.
+  Greenlet* next_ = nullptr;
+  Greenlet* previous_ = nullptr;
+  Greenlet* next_pending_ = nullptr;  // in the queue of greenlets other threads dropped
+};
+
+}  // namespace greenlet::core

@@ -1,0 +1,43 @@
+#include "core/message.h"
+
+#include "cpython/objects.h"
+
+namespace greenlet::core {
+
+Message Message::raise_current() { return raise(Ref::take(cpython::take_exception())); }
+
+void Message::settle_exit(PyObject* greenlet_exit) noexcept {
+  if (kind_ == Kind::kRaise &&
+      PyErr_GivenExceptionMatches(first_.get(), greenlet_exit)) {
+    kind_ = Kind::kValue;
+  }
+}
+
+PyObject* Message::as_value() noexcept {
+  if (kind_ == Kind::kValue) {
+    return first_.release();
+  }
+  const bool has_keywords = second_ && PyDict_GET_SIZE(second_.get()) > 0;
+  if (has_keywords) {
+    if (PyTuple_GET_SIZE(first_.get()) == 0) {
+      return second_.release();
+    }
+    return PyTuple_Pack(2, first_.get(), second_.get());
+  }
+  if (PyTuple_GET_SIZE(first_.get()) == 1) {
+    return Py_NewRef(PyTuple_GET_ITEM(first_.get(), 0));
+  }
+  return first_.release();
+}
+
+bool Message::as_call(Ref& args, Ref& kwargs) noexcept {
+  if (kind_ == Kind::kCall) {
+    args = std::move(first_);
+    kwargs = std::move(second_);
+    return true;
+  }
+  args = Ref::take(PyTuple_Pack(1, first_.get()));
+  return static_cast<bool>(args);
+}
+
+}  // namespace greenlet::core

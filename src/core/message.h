@@ -1,0 +1,45 @@
+// What one greenlet sends another: a value, the arguments of a call, or an exception.
+#pragma once
+
+#include "core/ref.h"
+
+namespace greenlet::core {
+
+// On its way between greenlets, before it is known whether the target waits in switch() (wants one
+// value), has not started (wants arguments) or is dead (hands it on).
+class Message {
+ public:
+  static Message value(Ref value) { return {Kind::kValue, std::move(value), {}}; }
+  // `args` is a tuple; `kwargs` a dict or null.
+  static Message call(Ref args, Ref kwargs) {
+    return {Kind::kCall, std::move(args), std::move(kwargs)};
+  }
+  static Message raise(Ref exception) { return {Kind::kRaise, std::move(exception), {}}; }
+  // The exception that is set, taken from the thread state.
+  static Message raise_current();
+
+  bool raises() const noexcept { return kind_ == Kind::kRaise; }
+
+  // An exception that only ends greenlets becomes a value where nothing is left to end.
+  void settle_exit(PyObject* greenlet_exit) noexcept;
+
+  // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
+  // the dict, or both. Null (with the exception set) if memory runs out. Not for raises().
+  PyObject* as_value() noexcept;
+  // As the arguments of a call, moved out; false with an exception set if memory runs out.
+  bool as_call(Ref& args, Ref& kwargs) noexcept;
+  // The exception, moved out. Only if raises().
+  PyObject* as_exception() noexcept { return first_.release(); }
+
+ private:
+  enum class Kind : unsigned char { kValue, kCall, kRaise };
+
+  Message(Kind kind, Ref first, Ref second)
+      : kind_(kind), first_(std::move(first)), second_(std::move(second)) {}
+
+  Kind kind_;
+  Ref first_;   // the value, the tuple of arguments, or the exception
+  Ref second_;  // keyword arguments
+};
+
+}  // namespace greenlet::core

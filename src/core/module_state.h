@@ -1,0 +1,39 @@
+// What the extension module owns once per interpreter.
+#pragma once
+
+#include <Python.h>
+
+#include <atomic>
+#include <mutex>
+
+namespace greenlet::core {
+
+class Thread;
+
+// Filled by module exec, alive as long as the module object (the types and each Thread hold it).
+struct ModuleState {
+  PyTypeObject* greenlet_type = nullptr;
+  PyObject* error = nullptr;
+  PyObject* greenlet_exit = nullptr;
+  destructor subtype_dealloc = nullptr;  // CPython's own, of every class made in Python
+  PyObject* capi = nullptr;       // the capsule greenlet._C_API
+  PyObject* run_name = nullptr;   // the interned string "run"
+  PyObject* empty_tuple = nullptr;
+
+  // Orders a thread's end against other threads that look at its greenlets: guards the owner of
+  // every started greenlet, each thread's main greenlet and queue. Held only for a few
+  // instructions that neither run Python nor allocate. Free of contention under a GIL.
+  std::mutex owners;
+
+  std::atomic<Py_ssize_t> main_greenlets{0};     // threads that have one
+  std::atomic<Py_ssize_t> pending_greenlets{0};  // queued for their own thread to finish
+
+  // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so always 0.
+  std::atomic<bool> counts_cleanup_clocks{true};
+
+  // The state of the module that `tstate`'s interpreter has loaded, borrowed; null with an
+  // exception if it has loaded none.
+  static ModuleState* of_interpreter() noexcept;
+};
+
+}  // namespace greenlet::core

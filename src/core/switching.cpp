@@ -1,0 +1,177 @@
+// From "switch to that greenlet" to a stack that can be entered, and from a stack that has ended
+// to the next one. The switch itself is in thread.h.
+#include <cassert>
+
+#include "core/thread.h"
+#include "cpython/objects.h"
+
+namespace greenlet::core {
+
+PyObject* Thread::deliver(Greenlet& target, Message message) noexcept {
+  Ref receiver = Ref::share(target.object());
+  Greenlet* const to = aim(receiver, message);
+  PyObject* payload = nullptr;
+  if (to == nullptr || !unpack(message, payload)) {
+    return nullptr;
+  }
+  if (to != running_) {
+    // Dropped before we leave, so that this stack holds nothing that the collector cannot see.
+    receiver = {};
+    return resume(*to, payload);
+  }
+  origin_ = to;
+  Py_INCREF(to->object());
+  return arrive(payload);
+}
+
+bool Thread::unpack(Message& message, PyObject*& payload) noexcept {
+  if (message.raises()) {
+    exception_ = message.as_exception();
+    payload = nullptr;
+    return true;
+  }
+  payload = message.as_value();
+  return payload != nullptr;
+}
+
+Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
+  for (;;) {
+    Greenlet& greenlet = Greenlet::of(target.get());
+    switch (greenlet.state()) {
+      case State::kRunning:
+      case State::kSuspended:
+        if (greenlet.thread() == this) {
+          return &greenlet;
+        }
+        refuse_foreign(greenlet);
+        return nullptr;
+
+      case State::kNew: {
+        const Ref representative = greenlet.thread_representative();
+        if (Greenlet::of(representative.get()).thread() != this) {
+          refuse_foreign(Greenlet::of(representative.get()));
+          return nullptr;
+        }
+        switch (start(greenlet, message)) {
+          case Started::kYes:
+            return &greenlet;
+          case Started::kNo:
+            return nullptr;
+          case Started::kMeanwhile:
+            continue;
+        }
+        break;
+      }
+
+      case State::kDead:
+      case State::kAbandoned: {
+        message.settle_exit(module_->greenlet_exit);
+        Ref parent = greenlet.parent();
+        if (!parent) {
+          refuse_foreign(greenlet);  // a main greenlet whose thread has ended
+          return nullptr;
+        }
+        target = std::move(parent);
+        break;
+      }
+    }
+  }
+}
+
+Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
+  Ref run = Ref::take(PyObject_GetAttr(greenlet.object(), module_->run_name));
+  if (!run) {
+    return Started::kNo;
+  }
+  if (greenlet.state() != State::kNew) {
+    return Started::kMeanwhile;  // looking up run has started it
+  }
+  stack::Failure failure{};
+  const stack::Region region = pool_.acquire(failure);
+  if (!region) {
+    PyErr_SetString(PyExc_MemoryError, stack::describe(failure));
+    return Started::kNo;
+  }
+  Ref args, kwargs;
+  if (!message.raises() && !message.as_call(args, kwargs)) {
+    pool_.release(region);
+    return Started::kNo;
+  }
+  greenlet.set_run({});  // a run that a subclass overrides, perhaps: dropping it may run code
+  if (greenlet.state() != State::kNew) {
+    pool_.release(region);
+    if (!message.raises()) {
+      message = Message::call(std::move(args), std::move(kwargs));
+    }
+    return Started::kMeanwhile;
+  }
+  greenlet.region_ = region;
+  greenlet.run_ = run.release();
+  greenlet.args_ = args.release();
+  greenlet.kwargs_ = kwargs.release();
+  greenlet.interpreter_.start(tstate_, anchors_, region.low, region.boundary, region.data_bytes());
+  greenlet.context_.prepare(region.low, region.boundary, &run_greenlet);
+  greenlet.thread_.store(this, std::memory_order_release);
+  greenlet.state_.store(State::kSuspended, std::memory_order_release);
+  link(greenlet);
+  if (!message.raises()) {
+    message = Message::value(Ref::share(Py_None));  // only says that nothing is to be raised
+  }
+  return Started::kYes;
+}
+
+void Thread::run_greenlet(void* message) noexcept {
+  Thread& thread = *current_thread_;
+  Greenlet& self = *thread.running_;
+  PyObject* const go = thread.arrive(static_cast<PyObject*>(message));
+  PyObject* result = nullptr;
+  if (go != nullptr) {
+    Py_DECREF(go);
+    // The control block keeps callable and arguments during the call, where the collector sees
+    // them, instead of this stack frame.
+    result = PyObject_Call(self.run_, self.args_, self.kwargs_);
+  }
+  thread.finish(self, result);
+}
+
+void Thread::finish(Greenlet& self, PyObject* result) noexcept {
+  Message message = result != nullptr ? Message::value(Ref::take(result)) : Message::raise_current();
+  message.settle_exit(module_->greenlet_exit);
+  {
+    const Ref run = Ref::take(std::exchange(self.run_, nullptr));
+    const Ref args = Ref::take(std::exchange(self.args_, nullptr));
+    const Ref kwargs = Ref::take(std::exchange(self.kwargs_, nullptr));
+  }
+  cpython::InterpreterState::clear_running(tstate_);
+
+  Greenlet* heir = nullptr;
+  PyObject* payload = nullptr;
+  {
+    Ref target = self.parent();
+    while (heir == nullptr) {
+      if (!target) {
+        target = Ref::share(main_->object());
+      }
+      heir = aim(target, message);
+      if (heir == nullptr) {
+        // It cannot be started, or belongs to another thread: its parent hears of that instead.
+        message = Message::raise_current();
+        target = Greenlet::of(target.get()).parent();
+      } else if (!unpack(message, payload)) {
+        message = Message::raise_current();
+        heir = nullptr;
+      }
+    }
+    assert(heir != &self);
+    Py_INCREF(heir->object());
+  }
+  unlink(self);
+  self.thread_.store(nullptr, std::memory_order_relaxed);
+  self.interpreter_.finish();
+  self.state_.store(State::kDead, std::memory_order_release);
+  attention_ |= kOriginFinished;
+  enter(self, *heir);
+  self.context_.leave_for(heir->context_, exception_globals_, payload);
+}
+
+}  // namespace greenlet::core

@@ -1,0 +1,302 @@
+// A thread's world: how it comes to be, how it ends, and what happens around a switch but rarely.
+#include "core/thread.h"
+
+#include <cassert>
+#include <new>
+
+#include "cpython/objects.h"
+
+namespace greenlet::core {
+namespace {
+
+constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
+constexpr const char* kKilledText =
+    "Killing the greenlet because all references have vanished.";
+
+}  // namespace
+
+constinit thread_local Thread* Thread::current_thread_ = nullptr;
+
+Thread::Thread(PyThreadState* tstate, ModuleState* module) noexcept
+    : tstate_(tstate),
+      exception_globals_(context::thread_exception_globals()),
+      anchors_(cpython::ThreadAnchors::of(tstate)),
+      module_(module),
+      module_object_(Py_NewRef(PyType_GetModule(module->greenlet_type))) {}
+
+Thread* Thread::current_or_null() noexcept {
+  PyThreadState* const tstate = cpython::current_thread_state();
+  if (tstate == nullptr) {
+    return nullptr;
+  }
+  if (current_thread_ != nullptr && current_thread_->tstate_ == tstate) {
+    return current_thread_;
+  }
+  // The OS thread has changed its thread state: PyGILState_Ensure() in a thread that Python did not
+  // make, or another interpreter.
+  PyObject* const dict = PyThreadState_GetDict();
+  PyObject* const capsule = dict ? PyDict_GetItemString(dict, kCapsuleName) : nullptr;
+  if (capsule == nullptr) {
+    return nullptr;
+  }
+  current_thread_ = static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName));
+  return current_thread_;
+}
+
+Thread* Thread::attach() noexcept {
+  if (Thread* const known = current_or_null()) {
+    return known;
+  }
+  PyThreadState* const tstate = cpython::current_thread_state();
+  if (!cpython::can_run_python(tstate)) {
+    PyErr_SetString(PyExc_RuntimeError,
+                    "greenlets cannot be used while the interpreter is finalizing");
+    return nullptr;
+  }
+  ModuleState* const module = ModuleState::of_interpreter();
+  if (module == nullptr) {
+    return nullptr;
+  }
+  PyObject* const dict = PyThreadState_GetDict();
+  if (dict == nullptr) {
+    PyErr_NoMemory();
+    return nullptr;
+  }
+  PyTypeObject* const type = module->greenlet_type;
+  const Ref main = Ref::take(type->tp_alloc(type, 0));
+  if (!main || !Greenlet::create(reinterpret_cast<Object*>(main.get()), module, nullptr)) {
+    return nullptr;
+  }
+  auto* const thread = new (std::nothrow) Thread(tstate, module);
+  if (thread == nullptr) {
+    PyErr_NoMemory();
+    return nullptr;
+  }
+  Greenlet& greenlet = Greenlet::of(main.get());
+  greenlet.is_main_ = true;
+  greenlet.thread_ = thread;
+  greenlet.state_ = State::kRunning;
+  greenlet.region_.boundary = static_cast<std::byte*>(__builtin_frame_address(0));
+  thread->main_ = &greenlet;
+  thread->running_ = &greenlet;
+  Py_INCREF(main.get());  // as the main greenlet
+  Py_INCREF(main.get());  // as the running one
+  ++module->main_greenlets;
+  const Ref capsule = Ref::take(PyCapsule_New(thread, kCapsuleName, &end_from_capsule));
+  if (!capsule) {
+    thread->end(/*in_own_thread=*/true);
+    return nullptr;
+  }
+  if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {
+    return nullptr;  // the capsule ends it
+  }
+  current_thread_ = thread;
+  return thread;
+}
+
+void Thread::end_from_capsule(PyObject* capsule) noexcept {
+  auto* const thread = static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName));
+  // After a fork, and at the end of the interpreter, another thread clears the thread states of
+  // those that are gone.
+  thread->end(cpython::current_thread_state() == thread->tstate_);
+}
+
+void Thread::end(bool in_own_thread) noexcept {
+  if (in_own_thread && running_ == main_ && cpython::can_run_python(tstate_)) {
+    current_thread_ = this;  // what runs now must not attach anew
+    finish_pending_slowly();
+    // Each at most once: one that refuses to die stays in the list, behind the others.
+    const Greenlet* first_survivor = nullptr;
+    while (started_ != nullptr && started_ != first_survivor) {
+      Greenlet& greenlet = *started_;
+      const Ref hold = Ref::share(greenlet.object());
+      kill(greenlet);
+      if (greenlet.state() == State::kSuspended) {
+        if (first_survivor == nullptr) {
+          first_survivor = &greenlet;
+        }
+        unlink(greenlet);
+        link(greenlet);
+      }
+    }
+  }
+  abandon_all();
+  if (current_thread_ == this) {
+    current_thread_ = nullptr;
+  }
+  --module_->main_greenlets;
+  const Ref tracer = exchange_tracer({});
+  const Ref module = Ref::take(module_object_);
+  const Ref main = Ref::take(main_->object());
+  const Ref running = Ref::take(running_->object());
+  delete this;
+}
+
+void Thread::abandon_all() noexcept {
+  Greenlet* greenlet = nullptr;
+  {
+    const std::lock_guard lock(module_->owners);
+    main_->thread_ = nullptr;
+    main_->state_ = State::kAbandoned;
+    for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
+      greenlet->thread_ = nullptr;
+      greenlet->state_ = State::kAbandoned;
+    }
+    greenlet = pending_.exchange(nullptr);
+  }
+  while (greenlet != nullptr) {
+    Greenlet* const next = greenlet->next_pending_;
+    --module_->pending_greenlets;
+    const Ref dropped = Ref::take(greenlet->object());
+    greenlet = next;
+  }
+  // Their frames cannot be unwound any more and own what they hold for ever, and others may have
+  // frame objects that point there: neither the stacks nor the greenlets can be freed.
+  for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
+    greenlet->keep();
+  }
+}
+
+void Thread::link(Greenlet& greenlet) noexcept {
+  // Behind the others, so that end() meets the oldest first, as their scopes were entered.
+  greenlet.next_ = nullptr;
+  if (started_ == nullptr) {
+    started_ = greenlet.previous_ = &greenlet;  // the first one's previous is the last
+    return;
+  }
+  Greenlet* const last = started_->previous_;
+  last->next_ = &greenlet;
+  greenlet.previous_ = last;
+  started_->previous_ = &greenlet;
+}
+
+void Thread::unlink(Greenlet& greenlet) noexcept {
+  Greenlet* const next = greenlet.next_;
+  Greenlet* const previous = greenlet.previous_;
+  if (started_ == &greenlet) {
+    started_ = next;
+  } else {
+    previous->next_ = next;
+  }
+  if (next != nullptr) {
+    next->previous_ = previous;
+  } else if (started_ != nullptr) {
+    started_->previous_ = previous;
+  }
+  greenlet.next_ = greenlet.previous_ = nullptr;
+}
+
+PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
+  if (cpython::has_suspended_critical_section(tstate_)) {
+    cpython::resume_critical_section(tstate_);
+  }
+  // What follows can run Python code that switches, so take what the switch left for us first.
+  Ref origin = Ref::take(origin_->object());
+  Ref exception;
+  if (message == nullptr) {
+    exception = Ref::take(std::exchange(exception_, nullptr));
+  }
+  if (attention_ & kOriginFinished) {
+    attention_ &= ~kOriginFinished;
+    Greenlet& finished = Greenlet::of(origin.get());
+    finished.context_.retire();
+    pool_.release(std::exchange(finished.region_, {}));
+    if (std::exchange(finished.kept_, false)) {
+      Py_DECREF(origin.get());  // the thread's reference; ours is still there
+    }
+  }
+  if (tracer_ != nullptr &&
+      !trace(message != nullptr ? "switch" : "throw", Greenlet::of(origin.get()))) {
+    Py_XDECREF(message);
+    return nullptr;
+  }
+  if (message == nullptr) {
+    origin = {};  // may run Python code, which must not see the exception
+    cpython::raise_exception(exception.release());
+  }
+  return message;
+}
+
+bool Thread::trace(const char* event, Greenlet& origin) noexcept {
+  const Ref tracer = Ref::share(tracer_);
+  const Ref result = Ref::take(PyObject_CallFunction(
+      tracer.get(), "s(OO)", event, origin.object(), running_->object()));
+  if (!result) {
+    const Ref exception = Ref::take(cpython::take_exception());
+    exchange_tracer({});
+    cpython::raise_exception(Py_NewRef(exception.get()));
+  }
+  return static_cast<bool>(result);
+}
+
+Ref Thread::exchange_tracer(Ref tracer) noexcept {
+  attention_ = tracer ? attention_ | kTraced : attention_ & ~unsigned{kTraced};
+  return Ref::take(std::exchange(tracer_, tracer.release()));
+}
+
+void Thread::kill(Greenlet& greenlet) noexcept {
+  if (greenlet.state() != State::kSuspended) {
+    return;
+  }
+  Ref pending = Ref::take(cpython::take_exception());
+  Ref parent = greenlet.exchange_parent(Ref::share(running_->object()));
+  PyErr_SetString(module_->greenlet_exit, kKilledText);
+  const Ref received = Ref::take(deliver(greenlet, Message::raise_current()));
+  if (!received) {
+    PyErr_WriteUnraisable(greenlet.object());
+  }
+  parent = greenlet.exchange_parent(std::move(parent));
+  parent = {};
+  if (pending) {
+    cpython::raise_exception(pending.release());
+  }
+}
+
+void Thread::hand_to_owner(Greenlet& greenlet) noexcept {
+  const std::lock_guard lock(greenlet.module_->owners);
+  Thread* const owner = greenlet.thread();
+  if (owner == nullptr) {
+    return;
+  }
+  Py_INCREF(greenlet.object());
+  greenlet.next_pending_ = owner->pending_.load(std::memory_order_relaxed);
+  owner->pending_.store(&greenlet, std::memory_order_release);
+  ++greenlet.module_->pending_greenlets;
+}
+
+void Thread::finish_pending_slowly() noexcept {
+  for (;;) {
+    Ref dropped;
+    {
+      const std::lock_guard lock(module_->owners);
+      Greenlet* const first = pending_.load(std::memory_order_relaxed);
+      if (first == nullptr) {
+        return;
+      }
+      pending_.store(std::exchange(first->next_pending_, nullptr), std::memory_order_relaxed);
+      --module_->pending_greenlets;
+      dropped = Ref::take(first->object());
+    }
+    // If this is the last reference, dropping it here does the rest; else it lives on.
+  }
+}
+
+void Thread::refuse_foreign(const Greenlet& representative) noexcept {
+  Ref expected;
+  {
+    const std::lock_guard lock(module_->owners);
+    if (const Thread* const owner = representative.thread()) {
+      expected = Ref::share(owner->main_->object());
+    }
+  }
+  if (expected) {
+    PyErr_Format(module_->error,
+                 "Cannot switch to a different thread\n\tCurrent:  %R\n\tExpected: %R",
+                 main_->object(), expected.get());
+  } else {
+    PyErr_SetString(module_->error,
+                    "cannot switch to a different thread (which happens to have exited)");
+  }
+}
+
+}  // namespace greenlet::core

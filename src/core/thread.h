@@ -1,0 +1,159 @@
+// The world of one thread: its main greenlet, the one that runs, and the switch between them.
+#pragma once
+
+#include <Python.h>
+
+#include <atomic>
+
+#include "core/greenlet.h"
+#include "core/message.h"
+#include "core/module_state.h"
+#include "core/ref.h"
+#include "cpython/interpreter_state.h"
+#include "cpython/thread_anchors.h"
+#include "stack/stack.h"
+
+namespace greenlet::core {
+
+// Owns the main greenlet, the trace callback and the stack pool of one Python thread state; holds
+// a reference to the greenlet that runs. Touched by its own thread only, except for the queue of
+// dropped greenlets. Lives in the thread state's dict, so that CPython ends it from inside the
+// dying thread while that can still run Python.
+class Thread {
+ public:
+  // The calling thread's world, made on first use. Null with an exception if there is no memory or
+  // the interpreter is finalizing.
+  static Thread* current() noexcept {
+    PyThreadState* const tstate = cpython::current_thread_state();
+    Thread* const thread = current_thread_;
+    if (thread != nullptr && thread->tstate_ == tstate) [[likely]] {
+      return thread;
+    }
+    return attach();
+  }
+  // The same if it exists already; else null without an exception.
+  static Thread* current_or_null() noexcept;
+
+  Greenlet& running() const noexcept { return *running_; }
+  Greenlet& main() const noexcept { return *main_; }
+  PyObject* empty_tuple() const noexcept { return module_->empty_tuple; }
+
+  // Leaves the running greenlet for `to`, one that is suspended in this thread. `message` is an
+  // owned value, or null after exception_ was set. Returns what the next switch back brings: a new
+  // reference, or null with an exception set.
+  PyObject* resume(Greenlet& to, PyObject* message) noexcept {
+    Py_INCREF(to.object());
+    return arrive(exchange(to, message));
+  }
+  // True if there is nothing to look after before a switch to `to` but the switch itself.
+  bool can_resume(const Greenlet& to) const noexcept {
+    return to.state_.load(std::memory_order_relaxed) == State::kSuspended &&
+           to.thread_.load(std::memory_order_relaxed) == this &&
+           pending_.load(std::memory_order_relaxed) == nullptr;
+  }
+
+  // Sends `message` to `target` or to whoever stands in for it (see API: unstarted and dead ones),
+  // and returns what the running greenlet receives when it is switched to again.
+  PyObject* deliver(Greenlet& target, Message message) noexcept;
+
+  // Raises GreenletExit in a suspended greenlet of this thread that nobody refers to any more, with
+  // the running greenlet as its parent for the time being. What else escapes from it is reported
+  // as unraisable. Keeps the exception that is set.
+  void kill(Greenlet& greenlet) noexcept;
+  // Ends greenlets of this thread that other threads dropped.
+  void finish_pending() noexcept {
+    if (pending_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
+      finish_pending_slowly();
+    }
+  }
+  // For a suspended greenlet that was dropped in another thread than its own: hands it to its
+  // owner, which takes a reference. If the owner has ended, there is nothing to do.
+  static void hand_to_owner(Greenlet& greenlet) noexcept;
+
+  // The trace callback, borrowed, or null.
+  PyObject* tracer() const noexcept { return tracer_; }
+  // Sets or (null) removes it; returns the old one.
+  Ref exchange_tracer(Ref tracer) noexcept;
+
+  // Sets greenlet.error for a switch to a greenlet that another thread, living or ended, owns.
+  void refuse_foreign(const Greenlet& representative) noexcept;
+
+ private:
+  enum class Started : unsigned char { kYes, kNo, kMeanwhile };
+  // What arrive() must look after beside the message; a set of bits.
+  enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
+
+  explicit Thread(PyThreadState* tstate, ModuleState* module) noexcept;
+
+  static Thread* attach() noexcept;
+  static void end_from_capsule(PyObject* capsule) noexcept;
+  void end(bool in_own_thread) noexcept;
+  void abandon_all() noexcept;
+
+  // The switch: puts the running greenlet's interpreter state away and `to`'s in place, and swaps
+  // stacks. Consumes a reference to `to`, which the thread then holds as the running one's; leaves
+  // the one to the greenlet that was left in origin_, for arrive() to drop.
+  PyObject* exchange(Greenlet& to, PyObject* message) noexcept {
+    Greenlet& from = *running_;
+    from.interpreter_.save(tstate_, anchors_);
+    from.state_.store(State::kSuspended, std::memory_order_release);
+    enter(from, to);
+    return static_cast<PyObject*>(
+        from.context_.switch_to(to.context_, exception_globals_, message));
+  }
+  void enter(Greenlet& from, Greenlet& to) noexcept {
+    to.interpreter_.restore(tstate_, anchors_);
+    to.state_.store(State::kRunning, std::memory_order_release);
+    running_ = &to;
+    origin_ = &from;
+  }
+  // The other side of it: the running greenlet has just been entered with `message`.
+  PyObject* arrive(PyObject* message) noexcept {
+    if (message == nullptr || attention_ != 0 ||
+        cpython::has_suspended_critical_section(tstate_)) [[unlikely]] {
+      return arrive_slowly(message);
+    }
+    Py_DECREF(origin_->object());
+    return message;
+  }
+  PyObject* arrive_slowly(PyObject* message) noexcept;
+  // Calls the trace callback; false with an exception set, and tracing off, if it raised.
+  bool trace(const char* event, Greenlet& origin) noexcept;
+
+  // Who is to receive `message` for `target`: the running greenlet, or a suspended one of this
+  // thread, started if need be. Null with an exception set if nobody can; `target` is then the one
+  // at which the search failed.
+  Greenlet* aim(Ref& target, Message& message) noexcept;
+  Started start(Greenlet& greenlet, Message& message) noexcept;
+  // Turns a message into what resume() takes. False with an exception set if memory runs out.
+  bool unpack(Message& message, PyObject*& payload) noexcept;
+
+  static void run_greenlet(void* message) noexcept;  // the entry of every stack
+  [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
+
+  void finish_pending_slowly() noexcept;
+  void link(Greenlet& greenlet) noexcept;
+  void unlink(Greenlet& greenlet) noexcept;
+
+  static constinit thread_local Thread* current_thread_;
+
+  // Hot.
+  PyThreadState* const tstate_;
+  Greenlet* running_ = nullptr;
+  Greenlet* origin_ = nullptr;     // who was left by the last switch
+  unsigned attention_ = 0;
+  std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
+  context::ExceptionGlobals* const exception_globals_;
+  const cpython::ThreadAnchors anchors_;
+  PyObject* exception_ = nullptr;  // what a switch without a value brings; owned
+
+  // Cold.
+  ModuleState* const module_;
+  PyObject* const module_object_;  // keeps module_ alive
+  Greenlet* main_ = nullptr;
+  PyObject* tracer_ = nullptr;
+  Greenlet* started_ = nullptr;    // the list of greenlets that have a stack here
+  stack::Pool pool_;
+};
+
+}  // namespace greenlet::core

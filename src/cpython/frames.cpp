@@ -1,0 +1,93 @@
+// How the references that suspended frames own are found, by CPython version.
+#include "cpython/internals.h"
+#include "cpython/interpreter_state.h"
+
+namespace greenlet::cpython {
+namespace {
+
+#if PY_VERSION_HEX >= 0x030f0000
+
+int visit_stack_ref(_PyStackRef ref, visitproc visit, void* arg) {
+  return PyStackRef_IsNullOrInt(ref) ? 0 : _PyGC_VisitStackRef(&ref, visit, arg);
+}
+
+#elif PY_VERSION_HEX >= 0x030e0000
+
+// As _PyGC_VisitStackRef(), which 3.14 does not export.
+int visit_stack_ref(_PyStackRef ref, visitproc visit, void* arg) {
+  if (PyStackRef_IsNullOrInt(ref)) {
+    return 0;
+  }
+#ifdef Py_GIL_DISABLED
+  // A deferred reference owns no count, so the two passes that subtract references from counts
+  // (visit_decref, visit_decref_unreachable) must not see it; all others must, for it keeps its
+  // object alive. Those two alone are called with a null argument (gc_free_threading.c).
+  if (PyStackRef_IsDeferred(ref) && arg == nullptr) {
+    return 0;
+  }
+#else
+  // A reference that owns no count is borrowed from another place on the same stack, which is
+  // visited, or immortal.
+  if (!PyStackRef_RefcountOnObject(ref)) {
+    return 0;
+  }
+#endif
+  Py_VISIT(PyStackRef_AsPyObjectBorrow(ref));
+  return 0;
+}
+
+#endif
+
+#if PY_VERSION_HEX >= 0x030e0000
+
+int visit_frame(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
+  Py_VISIT(frame->frame_obj);
+  Py_VISIT(frame->f_locals);
+  if (int stop = visit_stack_ref(frame->f_funcobj, visit, arg)) {
+    return stop;
+  }
+  if (int stop = visit_stack_ref(frame->f_executable, visit, arg)) {
+    return stop;
+  }
+  // Null only while the interpreter is between two instructions' stack effects (gh-129236); then
+  // how much of the stack is in use is unknown, and nothing more is visited.
+  _PyStackRef* const end = frame->stackpointer;
+  if (end != nullptr) {
+    for (_PyStackRef* ref = frame->localsplus; ref < end; ++ref) {
+      if (int stop = visit_stack_ref(*ref, visit, arg)) {
+        return stop;
+      }
+    }
+  }
+  return 0;
+}
+
+#endif
+
+}  // namespace
+
+int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
+  Py_VISIT(context_);
+  Py_VISIT(exc_state_.exc_value);
+#if PY_VERSION_HEX >= 0x030e0000
+  for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
+    // A generator's frame lies in the generator, whose own traversal visits it. The interpreter's
+    // (entry frames, the base frame) hold nothing.
+    if (frame->owner == FRAME_OWNED_BY_THREAD) {
+      if (int stop = visit_frame(frame, visit, arg)) {
+        return stop;
+      }
+    }
+  }
+#ifdef Py_GIL_DISABLED
+  for (auto* ref = static_cast<_PyCStackRef*>(c_stack_refs_); ref != nullptr; ref = ref->next) {
+    if (int stop = visit_stack_ref(ref->ref, visit, arg)) {
+      return stop;
+    }
+  }
+#endif
+#endif
+  return 0;
+}
+
+}  // namespace greenlet::cpython

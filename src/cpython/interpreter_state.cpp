@@ -1,0 +1,127 @@
+#include "cpython/interpreter_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "cpython/internals.h"
+
+namespace greenlet::cpython {
+
+void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors,
+                             [[maybe_unused]] const std::byte* stack_low, std::byte* data,
+                             std::size_t data_bytes) noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  frame_ = nullptr;
+#if PY_VERSION_HEX >= 0x030f0000
+  // A chain of frames that does not end at the thread's base frame counts as torn for the
+  // sampling profiler (Modules/_remote_debugging).
+  frame_ = anchors.base_frame;
+#endif
+  executor_ = nullptr;
+#else
+  root_cframe_ = {};
+  cframe_ = &root_cframe_;
+#endif
+  exc_state_ = {};
+  exc_info_ = &exc_state_;
+  depth_ = 0;
+  headroom_ = 0;
+  tracing_ = 0;
+  tracing_event_ = 0;
+  delete_later_ = nullptr;
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+  const auto stack_bytes = static_cast<std::size_t>(data - stack_low);
+  c_recursion_remaining_ = static_cast<int>(
+      std::min<std::size_t>(kCRecursionLimit, kCRecursionLimit * stack_bytes / kThreadStackBytes));
+#endif
+#if PY_VERSION_HEX < 0x030d0000
+  trash_nesting_ = 0;
+#endif
+#if PY_VERSION_HEX >= 0x030e0000
+  limits_ = StackLimits::of_stack(stack_low, data);
+#endif
+#ifdef Py_GIL_DISABLED
+  critical_section_ = 0;
+  c_stack_refs_ = nullptr;
+#endif
+  // The root chunk of the data stack, as pystate.c's push_chunk() would make it: CPython never
+  // frees a chunk without a previous one, and skips the first slot of it to recognize it.
+  auto* chunk = reinterpret_cast<_PyStackChunk*>(data);
+  chunk->previous = nullptr;
+  chunk->size = data_bytes;
+  chunk->top = 0;
+  data_chunk_ = chunk;
+  data_top_ = &chunk->data[1];
+  data_limit_ = reinterpret_cast<PyObject**>(data + data_bytes);
+  (void)tstate;
+}
+
+void InterpreterState::finish() noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  frame_ = nullptr;
+#else
+  cframe_ = nullptr;
+#endif
+#ifdef Py_GIL_DISABLED
+  c_stack_refs_ = nullptr;
+#endif
+  exc_state_ = {};
+  context_ = nullptr;
+}
+
+PyObject* InterpreterState::exchange_context(PyObject* context) noexcept {
+  return std::exchange(context_, context);
+}
+
+PyObject* exchange_running_context(PyThreadState* tstate, PyObject* context) noexcept {
+  ++tstate->context_ver;
+  return std::exchange(tstate->context, context);
+}
+
+void InterpreterState::clear_running(PyThreadState* tstate) noexcept {
+  PyObject* const handled = std::exchange(tstate->exc_info->exc_value, nullptr);
+  Py_XDECREF(handled);
+  PyObject* const context = exchange_running_context(tstate, nullptr);
+  Py_XDECREF(context);
+}
+
+void resume_critical_section([[maybe_unused]] PyThreadState* tstate) noexcept {
+#ifdef Py_GIL_DISABLED
+  _PyCriticalSection_Resume(tstate);
+#endif
+}
+
+void suspend_critical_sections_slowly([[maybe_unused]] PyThreadState* tstate) noexcept {
+#ifdef Py_GIL_DISABLED
+  _PyCriticalSection_SuspendAll(tstate);
+#endif
+}
+
+PyFrameObject* InterpreterState::innermost_frame(PyThreadState* tstate) const noexcept {
+  // CPython makes a frame object only for what a thread state runs, so let ours seem to run the
+  // suspended frames for one call.
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyInterpreterFrame* const running = std::exchange(tstate->current_frame, frame_);
+  PyFrameObject* frame = PyThreadState_GetFrame(tstate);
+  tstate->current_frame = running;
+#else
+  if (cframe_ == nullptr) {
+    return nullptr;
+  }
+#if PY_VERSION_HEX < 0x030c0000
+  // An allocation may start a collection here; it must not run Python code over these frames.
+  const int collects = PyGC_Disable();
+#endif
+  _PyCFrame* const running = std::exchange(tstate->cframe, cframe_);
+  PyFrameObject* frame = PyThreadState_GetFrame(tstate);
+  tstate->cframe = running;
+#if PY_VERSION_HEX < 0x030c0000
+  if (collects) {
+    PyGC_Enable();
+  }
+#endif
+#endif
+  return frame;
+}
+
+}  // namespace greenlet::cpython

@@ -1,0 +1,234 @@
+// What a thread state keeps per stack, by CPython version: saved when a greenlet is left, put
+// back when it is entered. The hot half of a switch, so everything here is inline and neither
+// allocates nor calls Python.
+#pragma once
+
+#include <Python.h>
+
+#include <cstddef>
+
+#include "cpython/thread_anchors.h"
+
+namespace greenlet::cpython {
+
+// C calls that CPython 3.12 and 3.13 allow on a stack of 8 MiB (they count calls, 3.14+ looks at
+// the stack pointer, 3.11 counts Python and C calls together).
+#if PY_VERSION_HEX >= 0x030d0000 && PY_VERSION_HEX < 0x030e0000
+inline constexpr int kCRecursionLimit = Py_C_RECURSION_LIMIT;
+#elif PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030d0000
+inline constexpr int kCRecursionLimit = C_RECURSION_LIMIT;
+#endif
+inline constexpr std::size_t kThreadStackBytes = std::size_t{8} << 20;
+
+// The interpreter's view of one suspended stack. Owned by a greenlet, touched only by the thread
+// that runs it; the collector and gr_frame read it while that thread cannot run.
+class InterpreterState {
+ public:
+  // Makes this the state of a stack that has not run: no frames, no exception being handled, no
+  // calls on record. `data` is where Python frames will lie (the interpreter's data stack).
+  // A context that was set before the start is kept.
+  void start(PyThreadState* tstate, const ThreadAnchors& anchors, const std::byte* stack_low,
+             std::byte* data, std::size_t data_bytes) noexcept;
+
+  // Takes the running stack's state out of the thread state. Nothing that can run Python or the
+  // collector may follow before restore() of another InterpreterState.
+  inline void save(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
+  inline void restore(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
+
+  // The context variables of a suspended or unstarted stack; owned, may be null.
+  PyObject* context() const noexcept { return context_; }
+  // Replaces it and returns the old one; takes and gives a reference.
+  PyObject* exchange_context(PyObject* context) noexcept;
+
+  // Its stack has ended: nothing of it is left to visit or to enter again.
+  void finish() noexcept;
+
+  // Forgets the running stack's context and handled exceptions; may run Python code.
+  static void clear_running(PyThreadState* tstate) noexcept;
+
+  // The innermost complete frame of a suspended stack, a new reference; null without an exception
+  // if there is none. `tstate` is the calling thread's.
+  PyFrameObject* innermost_frame(PyThreadState* tstate) const noexcept;
+
+  // Visits each reference that the suspended stack owns: frames, C stack references, context,
+  // handled exceptions. Never one that is not owned; see frames.cpp for what is exact where.
+  int traverse(visitproc visit, void* arg) const noexcept;
+
+ private:
+  friend struct FrameWalk;
+
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyInterpreterFrame* frame_ = nullptr;
+  PyObject* executor_ = nullptr;  // borrowed by the JIT while machine code of it runs
+#else
+  _PyCFrame* cframe_ = nullptr;
+  _PyCFrame root_cframe_ = {};
+#endif
+  _PyErr_StackItem* exc_info_ = nullptr;
+  PyObject* context_ = nullptr;
+  _PyStackChunk* data_chunk_ = nullptr;
+  PyObject** data_top_ = nullptr;
+  PyObject** data_limit_ = nullptr;
+  int depth_ = 0;     // Python calls under way (and C calls on 3.11)
+  int headroom_ = 0;  // see PyThreadState.recursion_headroom
+  int tracing_ = 0;   // depth of sys.settrace and sys.setprofile callbacks
+  int tracing_event_ = 0;
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+  int c_recursion_remaining_ = 0;
+#endif
+#if PY_VERSION_HEX < 0x030d0000
+  int trash_nesting_ = 0;
+#endif
+  PyObject* delete_later_ = nullptr;
+#if PY_VERSION_HEX >= 0x030e0000
+  StackLimits limits_;
+#endif
+#ifdef Py_GIL_DISABLED
+  std::uintptr_t critical_section_ = 0;
+  void* c_stack_refs_ = nullptr;
+#endif
+  _PyErr_StackItem exc_state_ = {};  // the bottom of this stack's handled exceptions
+};
+
+// Replaces the context of the running stack and returns the old one; takes and gives a reference.
+PyObject* exchange_running_context(PyThreadState* tstate, PyObject* context) noexcept;
+
+inline PyObject*& delete_later_of(PyThreadState* tstate) noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  return tstate->delete_later;
+#elif PY_VERSION_HEX >= 0x030c0000
+  return tstate->trash.delete_later;
+#else
+  return tstate->trash_delete_later;
+#endif
+}
+
+void suspend_critical_sections_slowly(PyThreadState* tstate) noexcept;
+
+// Critical sections (free-threaded builds) are C frames on the stack we leave that hold mutexes.
+// A stack must not keep them while it is suspended, or another greenlet of this thread waits for
+// its own thread: let go as a thread that detaches does.
+inline void suspend_critical_sections([[maybe_unused]] PyThreadState* tstate) noexcept {
+#ifdef Py_GIL_DISABLED
+  if (tstate->critical_section != 0) [[unlikely]] {
+    suspend_critical_sections_slowly(tstate);
+  }
+#endif
+}
+
+// True if the running stack was left inside a critical section and must take its innermost lock
+// again (resume_critical_section) before it goes on.
+inline bool has_suspended_critical_section([[maybe_unused]] PyThreadState* tstate) noexcept {
+#ifdef Py_GIL_DISABLED
+  constexpr std::uintptr_t kInactive = 1;  // _Py_CRITICAL_SECTION_INACTIVE
+  return (tstate->critical_section & kInactive) != 0;
+#else
+  return false;
+#endif
+}
+
+// May wait for another thread, hence may detach and let a collection happen.
+void resume_critical_section(PyThreadState* tstate) noexcept;
+
+inline void InterpreterState::save(PyThreadState* tstate,
+                                   [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
+  suspend_critical_sections(tstate);
+#if PY_VERSION_HEX >= 0x030d0000
+  frame_ = tstate->current_frame;
+#if PY_VERSION_HEX >= 0x030e0000
+  executor_ = tstate->current_executor;
+#else
+  executor_ = tstate->previous_executor;
+#endif
+#else
+  cframe_ = tstate->cframe;
+#endif
+  exc_info_ = tstate->exc_info;
+  context_ = tstate->context;
+  data_chunk_ = tstate->datastack_chunk;
+  data_top_ = tstate->datastack_top;
+  data_limit_ = tstate->datastack_limit;
+  headroom_ = tstate->recursion_headroom;
+  tracing_ = tstate->tracing;
+  // Depth is saved, not what remains of it: sys.setrecursionlimit() may move the limit meanwhile.
+#if PY_VERSION_HEX >= 0x030c0000
+  depth_ = tstate->py_recursion_limit - tstate->py_recursion_remaining;
+  tracing_event_ = tstate->what_event;
+#else
+  depth_ = tstate->recursion_limit - tstate->recursion_remaining;
+  tracing_event_ = tstate->tracing_what;
+#endif
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+  c_recursion_remaining_ = tstate->c_recursion_remaining;
+#endif
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030d0000
+  trash_nesting_ = tstate->trash.delete_nesting;
+#elif PY_VERSION_HEX < 0x030c0000
+  trash_nesting_ = tstate->trash_delete_nesting;
+#endif
+  delete_later_ = delete_later_of(tstate);
+#if PY_VERSION_HEX >= 0x030e0000
+  limits_ = *anchors.stack_limits;
+#endif
+#ifdef Py_GIL_DISABLED
+  critical_section_ = tstate->critical_section;
+  c_stack_refs_ = *anchors.c_stack_refs;
+#endif
+}
+
+inline void InterpreterState::restore(PyThreadState* tstate,
+                                      [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  tstate->current_frame = frame_;
+#if PY_VERSION_HEX >= 0x030e0000
+  tstate->current_executor = executor_;
+#else
+  tstate->previous_executor = executor_;
+#endif
+#else
+#if PY_VERSION_HEX < 0x030c0000
+  // 3.11 keeps "is anybody tracing" in each _PyCFrame and hands it on as calls nest and return. A
+  // tracer that was set or removed on another stack meanwhile counts for the whole thread.
+  const bool traced = tracing_ == 0 && (tstate->c_tracefunc || tstate->c_profilefunc);
+  cframe_->use_tracing = traced ? 255 : 0;
+#endif
+  tstate->cframe = cframe_;
+#endif
+  tstate->exc_info = exc_info_;
+  if (tstate->context != context_) {
+    // ContextVar.get() caches its value under this version.
+    ++tstate->context_ver;
+    tstate->context = context_;
+  }
+  context_ = nullptr;
+  tstate->datastack_chunk = data_chunk_;
+  tstate->datastack_top = data_top_;
+  tstate->datastack_limit = data_limit_;
+  tstate->recursion_headroom = headroom_;
+  tstate->tracing = tracing_;
+#if PY_VERSION_HEX >= 0x030c0000
+  tstate->py_recursion_remaining = tstate->py_recursion_limit - depth_;
+  tstate->what_event = tracing_event_;
+#else
+  tstate->recursion_remaining = tstate->recursion_limit - depth_;
+  tstate->tracing_what = tracing_event_;
+#endif
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+  tstate->c_recursion_remaining = c_recursion_remaining_;
+#endif
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030d0000
+  tstate->trash.delete_nesting = trash_nesting_;
+#elif PY_VERSION_HEX < 0x030c0000
+  tstate->trash_delete_nesting = trash_nesting_;
+#endif
+  delete_later_of(tstate) = delete_later_;
+#if PY_VERSION_HEX >= 0x030e0000
+  *anchors.stack_limits = limits_;
+#endif
+#ifdef Py_GIL_DISABLED
+  tstate->critical_section = critical_section_;
+  *anchors.c_stack_refs = c_stack_refs_;
+#endif
+}
+
+}  // namespace greenlet::cpython

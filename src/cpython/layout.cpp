@@ -1,0 +1,122 @@
+#include "cpython/layout.h"
+
+#include "cpython/internals.h"
+#include "cpython/thread_anchors.h"
+
+namespace greenlet::cpython {
+namespace {
+
+std::ptrdiff_t g_thread_state_shift = 0;
+
+#if PY_VERSION_HEX >= 0x030d0000
+int refuse(const char* what, unsigned long long running, unsigned long long built) {
+  PyErr_Format(PyExc_ImportError,
+               "greenlet was built for another layout of CPython %d.%d: %s is %llu in this "
+               "interpreter (%s) and %llu in the one it was built with (%s); reinstall greenlet "
+               "from source (pip install --no-binary greenlet greenlet)",
+               PY_MAJOR_VERSION, PY_MINOR_VERSION, what, running, Py_GetVersion(), built,
+               PY_VERSION);
+  return -1;
+}
+#endif
+
+}  // namespace
+
+int check_layout() noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  // Prefixes of the structures are stable within a series (fields are only ever appended), so the
+  // fields up to exc_state are where they were; sizes and the offsets that the interpreter tells
+  // of itself show whether that holds here.
+  const auto& offsets = _PyRuntime.debug_offsets;
+  struct Check {
+    const char* what;
+    std::uint64_t running;
+    std::uint64_t built;
+  };
+  const Check checks[] = {
+      {"the offset of PyThreadState.current_frame", offsets.thread_state.current_frame,
+       offsetof(PyThreadState, current_frame)},
+      {"the offset of PyThreadState.datastack_chunk", offsets.thread_state.datastack_chunk,
+       offsetof(PyThreadState, datastack_chunk)},
+      {"the offset of PyThreadState.thread_id", offsets.thread_state.thread_id,
+       offsetof(PyThreadState, thread_id)},
+      {"the size of an interpreter frame", offsets.interpreter_frame.size,
+       sizeof(_PyInterpreterFrame)},
+      {"the offset of an interpreter frame's previous frame", offsets.interpreter_frame.previous,
+       offsetof(_PyInterpreterFrame, previous)},
+      {"the offset of an interpreter frame's local variables",
+       offsets.interpreter_frame.localsplus, offsetof(_PyInterpreterFrame, localsplus)},
+      {"the offset of an interpreter frame's owner", offsets.interpreter_frame.owner,
+       offsetof(_PyInterpreterFrame, owner)},
+#if PY_VERSION_HEX >= 0x030e0000
+      {"the offset of an interpreter frame's stack pointer",
+       offsets.interpreter_frame.stackpointer, offsetof(_PyInterpreterFrame, stackpointer)},
+#endif
+#if PY_VERSION_HEX >= 0x030f0000
+      {"the offset of PyThreadState.base_frame", offsets.thread_state.base_frame,
+       offsetof(PyThreadState, base_frame)},
+      {"the offset of PyThreadState.exc_state", offsets.thread_state.exc_state,
+       offsetof(PyThreadState, exc_state)},
+#endif
+  };
+  for (const Check& check : checks) {
+    if (check.running != check.built) {
+      return refuse(check.what, check.running, check.built);
+    }
+  }
+  g_thread_state_shift = static_cast<std::ptrdiff_t>(offsets.thread_state.size) -
+                         static_cast<std::ptrdiff_t>(sizeof(PyThreadState));
+  if (g_thread_state_shift % static_cast<std::ptrdiff_t>(alignof(void*)) != 0 ||
+      offsets.thread_state.size < offsetof(PyThreadState, exc_state)) {
+    return refuse("the size of PyThreadState", offsets.thread_state.size, sizeof(PyThreadState));
+  }
+#endif
+  return 0;
+}
+
+std::ptrdiff_t thread_state_shift() noexcept { return g_thread_state_shift; }
+
+ThreadAnchors ThreadAnchors::of(PyThreadState* tstate) noexcept {
+  ThreadAnchors anchors;
+#if PY_VERSION_HEX >= 0x030e0000
+  auto* moved = reinterpret_cast<_PyThreadStateImpl*>(reinterpret_cast<char*>(tstate) +
+                                                      thread_state_shift());
+  static_assert(sizeof(StackLimits) == 3 * sizeof(std::uintptr_t) &&
+                    offsetof(_PyThreadStateImpl, c_stack_soft_limit) ==
+                        offsetof(_PyThreadStateImpl, c_stack_top) +
+                            offsetof(StackLimits, soft_limit) &&
+                    offsetof(_PyThreadStateImpl, c_stack_hard_limit) ==
+                        offsetof(_PyThreadStateImpl, c_stack_top) +
+                            offsetof(StackLimits, hard_limit),
+                "StackLimits mirrors three consecutive fields of _PyThreadStateImpl");
+  anchors.stack_limits = reinterpret_cast<StackLimits*>(&moved->c_stack_top);
+#ifdef Py_GIL_DISABLED
+  anchors.c_stack_refs = reinterpret_cast<void**>(&moved->c_stack_refs);
+#endif
+#endif
+#if PY_VERSION_HEX >= 0x030f0000
+  anchors.base_frame = tstate->base_frame;
+#endif
+  (void)tstate;
+  return anchors;
+}
+
+StackLimits StackLimits::of_stack(const void* low, const void* high) noexcept {
+  StackLimits limits;
+#if PY_VERSION_HEX >= 0x030e0000
+  auto base = reinterpret_cast<std::uintptr_t>(low);
+  limits.top = reinterpret_cast<std::uintptr_t>(high);
+#ifdef _Py_THREAD_SANITIZER
+  // As CPython does: ThreadSanitizer crashes if more than half of a stack is used.
+  base += (limits.top - base) / 2;
+#endif
+  limits.hard_limit = base + _PyOS_STACK_MARGIN_BYTES;
+  limits.soft_limit = base + 2 * _PyOS_STACK_MARGIN_BYTES;
+#else
+  (void)low;
+  (void)high;
+#endif
+  return limits;
+}
+
+}  // namespace greenlet::cpython

@@ -1,0 +1,18 @@
+// Checks, at import, that the running interpreter has the structures this build was compiled for.
+#pragma once
+
+#include <cstddef>
+
+namespace greenlet::cpython {
+
+// 0 if the layout is known to fit; else -1 with an ImportError that says what differs.
+//
+// CPython appends fields to PyThreadState within a released series (3.14.4 did), which moves all
+// of _PyThreadStateImpl behind it. _PyRuntime.debug_offsets (3.13+) tells the true sizes.
+int check_layout() noexcept;
+
+// By how many bytes the running interpreter's PyThreadState is larger than the one compiled
+// against; what follows it in _PyThreadStateImpl lies that much further on. Set by check_layout().
+std::ptrdiff_t thread_state_shift() noexcept;
+
+}  // namespace greenlet::cpython

@@ -1,0 +1,60 @@
+#include "cpython/objects.h"
+
+#include "cpython/internals.h"
+
+namespace greenlet::cpython {
+
+PyObject* take_exception() noexcept {
+#if PY_VERSION_HEX >= 0x030c0000
+  return PyErr_GetRaisedException();
+#else
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (type == nullptr) {
+    return nullptr;
+  }
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr) {
+    PyException_SetTraceback(value, traceback);
+  }
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+  return value;
+#endif
+}
+
+void raise_exception(PyObject* exception) noexcept {
+#if PY_VERSION_HEX >= 0x030c0000
+  PyErr_SetRaisedException(exception);
+#else
+  PyErr_Restore(Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(exception))), exception,
+                PyException_GetTraceback(exception));
+#endif
+}
+
+bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyObject_ResurrectStart(object);
+  revive(object);
+  return _PyObject_ResurrectEnd(object) != 0;
+#else
+  // As PyObject_CallFinalizerFromDealloc().
+  Py_SET_REFCNT(object, 1);
+  revive(object);
+  const Py_ssize_t left = Py_REFCNT(object) - 1;
+  Py_SET_REFCNT(object, left);
+  return left != 0;
+#endif
+}
+
+bool can_run_python([[maybe_unused]] PyThreadState* tstate) noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  return _PyInterpreterState_GetFinalizing(tstate->interp) == nullptr;
+#elif PY_VERSION_HEX >= 0x030c0000
+  return !_Py_IsFinalizing() && _PyInterpreterState_GetFinalizing(tstate->interp) == nullptr;
+#else
+  return !_Py_IsFinalizing();
+#endif
+}
+
+}  // namespace greenlet::cpython

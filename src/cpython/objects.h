@@ -1,0 +1,43 @@
+// Object life cycle and locking where CPython's way to do it differs by version.
+#pragma once
+
+#include <Python.h>
+
+namespace greenlet::cpython {
+
+// The exception that is set, normalized, with its traceback in it, and cleared; null if none.
+// (PyErr_GetRaisedException() of 3.12+.)
+PyObject* take_exception() noexcept;
+// Sets it again; takes the reference. (PyErr_SetRaisedException() of 3.12+.)
+void raise_exception(PyObject* exception) noexcept;
+
+// Runs `revive` on an object whose count has dropped to zero, from its tp_dealloc, with a count of
+// one. True if someone took a reference meanwhile: the object lives and must not be deallocated.
+bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
+
+// False once the interpreter is so far into its finalization that running Python code is unwise.
+bool can_run_python(PyThreadState* tstate) noexcept;
+
+// Holds an object's own lock on free-threaded builds; nothing elsewhere, where the GIL does.
+class ObjectLock {
+ public:
+  explicit ObjectLock([[maybe_unused]] PyObject* object) noexcept {
+#ifdef Py_GIL_DISABLED
+    PyCriticalSection_Begin(&section_, object);
+#endif
+  }
+  ~ObjectLock() {
+#ifdef Py_GIL_DISABLED
+    PyCriticalSection_End(&section_);
+#endif
+  }
+  ObjectLock(const ObjectLock&) = delete;
+  ObjectLock& operator=(const ObjectLock&) = delete;
+
+ private:
+#ifdef Py_GIL_DISABLED
+  PyCriticalSection section_;
+#endif
+};
+
+}  // namespace greenlet::cpython

@@ -1,0 +1,432 @@
+#include "module/greenlet_type.h"
+
+#include <structmember.h>
+
+#include <cstddef>
+
+#include "core/greenlet.h"
+#include "core/thread.h"
+#include "cpython/objects.h"
+#include "module/operations.h"
+
+namespace greenlet::module {
+namespace {
+
+using core::Greenlet;
+using core::Object;
+using core::Ref;
+using core::State;
+using core::Thread;
+
+Object* as_object(PyObject* self) { return reinterpret_cast<Object*>(self); }
+
+// --- life cycle -----------------------------------------------------------------------------
+
+// The type whose code handles an instance before ours does: Python-level subclasses all share
+// subtype_dealloc(), so it is the first type above them that has another one.
+//
+// CPython's rule is that whoever ends the chain of such base calls gives back (or visits) the
+// instance's type if, and only if, the first base with a slot of its own is a heap type. Ours is
+// one; but a compiled subclass (Cython's) may be a static type between the two, in which case
+// subtype_dealloc() and subtype_traverse() have done it already.
+bool type_is_ours_to_handle(PyObject* self) {
+  const destructor subtype_dealloc = Greenlet::of(self).module().subtype_dealloc;
+  PyTypeObject* type = Py_TYPE(self);
+  while (type->tp_dealloc == subtype_dealloc && type->tp_base != nullptr) {
+    type = type->tp_base;
+  }
+  return PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE);
+}
+
+int traverse(PyObject* self, visitproc visit, void* arg) {
+  Greenlet* const greenlet = as_object(self)->greenlet;
+  if (greenlet == nullptr) {
+    return 0;  // tp_alloc() has tracked it, and the control block is being made
+  }
+  if (type_is_ours_to_handle(self)) {
+    Py_VISIT(Py_TYPE(self));
+  }
+  Py_VISIT(as_object(self)->dict);
+  return greenlet->traverse(visit, arg);
+}
+
+// Ends a greenlet that nobody can reach any more. Python code runs, and it may come back to life.
+void finalize(PyObject* self) {
+  Greenlet& greenlet = Greenlet::of(self);
+  if (greenlet.state() != State::kSuspended) {
+    return;
+  }
+  Thread* const thread = Thread::current_or_null();
+  if (thread == nullptr || greenlet.thread() != thread) {
+    Thread::hand_to_owner(greenlet);
+    return;
+  }
+  const Py_ssize_t references = Py_REFCNT(self);
+  thread->kill(greenlet);
+  if (greenlet.state() == State::kSuspended && Py_REFCNT(self) <= references) {
+    // It caught GreenletExit and nobody wants it: what its stack holds must stay as it is.
+    greenlet.keep();
+    PySys_FormatStderr("GreenletExit did not kill %R\n", self);
+  }
+}
+
+int clear(PyObject* self) {
+  Greenlet* const greenlet = as_object(self)->greenlet;
+  if (greenlet->state() == State::kSuspended) {
+    // A subclass with __del__ has no call of our finalizer.
+    finalize(self);
+  }
+  if (greenlet->state() != State::kSuspended) {
+    Py_CLEAR(as_object(self)->dict);
+    greenlet->clear();
+  }
+  return 0;
+}
+
+void dealloc(PyObject* self) {
+  Greenlet* greenlet = as_object(self)->greenlet;
+  if (greenlet != nullptr && greenlet->state() == State::kSuspended &&
+      cpython::revive_for(self, &finalize)) {
+    return;
+  }
+  PyTypeObject* const type = Py_TYPE(self);
+  PyObject_GC_UnTrack(self);
+  Py_TRASHCAN_BEGIN(self, dealloc)
+  if (as_object(self)->weakreflist != nullptr) {
+    PyObject_ClearWeakRefs(self);
+  }
+  Py_CLEAR(as_object(self)->dict);
+  const bool drop_type = greenlet == nullptr || type_is_ours_to_handle(self);
+  if (greenlet != nullptr) {
+    greenlet->destroy();
+  }
+  type->tp_free(self);
+  if (drop_type) {
+    Py_DECREF(type);
+  }
+  Py_TRASHCAN_END
+}
+
+int init(PyObject* self, PyObject* args, PyObject* kwargs) {
+  static const char* const names[] = {"run", "parent", nullptr};
+  PyObject* run = nullptr;
+  PyObject* parent = nullptr;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:green", const_cast<char**>(names), &run,
+                                   &parent)) {
+    return -1;
+  }
+  Greenlet& greenlet = Greenlet::of(self);
+  if (run != nullptr && set_run(greenlet, run) < 0) {
+    return -1;
+  }
+  if (parent != nullptr && parent != Py_None) {
+    return set_parent(greenlet, parent);
+  }
+  return 0;
+}
+
+// --- switching ------------------------------------------------------------------------------
+
+[[gnu::noinline]] PyObject* switch_with_any_arguments(PyObject* self, PyObject* const* args,
+                                                      Py_ssize_t count, PyObject* names) {
+  Ref positional = Ref::take(PyTuple_New(count));
+  if (!positional) {
+    return nullptr;
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyTuple_SET_ITEM(positional.get(), i, Py_NewRef(args[i]));
+  }
+  Ref keywords;
+  if (names != nullptr && PyTuple_GET_SIZE(names) > 0) {
+    keywords = Ref::take(PyDict_New());
+    if (!keywords) {
+      return nullptr;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+      if (PyDict_SetItem(keywords.get(), PyTuple_GET_ITEM(names, i), args[count + i]) < 0) {
+        return nullptr;
+      }
+    }
+  }
+  return switch_to(Greenlet::of(self), std::move(positional), std::move(keywords));
+}
+
+PyObject* switch_method(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  Thread* const thread = Thread::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  Greenlet& target = Greenlet::of(self);
+  if (count <= 1 && names == nullptr && thread->can_resume(target)) [[likely]] {
+    return thread->resume(target, Py_NewRef(count == 0 ? thread->empty_tuple() : args[0]));
+  }
+  return switch_with_any_arguments(self, args, count, names);
+}
+
+PyObject* throw_method(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  if (count > 3) {
+    PyErr_Format(PyExc_TypeError, "throw() takes at most 3 arguments (%zd given)", count);
+    return nullptr;
+  }
+  Greenlet& target = Greenlet::of(self);
+  return throw_into(target, count > 0 ? args[0] : target.module().greenlet_exit,
+                    count > 1 ? args[1] : nullptr, count > 2 ? args[2] : nullptr);
+}
+
+// --- attributes -----------------------------------------------------------------------------
+
+PyObject* get_dict(PyObject* self, void*) { return PyObject_GenericGetDict(self, nullptr); }
+
+int set_dict(PyObject* self, PyObject* value, void*) {
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_TypeError, "__dict__ may not be deleted");
+    return -1;
+  }
+  if (!PyDict_Check(value)) {
+    PyErr_SetString(PyExc_TypeError, "__dict__ must be a dictionary");
+    return -1;
+  }
+  return PyObject_GenericSetDict(self, value, nullptr);
+}
+
+PyObject* get_run(PyObject* self, void*) {
+  const Greenlet& greenlet = Greenlet::of(self);
+  if (greenlet.is_main()) {
+    PyErr_SetString(PyExc_AttributeError, "Main greenlets do not have a run attribute.");
+    return nullptr;
+  }
+  if (greenlet.is_started() || greenlet.run() == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "run");
+    return nullptr;
+  }
+  return Py_NewRef(greenlet.run());
+}
+
+int set_run_attribute(PyObject* self, PyObject* value, void*) {
+  return set_run(Greenlet::of(self), value);
+}
+
+PyObject* get_parent(PyObject* self, void*) {
+  Ref parent = Greenlet::of(self).parent();
+  return parent ? parent.release() : Py_NewRef(Py_None);
+}
+
+int set_parent_attribute(PyObject* self, PyObject* value, void*) {
+  return set_parent(Greenlet::of(self), value);
+}
+
+PyObject* get_frame(PyObject* self, void*) {
+  Greenlet& greenlet = Greenlet::of(self);
+  PyFrameObject* frame = nullptr;
+  if (greenlet.state() == State::kSuspended) {
+    frame = greenlet.interpreter().innermost_frame(cpython::current_thread_state());
+  }
+  return frame != nullptr ? reinterpret_cast<PyObject*>(frame) : Py_NewRef(Py_None);
+}
+
+// Where the context of a greenlet is to be found: true if the calling thread runs it, false if it
+// does not run; else sets ValueError.
+bool runs_here(const Greenlet& greenlet, const char* verb, bool& error) {
+  error = false;
+  if (greenlet.state() != State::kRunning) {
+    return false;
+  }
+  const Thread* const thread = Thread::current_or_null();
+  if (thread != nullptr && greenlet.thread() == thread) {
+    return true;
+  }
+  error = true;
+  PyErr_Format(PyExc_ValueError,
+               "cannot %s context of a greenlet that is running in a different thread", verb);
+  return false;
+}
+
+PyObject* get_context(PyObject* self, void*) {
+  Greenlet& greenlet = Greenlet::of(self);
+  bool error;
+  const bool here = runs_here(greenlet, "get", error);
+  if (error) {
+    return nullptr;
+  }
+  PyObject* const context =
+      here ? cpython::current_thread_state()->context : greenlet.interpreter().context();
+  return Py_NewRef(context != nullptr ? context : Py_None);
+}
+
+int set_context(PyObject* self, PyObject* value, void*) {
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "can't delete context attribute");
+    return -1;
+  }
+  if (value != Py_None && !PyContext_CheckExact(value)) {
+    PyErr_SetString(PyExc_TypeError, "greenlet context must be a contextvars.Context or None");
+    return -1;
+  }
+  Greenlet& greenlet = Greenlet::of(self);
+  bool error;
+  const bool here = runs_here(greenlet, "set", error);
+  if (error) {
+    return -1;
+  }
+  PyObject* const context = value == Py_None ? nullptr : Py_NewRef(value);
+  const Ref old = Ref::take(
+      here ? cpython::exchange_running_context(cpython::current_thread_state(), context)
+           : greenlet.interpreter().exchange_context(context));
+  return 0;
+}
+
+PyObject* get_dead(PyObject* self, void*) { return PyBool_FromLong(Greenlet::of(self).is_dead()); }
+
+PyObject* get_stack_saved(PyObject* self, void*) {
+  return PyLong_FromSize_t(Greenlet::of(self).stack_in_use());
+}
+
+int is_active(PyObject* self) { return Greenlet::of(self).is_active() ? 1 : 0; }
+
+PyObject* repr(PyObject* self) {
+  const Greenlet& greenlet = Greenlet::of(self);
+  const State state = greenlet.state();
+  const Ref representative = greenlet.thread_representative();
+  const Greenlet& owner = Greenlet::of(representative.get());
+  const char* description = "";
+  switch (state) {
+    case State::kNew:
+      description = " pending";
+      break;
+    case State::kRunning: {
+      const Thread* const thread = Thread::current_or_null();
+      const bool current = thread != nullptr && greenlet.thread() == thread;
+      description = current ? " current active started" : " suspended active started";
+      break;
+    }
+    case State::kSuspended:
+      description = " suspended active started";
+      break;
+    case State::kDead:
+      description = owner.state() == State::kAbandoned ? " (thread exited) dead" : " dead";
+      break;
+    case State::kAbandoned:
+      description = " (thread exited) dead";
+      break;
+  }
+  const bool living_main = greenlet.is_main() && greenlet.is_active();
+  return PyUnicode_FromFormat("<%s object at %p (otid=%p)%s%s>", Py_TYPE(self)->tp_name, self,
+                              static_cast<void*>(owner.thread()), description,
+                              living_main ? " main" : "");
+}
+
+PyObject* get_state(PyObject* self, PyObject*) {
+  PyErr_Format(PyExc_TypeError, "cannot serialize '%s' object", Py_TYPE(self)->tp_name);
+  return nullptr;
+}
+
+// --- tables ---------------------------------------------------------------------------------
+
+PyDoc_STRVAR(type_doc,
+             "greenlet(run=None, parent=None)\n"
+             "\n"
+             "A call stack that can be left and entered again, made but not started.\n"
+             "\n"
+             "run: the callable that the first switch calls with its arguments; may also be set\n"
+             "    later, or be a method of a subclass.\n"
+             "parent: who receives what run returns or raises; by default the running greenlet.");
+
+PyDoc_STRVAR(switch_doc,
+             "switch(*args, **kwargs)\n"
+             "\n"
+             "Leave the running greenlet for this one; return what the next switch back brings.\n"
+             "\n"
+             "Started by it, the greenlet calls run(*args, **kwargs). Waiting in switch(), it\n"
+             "receives () for no argument, a single positional argument as it is, else the tuple\n"
+             "of them, the dict of keyword arguments, or a pair of both. A dead greenlet hands\n"
+             "them on to its parent.\n"
+             "\n"
+             "Raises whatever is thrown into the running greenlet meanwhile; greenlet.error if\n"
+             "this greenlet belongs to another thread; MemoryError if there is no room for a\n"
+             "stack; AttributeError if there is no run to start.");
+
+PyDoc_STRVAR(throw_doc,
+             "throw(type=GreenletExit, value=None, traceback=None, /)\n"
+             "\n"
+             "Switch to this greenlet and raise an exception there, where it waits.\n"
+             "\n"
+             "The exception is given as in the raise statement's old form: a class with an\n"
+             "optional value, or an instance. A greenlet that has not started dies of it, and its\n"
+             "parent gets the exception; so does a dead one's. Returns and raises as switch().");
+
+PyDoc_STRVAR(run_doc,
+             "The callable the first switch calls. Gone (AttributeError) once it has started.");
+PyDoc_STRVAR(parent_doc,
+             "The greenlet that receives what this one returns or raises. None for a main\n"
+             "greenlet, whose parent cannot be set. ValueError for a cycle.");
+PyDoc_STRVAR(frame_doc,
+             "The innermost frame of a suspended greenlet; None if it is unstarted, running, dead.");
+PyDoc_STRVAR(context_doc,
+             "The contextvars.Context it runs in, or None while it has none. ValueError if it is\n"
+             "running in another thread.");
+PyDoc_STRVAR(dead_doc, "True if it has ended, or its thread has.");
+PyDoc_STRVAR(stack_saved_doc,
+             "Bytes of C stack that it has in use while suspended; else 0.");
+
+PyMethodDef methods[] = {
+    {"switch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&switch_method)),
+     METH_FASTCALL | METH_KEYWORDS, switch_doc},
+    {"throw", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&throw_method)),
+     METH_FASTCALL, throw_doc},
+    {"__getstate__", &get_state, METH_NOARGS, "Greenlets cannot be serialized: TypeError."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyGetSetDef attributes[] = {
+    {"__dict__", &get_dict, &set_dict, nullptr, nullptr},
+    {"run", &get_run, &set_run_attribute, run_doc, nullptr},
+    {"parent", &get_parent, &set_parent_attribute, parent_doc, nullptr},
+    {"gr_frame", &get_frame, nullptr, frame_doc, nullptr},
+    {"gr_context", &get_context, &set_context, context_doc, nullptr},
+    {"dead", &get_dead, nullptr, dead_doc, nullptr},
+    {"_stack_saved", &get_stack_saved, nullptr, stack_saved_doc, nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyMemberDef members[] = {
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Object, weakreflist), READONLY, nullptr},
+    {"__dictoffset__", T_PYSSIZET, offsetof(Object, dict), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+template <typename Function>
+void* slot(Function* function) {
+  return reinterpret_cast<void*>(function);
+}
+
+}  // namespace
+
+PyTypeObject* make_greenlet_type(PyObject* module) {
+  PyType_Slot slots[] = {
+      {Py_tp_doc, const_cast<char*>(type_doc)},
+      {Py_tp_new, slot(&new_greenlet)},
+      {Py_tp_init, slot(&init)},
+      {Py_tp_dealloc, slot(&dealloc)},
+      {Py_tp_traverse, slot(&traverse)},
+      {Py_tp_clear, slot(&clear)},
+      {Py_tp_finalize, slot(&finalize)},
+      {Py_tp_free, slot(&PyObject_GC_Del)},
+      {Py_tp_repr, slot(&repr)},
+      {Py_nb_bool, slot(&is_active)},
+      {Py_tp_methods, methods},
+      {Py_tp_getset, attributes},
+      {Py_tp_members, members},
+      {0, nullptr},
+  };
+  PyType_Spec spec = {
+      .name = "greenlet.greenlet",
+      .basicsize = static_cast<int>(sizeof(Object)),
+      .itemsize = 0,
+      .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
+               Py_TPFLAGS_IMMUTABLETYPE,
+      .slots = slots,
+  };
+  return reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &spec, nullptr));
+}
+
+}  // namespace greenlet::module

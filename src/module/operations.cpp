@@ -1,0 +1,122 @@
+#include "module/operations.h"
+
+#include "cpython/objects.h"
+
+namespace greenlet::module {
+
+using core::Greenlet;
+using core::Message;
+using core::Ref;
+using core::State;
+using core::Thread;
+
+PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
+  Thread* const thread = Thread::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  Greenlet& running = thread->running();
+  Ref self = Ref::take(type->tp_alloc(type, 0));
+  if (!self || !Greenlet::create(reinterpret_cast<core::Object*>(self.get()), &running.module(),
+                                 running.object())) {
+    return nullptr;
+  }
+  return self.release();
+}
+
+PyObject* switch_to(Greenlet& target, Ref args, Ref kwargs) {
+  Thread* const thread = Thread::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  thread->finish_pending();
+  return thread->deliver(target, Message::call(std::move(args), std::move(kwargs)));
+}
+
+PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback) {
+  if (value == Py_None) {
+    value = nullptr;
+  }
+  if (traceback == Py_None) {
+    traceback = nullptr;
+  }
+  if (traceback != nullptr && !PyTraceBack_Check(traceback)) {
+    PyErr_SetString(PyExc_TypeError, "throw() third argument must be a traceback object");
+    return nullptr;
+  }
+  Ref exception;
+  if (PyExceptionInstance_Check(type)) {
+    if (value != nullptr) {
+      PyErr_SetString(PyExc_TypeError, "instance exception may not have a separate value");
+      return nullptr;
+    }
+    exception = Ref::share(type);
+  } else if (!PyExceptionClass_Check(type)) {
+    PyErr_Format(PyExc_TypeError, "exceptions must be classes, or instances, not %s",
+                 Py_TYPE(type)->tp_name);
+    return nullptr;
+  } else if (value != nullptr && PyObject_TypeCheck(value, reinterpret_cast<PyTypeObject*>(type))) {
+    exception = Ref::share(value);
+  } else {
+    // Makes the instance; if that fails, the error takes its place.
+    PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), nullptr);
+    exception = Ref::take(cpython::take_exception());
+  }
+  if (traceback != nullptr && PyException_SetTraceback(exception.get(), traceback) < 0) {
+    return nullptr;
+  }
+  Thread* const thread = Thread::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  thread->finish_pending();
+  return thread->deliver(target, Message::raise(std::move(exception)));
+}
+
+int set_run(Greenlet& greenlet, PyObject* value) {
+  if (greenlet.is_main()) {
+    PyErr_SetString(PyExc_AttributeError, "Main greenlets do not have a run attribute.");
+    return -1;
+  }
+  if (greenlet.is_started()) {
+    PyErr_SetString(PyExc_AttributeError, "run cannot be set after the start of the greenlet");
+    return -1;
+  }
+  greenlet.set_run(Ref::share(value));
+  return 0;
+}
+
+int set_parent(Greenlet& greenlet, PyObject* value) {
+  if (greenlet.is_main()) {
+    PyErr_SetString(PyExc_AttributeError, "cannot set the parent of a main greenlet");
+    return -1;
+  }
+  if (value == nullptr) {
+    PyErr_SetString(PyExc_AttributeError, "can't delete attribute");
+    return -1;
+  }
+  if (!PyObject_TypeCheck(value, greenlet.module().greenlet_type)) {
+    PyErr_Format(PyExc_TypeError, "GreenletChecker: Expected any type of greenlet, not %s",
+                 Py_TYPE(value)->tp_name);
+    return -1;
+  }
+  for (Ref ancestor = Ref::share(value); ancestor;
+       ancestor = Greenlet::of(ancestor.get()).parent()) {
+    if (ancestor.get() == greenlet.object()) {
+      PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
+      return -1;
+    }
+  }
+  if (greenlet.is_started()) {
+    const Ref mine = greenlet.thread_representative();
+    const Ref theirs = Greenlet::of(value).thread_representative();
+    if (Greenlet::of(mine.get()).thread() != Greenlet::of(theirs.get()).thread()) {
+      PyErr_SetString(PyExc_ValueError, "parent cannot be on a different thread");
+      return -1;
+    }
+  }
+  const Ref old = greenlet.exchange_parent(Ref::share(value));
+  return 0;
+}
+
+}  // namespace greenlet::module

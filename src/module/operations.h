@@ -1,0 +1,27 @@
+// What Python's methods and the C API share: checked arguments in, core's primitives called.
+#pragma once
+
+#include <Python.h>
+
+#include "core/greenlet.h"
+#include "core/thread.h"
+
+namespace greenlet::module {
+
+// A new, unstarted greenlet whose parent is the running one. For tp_new.
+PyObject* new_greenlet(PyTypeObject* type, PyObject* args, PyObject* kwargs);
+
+// greenlet.switch(*args, **kwargs): `args` a tuple, `kwargs` a dict or empty.
+PyObject* switch_to(core::Greenlet& target, core::Ref args, core::Ref kwargs);
+
+// greenlet.throw(type, value, traceback); value and traceback may be null or None. Errors in these
+// arguments are raised here; errors while the exception is made are raised in the target.
+PyObject* throw_into(core::Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback);
+
+// greenlet.run = value, or del greenlet.run if `value` is null.
+int set_run(core::Greenlet& greenlet, PyObject* value);
+
+// greenlet.parent = value; null stands for deletion, which is refused.
+int set_parent(core::Greenlet& greenlet, PyObject* value);
+
+}  // namespace greenlet::module
