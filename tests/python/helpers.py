@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self, TypeVar
 
 import pytest
-
 from greenlet import getcurrent
 
 T = TypeVar("T")

@@ -6,9 +6,8 @@ import threading
 import weakref
 
 import pytest
-from helpers import Unraisable, collect, in_thread, run_script, to_parent
-
 from greenlet import GreenletExit, error, getcurrent, greenlet
+from helpers import Unraisable, collect, in_thread, run_script, to_parent
 
 
 def waiting(log: list[str], name: str = "finally") -> greenlet:

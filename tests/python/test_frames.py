@@ -9,9 +9,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import pytest
-from helpers import in_thread
-
 from greenlet import getcurrent, greenlet
+from helpers import in_thread
 
 
 def chain(frame: FrameType | None) -> list[str]:

@@ -6,9 +6,8 @@ import weakref
 from typing import Any
 
 import pytest
-from helpers import collect, to_parent
-
 from greenlet import GreenletExit, getcurrent, greenlet
+from helpers import collect, to_parent
 
 
 def test_the_creator_is_the_parent() -> None:

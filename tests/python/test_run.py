@@ -6,9 +6,8 @@ import weakref
 from typing import Any
 
 import pytest
-from helpers import collect, to_parent
-
 from greenlet import getcurrent, greenlet
+from helpers import collect, to_parent
 
 CANNOT_SET = "run cannot be set after the start of the greenlet"
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import pytest
-from helpers import to_parent
-
 import greenlet as module
+import pytest
 from greenlet import getcurrent, greenlet
+from helpers import to_parent
 
 # What g.switch(*args, **kwargs) returns in a greenlet that waits in switch().
 DELIVERED: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = [

@@ -7,9 +7,8 @@ from types import TracebackType
 from typing import Any
 
 import pytest
-from helpers import to_parent
-
 from greenlet import GreenletExit, getcurrent, greenlet
+from helpers import to_parent
 
 
 class Problem(Exception):
