@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from contextvars import Context
 from types import FrameType, TracebackType
-from typing import Any, ClassVar, Final, Literal, NoReturn, TypeAlias, final, overload
+from typing import Any, ClassVar, Final, Literal, TypeAlias, final, overload
 
 __all__ = [
     "CLOCKS_PER_SEC",
@@ -112,12 +112,6 @@ class greenlet:  # noqa: N801
 
     def __bool__(self) -> bool:
         """Whether it is active: started and not dead."""
-
-    def __copy__(self) -> NoReturn:
-        """Raise ``TypeError``: a running call stack has no copy."""
-
-    def __deepcopy__(self, memo: object, /) -> NoReturn:
-        """Raise ``TypeError``: a running call stack has no copy."""
 
     @staticmethod
     def getcurrent() -> greenlet:

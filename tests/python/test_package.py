@@ -1,0 +1,166 @@
+"""The installed package: what it consists of, what importing it does, and its stubs."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import greenlet
+import greenlet._greenlet
+import greenlet.stacks
+import pytest
+from helpers import only_free_threaded, run_clean
+
+PACKAGE = Path(greenlet.__file__).parent
+
+
+def names_in_stub(file: str) -> set[str]:
+    """Return what a stub defines or imports at its top level, `_Helpers` of its own left out."""
+    names: set[str] = set()
+    for node in ast.parse((PACKAGE / file).read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names |= {alias.name for alias in node.names}
+    return names - {"_Capsule", "_TraceCallback"}
+
+
+def test_importing_it_imports_nothing_else() -> None:
+    loaded = run_clean(
+        """
+        import sys
+        before = set(sys.modules)
+        import greenlet
+        print(*sorted(set(sys.modules) - before))
+        """
+    )
+    assert loaded.split() == ["greenlet", "greenlet._greenlet"]
+
+
+@only_free_threaded
+def test_importing_it_leaves_the_gil_off() -> None:
+    assert run_clean("import greenlet, sys; print(sys._is_gil_enabled())") == "False"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert greenlet.__version__ == importlib.metadata.version("greenlet")
+
+
+def test_it_needs_no_other_distribution() -> None:
+    assert not importlib.metadata.requires("greenlet")
+
+
+def test_it_installs_the_package_and_its_header_and_nothing_else() -> None:
+    files = importlib.metadata.files("greenlet")
+    assert files is not None
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    package = {
+        str(file)
+        for file in files
+        if ".dist-info" not in file.parts[0] and "__pycache__" not in file.parts
+    }
+    headers = {name for name in package if name.startswith("..")}
+    assert package - headers == {
+        "greenlet/__init__.py",
+        "greenlet/__init__.pyi",
+        f"greenlet/_greenlet{suffix}",
+        "greenlet/_greenlet.pyi",
+        "greenlet/greenlet.h",
+        "greenlet/py.typed",
+        "greenlet/stacks.py",
+    }
+    assert [name.endswith("/greenlet/greenlet.h") for name in headers] == [True]
+
+
+def test_the_header_among_the_headers_is_the_one_beside_the_package() -> None:
+    files = importlib.metadata.files("greenlet")
+    assert files is not None
+    texts = [Path(str(f.locate())).read_text() for f in files if f.name == "greenlet.h"]
+    assert len(texts) == 2
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("compiler", [["gcc", "-std=c11"], ["g++", "-x", "c++", "-std=c++17"]])
+def test_the_header_compiles_without_a_warning(compiler: list[str], tmp_path: Path) -> None:
+    source = tmp_path / "program.c"
+    source.write_text(
+        """
+        #include <Python.h>
+        #include <greenlet/greenlet.h>
+        PyObject* current(void) {
+          if (PyGreenlet_Import() < 0) return NULL;
+          PyGreenlet* self = PyGreenlet_GetCurrent();
+          if (self == NULL || !PyGreenlet_Check(self)) return NULL;
+          if (!PyObject_IsInstance((PyObject*)self, (PyObject*)&PyGreenlet_Type)) return NULL;
+          return PyGreenlet_Switch(self, NULL, NULL);
+        }
+        """
+    )
+    headers = [file for file in importlib.metadata.files("greenlet") or [] if file.parts[0] == ".."]
+    include = Path(str(headers[0].locate())).resolve().parent.parent
+    flags = ["-c", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-o", "program.o"]
+    done = subprocess.run(
+        [
+            *(*compiler, *flags, f"-I{include}"),
+            *("-isystem", sysconfig.get_path("include"), str(source)),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_package_offers_what_its_stub_says() -> None:
+    assert names_in_stub("__init__.pyi") == set(greenlet.__all__)
+    assert all(hasattr(greenlet, name) for name in greenlet.__all__)
+
+
+def test_the_extension_module_offers_what_its_stub_says() -> None:
+    offered = set(vars(greenlet._greenlet)) - {
+        "__doc__",
+        "__file__",
+        "__loader__",
+        "__name__",
+        "__package__",
+        "__spec__",
+    }
+    assert names_in_stub("_greenlet.pyi") == offered
+
+
+def test_the_type_has_the_attributes_its_stub_says() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    (body,) = [
+        node.body
+        for node in stub.body
+        if isinstance(node, ast.ClassDef) and node.name == "greenlet"
+    ]
+    names = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    names |= {
+        node.target.id
+        for node in body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    offered = {name for name in vars(greenlet.greenlet) if not (name[:2] == "__" == name[-2:])} | {
+        name for name in names if name[:2] == "__" and hasattr(greenlet.greenlet, name)
+    }
+    assert names == offered
+
+
+def test_everything_public_has_a_docstring() -> None:
+    undocumented = [
+        f"{owner.__name__}.{name}"
+        for owner in (greenlet, greenlet.greenlet, greenlet.stacks)
+        for name, value in vars(owner).items()
+        if name[0] != "_"
+        and getattr(value, "__module__", "greenlet") in ("greenlet", "greenlet.stacks")
+        and (callable(value) or hasattr(value, "__get__"))
+        and not value.__doc__
+    ]
+    assert undocumented == []
