@@ -4,6 +4,8 @@
 #pragma once
 
 #define Py_BUILD_CORE 1
+// As in CPython's own shared modules: functions that the executable does not export are not used.
+#define Py_BUILD_CORE_MODULE 1
 #include <Python.h>
 
 #if PY_VERSION_HEX < 0x030d0000
