@@ -1,0 +1,62 @@
+// Running a piece of a test in a child process: what may fault, hang or use up a limit.
+#pragma once
+
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <string>
+
+namespace greenlet::tests {
+
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool kAddressSanitizer = true;
+#else
+inline constexpr bool kAddressSanitizer = false;
+#endif
+#if defined(__SANITIZE_THREAD__)
+inline constexpr bool kThreadSanitizer = true;
+#else
+inline constexpr bool kThreadSanitizer = false;
+#endif
+inline constexpr bool kSanitizer = kAddressSanitizer || kThreadSanitizer;
+
+// How a child ended, in words that make a failed expectation readable.
+struct Ending {
+  int status;
+
+  bool operator==(const Ending&) const = default;
+  friend void PrintTo(const Ending& ending, std::ostream* stream) {
+    if (WIFSIGNALED(ending.status)) {
+      *stream << "killed by " << strsignal(WTERMSIG(ending.status));
+    } else {
+      *stream << "exit status " << WEXITSTATUS(ending.status);
+    }
+  }
+};
+
+inline Ending exited(int code) { return Ending{code << 8}; }
+inline Ending killed(int signal) { return Ending{signal}; }
+
+// Runs `body` in a forked child and returns how that ended; body's result is the exit status.
+// A child that takes longer than `seconds` is killed by SIGALRM.
+template <typename Body>
+Ending in_child(Body body, unsigned seconds = 60) {
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(seconds);
+    // Sanitizers catch what kills a program and turn it into an exit status.
+    for (const int signal : {SIGSEGV, SIGBUS, SIGABRT}) {
+      std::signal(signal, SIG_DFL);
+    }
+    _exit(body());
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  // A core dump says nothing about the ending.
+  return Ending{status & ~0x80};
+}
+
+}  // namespace greenlet::tests

@@ -1,0 +1,32 @@
+// What every_instruction_gdb.py looks at: a few switches, without a sanitizer or a test framework.
+#include <cstdlib>
+
+#include "fiber.h"
+
+using greenlet::tests::Fiber;
+
+namespace {
+
+[[gnu::noinline]] void* inside(Fiber& self) {
+  void* message = self.suspend();
+  asm volatile("" : : : "memory");  // no tail call: the debugger looks for this frame
+  return message;
+}
+
+[[gnu::noinline]] void outside(Fiber& fiber) {
+  fiber.resume();
+  asm volatile("" : : : "memory");
+}
+
+}  // namespace
+
+int main() {
+  Fiber fiber([](Fiber& self, void*) {
+    inside(self);
+    return inside(self);
+  });
+  while (!fiber.done()) {
+    outside(fiber);
+  }
+  return EXIT_SUCCESS;
+}

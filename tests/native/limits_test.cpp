@@ -1,0 +1,233 @@
+// Where regions run short: smaller ones first, then a failure that names the limit, and in the end
+// a program that goes on.
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "child.h"
+#include "memory.h"
+#include "stack/stack.h"
+#include "stack/testing.h"
+
+namespace greenlet::stack {
+namespace {
+
+using tests::exited;
+using tests::in_child;
+using tests::Regions;
+
+constexpr std::size_t kMegabyte = std::size_t{1} << 20;
+
+std::size_t virtual_bytes() {
+  std::size_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  return pages * tests::page_size();
+}
+
+// Leaves the process `bytes` of address space. False where that has no effect: under an emulator,
+// or beneath a sanitizer, whose shadow takes more than any limit.
+bool limit_address_space(std::size_t bytes) {
+  const std::size_t total = virtual_bytes() + bytes;
+  const rlimit limit{total, total};
+  if (tests::kSanitizer || setrlimit(RLIMIT_AS, &limit) != 0) {
+    return false;
+  }
+  void* probe = mmap(nullptr, 2 * total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (probe != MAP_FAILED) {
+    munmap(probe, 2 * total);
+    return false;
+  }
+  return true;
+}
+
+constexpr int kNoLimit = 77;
+
+#define SKIP_IF_NO_LIMIT(ending)                                                       \
+  if ((ending) == exited(kNoLimit)) {                                                  \
+    GTEST_SKIP() << "RLIMIT_AS cannot be lowered under an emulator or a sanitizer";    \
+  }
+
+TEST(AddressSpace, SufficesForSingleRegionsWhereABatchDoesNotFit) {
+  const auto ending = in_child([] {
+    if (!limit_address_space(100 * kMegabyte)) {
+      return kNoLimit;
+    }
+    Pool pool;
+    Regions regions(pool);
+    return regions.acquire(5) && regions.all()[4].stack_bytes() >= default_size() ? 0 : 1;
+  });
+  SKIP_IF_NO_LIMIT(ending);
+  EXPECT_EQ(ending, exited(0));
+}
+
+TEST(AddressSpace, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
+  const auto ending = in_child([] {
+    // Room for 20 regions, something smaller, and what must be left.
+    const std::size_t whole = default_size() + (std::size_t{256} << 10) + for_tests::guard_bytes();
+    if (!limit_address_space(20 * whole + 4 * kMegabyte + 32 * kMegabyte)) {
+      return kNoLimit;
+    }
+    Pool pool;
+    Regions regions(pool);
+    if (regions.acquire(1000)) {
+      return 1;
+    }
+    if (regions.failure() != Failure::kAddressSpace) {
+      return 2;
+    }
+    if (regions.all().size() < 18 || regions.all().size() > 40) {
+      return 3;
+    }
+    std::size_t size = regions.all()[0].stack_bytes();
+    if (size < default_size()) {
+      return 4;
+    }
+    for (const Region& region : regions.all()) {
+      if (region.stack_bytes() > size || region.stack_bytes() < kMinSize) {
+        return 5;
+      }
+      size = region.stack_bytes();
+      tests::touch(region.low, region.low + 1);
+      tests::touch_stack(region, 1);
+    }
+    if (size >= 2 * kMegabyte) {
+      return 6;
+    }
+    void* others = std::malloc(16 * kMegabyte);
+    if (others == nullptr) {
+      return 7;
+    }
+    std::free(others);
+    // What was given back can be had again, and serves as before.
+    const std::size_t count = regions.all().size();
+    regions.release();
+    return regions.acquire(count) ? 0 : 8;
+  });
+  SKIP_IF_NO_LIMIT(ending);
+  EXPECT_EQ(ending, exited(0));
+}
+
+// The same ways without the kernel's help, so that they are walked everywhere.
+class LargestMapping : public ::testing::Test {
+ protected:
+  void TearDown() override { for_tests::switches.largest_mapping = 0; }
+  tests::SettingsGuard restore_;
+};
+
+TEST_F(LargestMapping, OfTenMegabytesGivesFullRegionsOneByOne) {
+  set_pool_bound(0);
+  for_tests::switches.largest_mapping = 10 * kMegabyte;
+  ASSERT_TRUE(set_default_size(8 * kMegabyte + tests::page_size()));  // nothing of it in reserve
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(3));
+  EXPECT_GE(regions.all()[2].stack_bytes(), default_size());
+}
+
+TEST_F(LargestMapping, OfThreeMegabytesGivesSmallerRegions) {
+  for_tests::switches.largest_mapping = 3 * kMegabyte;
+  ASSERT_TRUE(set_default_size(8 * kMegabyte + 2 * tests::page_size()));
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(3));
+  EXPECT_LT(regions.all()[0].stack_bytes(), 3 * kMegabyte);
+  EXPECT_GE(regions.all()[0].stack_bytes(), 2 * kMegabyte);
+  const std::byte* low = regions.all()[2].low;
+  regions.release();
+  ASSERT_TRUE(regions.acquire(1));
+  EXPECT_EQ(regions.all()[0].low, low) << "a smaller region is pooled like any other";
+}
+
+TEST_F(LargestMapping, OfNothingFailsAndNamesTheLimits) {
+  for_tests::switches.largest_mapping = kMinSize / 2;
+  ASSERT_TRUE(set_default_size(8 * kMegabyte + 3 * tests::page_size()));
+  Pool pool;
+  Regions regions(pool);
+  EXPECT_FALSE(regions.acquire(1));
+  EXPECT_EQ(regions.failure(), Failure::kAddressSpace);
+  const std::string text = describe(regions.failure());
+  EXPECT_NE(text.find("RLIMIT_AS"), std::string::npos);
+  EXPECT_NE(text.find("ulimit -v"), std::string::npos);
+  EXPECT_NE(text.find("vm.overcommit_memory"), std::string::npos);
+  for_tests::switches.largest_mapping = 0;
+  EXPECT_TRUE(regions.acquire(1)) << "the pool is unusable after a failure";
+}
+
+class Mappings : public ::testing::Test {
+ protected:
+  void SetUp() override { for_tests::switches.force_mprotect = true; }
+  void TearDown() override {
+    for_tests::switches.force_mprotect = false;
+    for_tests::switches.mapping_limit = 0;
+  }
+};
+
+TEST_F(Mappings, RunOutWithAFailureThatNamesTheSysctl) {
+  EXPECT_EQ(in_child([] {
+              for_tests::switches.mapping_limit = 100;
+              Pool pool;
+              Regions regions(pool);
+              if (regions.acquire(51) || regions.all().size() != 50) {
+                return 1;
+              }
+              if (regions.failure() != Failure::kMappings) {
+                return 2;
+              }
+              const std::string text = describe(regions.failure());
+              if (text.find("vm.max_map_count") == std::string::npos) {
+                return 3;
+              }
+              regions.release();
+              return regions.acquire(50) ? 0 : 4;
+            }),
+            exited(0));
+}
+
+TEST_F(Mappings, RunOutAtTheKernelsLimitToo) {
+  EXPECT_EQ(in_child([] {
+              Pool pool;
+              Regions regions(pool);
+              if (regions.acquire(tests::max_mappings() / 2)) {
+                return 1;
+              }
+              if (regions.failure() != Failure::kMappings) {
+                return 2;
+              }
+              if (regions.all().size() < tests::max_mappings() / 2 * 8 / 10) {
+                return 3;
+              }
+              // The program can still map: a read-only page merges with nothing.
+              void* page = mmap(nullptr, tests::page_size(), PROT_READ,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+              if (page == MAP_FAILED) {
+                return 4;
+              }
+              regions.release();
+              return regions.acquire(100) ? 0 : 5;
+            }),
+            exited(0));
+}
+
+TEST_F(Mappings, AreGivenBackWithTheRegions) {
+  EXPECT_EQ(in_child([] {
+              const tests::SettingsGuard restore;
+              set_pool_bound(0);
+              Pool pool;
+              Regions regions(pool);
+              const std::size_t before = tests::mappings();
+              for (int i = 0; i < 3; ++i) {
+                if (!regions.acquire(5000)) {
+                  return 1;
+                }
+                regions.release();
+              }
+              return tests::mappings() < before + 2000 ? 0 : 2;
+            }),
+            exited(0));
+}
+
+}  // namespace
+}  // namespace greenlet::stack

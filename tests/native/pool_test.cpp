@@ -1,0 +1,360 @@
+// What a thread's pool and the process-wide reserve behind it do with regions.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <vector>
+
+#include "child.h"
+#include "memory.h"
+#include "stack/stack.h"
+#include "stack/testing.h"
+
+namespace greenlet::stack {
+namespace {
+
+using tests::in_threads;
+using tests::Regions;
+using tests::resident_bytes;
+using tests::SettingsGuard;
+
+constexpr std::size_t kKilobyte = 1024;
+constexpr std::size_t kMegabyte = 1024 * kKilobyte;
+
+std::size_t resident_bytes_of(const std::vector<Region>& regions) {
+  std::size_t bytes = 0;
+  for (const Region& region : regions) {
+    bytes += resident_bytes(region);
+  }
+  return bytes;
+}
+
+TEST(Pool, ReusesTheLastReleasedRegionFirst) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(10));
+  const std::vector<Region> released = regions.all();
+  regions.release();
+  ASSERT_TRUE(regions.acquire(10));
+  for (std::size_t i = 0; i < 10; ++i) {
+    EXPECT_EQ(regions.all()[i].low, released[9 - i].low);
+  }
+}
+
+TEST(Pool, KeepsTheMemoryOfAShallowRegion) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  region.boundary[-1] = std::byte{42};
+  for (int i = 0; i < 100; ++i) {
+    regions.release();
+    ASSERT_TRUE(regions.acquire(1));
+    ASSERT_EQ(regions.all()[0].low, region.low);
+    ASSERT_EQ(region.boundary[-1], std::byte{42});
+  }
+}
+
+TEST(Pool, KeepsNoMoreThanItsBound) {
+  const SettingsGuard restore;
+  set_pool_bound(10);
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(100));
+  const std::vector<Region> released = regions.all();
+  for (const Region& region : released) {
+    tests::touch_stack(region, 1);
+  }
+  regions.release();
+  // What goes back to the reserve holds no memory (or is unmapped, which counts as none).
+  EXPECT_GE(resident_bytes_of(released), tests::page_size());
+  EXPECT_LE(resident_bytes_of(released), 10 * tests::page_size());
+}
+
+TEST(Pool, KeepsNothingWithABoundOfZero) {
+  const SettingsGuard restore;
+  set_pool_bound(0);
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(5));
+  const std::vector<Region> released = regions.all();
+  for (const Region& region : released) {
+    tests::touch_stack(region, 1);
+  }
+  regions.release();
+  EXPECT_EQ(resident_bytes_of(released), 0U);
+  EXPECT_TRUE(regions.acquire(5));
+}
+
+TEST(Pool, FollowsALoweredBoundAtTheNextRelease) {
+  const SettingsGuard restore;
+  set_pool_bound(100);
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(100));
+  const std::vector<Region> released = regions.all();
+  for (const Region& region : released) {
+    tests::touch_stack(region, 1);
+  }
+  regions.release();
+  EXPECT_GE(resident_bytes_of(released), 50 * tests::page_size());
+  set_pool_bound(10);
+  ASSERT_TRUE(regions.acquire(1));
+  regions.release();
+  EXPECT_LE(resident_bytes_of(released), 10 * tests::page_size());
+}
+
+TEST(Pool, GivesItsRegionsToOthersWhenItsThreadEnds) {
+  Pool pool;
+  Regions regions(pool);
+  const Statistics before = statistics();
+  in_threads(4, [](int) {
+    Pool of_thread;
+    Regions in_thread(of_thread);
+    ASSERT_TRUE(in_thread.acquire(16));
+  });
+  const Statistics after = statistics();
+  EXPECT_EQ(after.in_use, before.in_use);
+  const std::size_t reserved = after.reserved;
+  ASSERT_TRUE(regions.acquire(16));
+  EXPECT_EQ(statistics().reserved, std::max(reserved, std::size_t{64}));
+}
+
+TEST(Pool, UnmapsWhatALargeBurstLeavesBehind) {
+  Pool pool;
+  Regions regions(pool);
+  const std::size_t before = statistics().reserved;
+  ASSERT_TRUE(regions.acquire(5000));
+  EXPECT_GE(statistics().reserved, 5000U);
+  regions.release();
+  EXPECT_LE(statistics().reserved, before + pool_bound() + 600);
+}
+
+TEST(Pool, TakesRegionsThatAnotherPoolHandedOut) {
+  Pool from;
+  Pool to;
+  const std::size_t before = statistics().in_use;
+  Failure failure{};
+  const Region region = from.acquire(failure);
+  ASSERT_TRUE(region);
+  EXPECT_EQ(statistics().in_use, before + 1);
+  to.release(region);
+  EXPECT_EQ(statistics().in_use, before);
+  EXPECT_EQ(to.acquire(failure).low, region.low);
+  to.release(region);
+}
+
+TEST(Trimming, LowersResidentMemoryAfterADeepCall) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  tests::touch_stack(region, 4 * kMegabyte);
+  ASSERT_GE(statistics().resident_bytes, 4 * kMegabyte);
+  const std::size_t before = statistics().resident_bytes;
+  regions.release();
+  EXPECT_LE(resident_bytes(region), 64 * kKilobyte);
+  EXPECT_LE(statistics().resident_bytes, before - 4 * kMegabyte + 64 * kKilobyte);
+}
+
+TEST(Trimming, ReachesTheDataAreaToo) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  tests::touch(region.boundary, region.high);
+  regions.release();
+  EXPECT_LE(resident_bytes(region), 64 * kKilobyte);
+}
+
+TEST(Trimming, SparesThePagesNearTheBoundary) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  tests::touch_stack(region, kMegabyte);
+  regions.release();
+  EXPECT_GE(resident_bytes(region), 16 * kKilobyte);
+}
+
+// A burst of deep calls after any number of shallow ones, whatever the number of releases is
+// between checks by then.
+TEST(Trimming, NoticesABurstOfDeepCallsAmongManyShallowOnes) {
+  for (const int shallow : {0, 1, 5, 40, 100, 1000}) {
+    Pool pool;
+    Regions regions(pool);
+    for (int i = 0; i < shallow; ++i) {
+      ASSERT_TRUE(regions.acquire(1));
+      tests::touch_stack(regions.all()[0], 1);
+      regions.release();
+    }
+    ASSERT_TRUE(regions.acquire(100));
+    for (const Region& region : regions.all()) {
+      tests::touch_stack(region, 300 * kKilobyte);
+    }
+    const std::vector<Region> released = regions.all();
+    regions.release();
+    EXPECT_LE(resident_bytes_of(released), 100 * 64 * kKilobyte) << shallow << " shallow before";
+  }
+}
+
+// One greenlet in two is deep: no alignment of checks with shallow ones may hide that for long.
+TEST(Trimming, NoticesRegularPatterns) {
+  for (const int period : {2, 3, 4, 8, 16, 64}) {
+    Pool pool;
+    Regions regions(pool);
+    std::vector<Region> seen;
+    for (int i = 0; i < 64 * period; ++i) {
+      ASSERT_TRUE(regions.acquire(1));
+      tests::touch_stack(regions.all()[0], i % period == period - 1 ? 300 * kKilobyte : 1);
+      seen.assign(regions.all().begin(), regions.all().end());
+      regions.release();
+    }
+    for (int i = 0; i < 128; ++i) {
+      ASSERT_TRUE(regions.acquire(1));
+      regions.release();
+    }
+    EXPECT_LE(resident_bytes_of(seen), 64 * kKilobyte) << "period " << period;
+  }
+}
+
+TEST(Size, ChangesForRegionsAcquiredLater) {
+  const SettingsGuard restore;
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(20));
+  regions.release();
+  ASSERT_TRUE(set_default_size(kMegabyte));
+  ASSERT_TRUE(regions.acquire(20));
+  for (const Region& region : regions.all()) {
+    EXPECT_GE(region.stack_bytes(), kMegabyte);
+    EXPECT_LT(region.stack_bytes(), kMegabyte + tests::page_size());
+  }
+}
+
+TEST(Size, LeavesRegionsInUseAloneAndDoesNotHandThemOutAgain) {
+  const SettingsGuard restore;
+  Pool pool;
+  Regions old(pool);
+  ASSERT_TRUE(old.acquire(20));
+  ASSERT_TRUE(set_default_size(kMegabyte));
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(5));
+  for (const Region& region : old.all()) {
+    tests::touch(region.low, region.low + 1);
+  }
+  old.release();
+  ASSERT_TRUE(regions.acquire(100));
+  for (const Region& region : regions.all()) {
+    ASSERT_LT(region.stack_bytes(), 2 * kMegabyte);
+  }
+}
+
+TEST(Size, UnmapsWhatIsOutdated) {
+  const SettingsGuard restore;
+  Pool pool;
+  Regions regions(pool);
+  const auto change = [&](std::size_t bytes) {
+    ASSERT_TRUE(set_default_size(bytes));
+    ASSERT_TRUE(regions.acquire(10));
+    regions.release();
+  };
+  change(kMegabyte);
+  const std::size_t reserved = statistics().reserved;
+  for (int i = 0; i < 20; ++i) {
+    change(2 * kMegabyte);
+    change(3 * kMegabyte);
+    change(kMegabyte);
+  }
+  EXPECT_LE(statistics().reserved, reserved + 2 * for_tests::regions_per_batch());
+}
+
+TEST(Size, IsRoundedUpToPagesAndRefusedOutOfRange) {
+  const SettingsGuard restore;
+  EXPECT_EQ(default_size(), 8 * kMegabyte);
+  EXPECT_FALSE(set_default_size(0));
+  EXPECT_FALSE(set_default_size(kMinSize - 1));
+  EXPECT_FALSE(set_default_size(kMaxSize + 1));
+  EXPECT_FALSE(set_default_size(~std::size_t{0}));
+  EXPECT_EQ(default_size(), 8 * kMegabyte);
+  EXPECT_TRUE(set_default_size(kMinSize + 1));
+  EXPECT_EQ(default_size(), kMinSize + tests::page_size());
+  for (const std::size_t size : {kMinSize, kMaxSize}) {
+    EXPECT_TRUE(set_default_size(size));
+    Pool pool;
+    Regions regions(pool);
+    ASSERT_TRUE(regions.acquire(3)) << size;
+    tests::touch(regions.all()[2].low, regions.all()[2].low + 1);
+  }
+}
+
+TEST(Statistics, CountRegionsWhereverTheyAre) {
+  Pool pool;
+  Regions regions(pool);
+  const Statistics before = statistics();
+  ASSERT_TRUE(regions.acquire(10));
+  Statistics now = statistics();
+  EXPECT_EQ(now.in_use, before.in_use + 10);
+  EXPECT_EQ(now.reserved, now.in_use + now.pooled);
+  tests::touch_stack(regions.all()[3], 5 * tests::page_size());
+  EXPECT_GE(statistics().resident_bytes, now.resident_bytes + 5 * tests::page_size());
+  regions.release();
+  now = statistics();
+  EXPECT_EQ(now.in_use, before.in_use);
+  EXPECT_EQ(now.reserved, now.in_use + now.pooled);
+}
+
+// Every thread marks the regions it holds; a mark that changes means that two had one region.
+TEST(Threads, NeverShareARegion) {
+  const SettingsGuard restore;
+  set_pool_bound(8);  // so that the reserve is busy
+  constexpr int kThreads = 4;
+  const int rounds = tests::kThreadSanitizer ? 1000 : 20'000;
+  std::atomic<int> running = kThreads;
+  std::atomic<int> errors = 0;
+  in_threads(kThreads + 1, [&](int index) {
+    if (index == kThreads) {
+      // Meanwhile: settings change and statistics are read.
+      for (std::size_t i = 0; running > 0; ++i) {
+        set_default_size((i % 3 + 1) * kMegabyte);
+        const Statistics now = statistics();
+        errors += now.in_use > now.reserved;
+        set_pool_bound(i % 20);
+        std::this_thread::yield();
+      }
+      return;
+    }
+    std::mt19937 random(static_cast<unsigned>(index));
+    for (int life = 0; life < 3; ++life) {
+      Pool pool;
+      std::vector<Region> held;
+      for (int i = 0; i < rounds; ++i) {
+        if (held.size() < 40 && random() % 2 == 0) {
+          Failure failure{};
+          const Region region = pool.acquire(failure);
+          if (!region) {
+            ++errors;
+            continue;
+          }
+          region.boundary[-1] = static_cast<std::byte>(index + 1);
+          held.push_back(region);
+        } else if (!held.empty()) {
+          std::swap(held[random() % held.size()], held.back());
+          errors += held.back().boundary[-1] != static_cast<std::byte>(index + 1);
+          pool.release(held.back());
+          held.pop_back();
+        }
+      }
+      for (const Region& region : held) {
+        errors += region.boundary[-1] != static_cast<std::byte>(index + 1);
+        pool.release(region);
+      }
+    }
+    --running;
+  });
+  EXPECT_EQ(errors, 0);
+  EXPECT_EQ(statistics().in_use, 0U);
+}
+
+}  // namespace
+}  // namespace greenlet::stack

@@ -1,0 +1,170 @@
+// What one region is: its layout, its guard, and that very many can exist at once.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "child.h"
+#include "memory.h"
+#include "stack/stack.h"
+#include "stack/testing.h"
+
+namespace greenlet::stack {
+namespace {
+
+using tests::exited;
+using tests::in_child;
+using tests::killed;
+using tests::Regions;
+
+// Whether guards cost no mappings here: else the kernel is older than 6.13 or emulated.
+bool guards_by_advice() {
+  Pool pool;
+  Regions regions(pool);
+  regions.acquire(1);
+  const std::size_t before = tests::mappings();
+  regions.acquire(100);
+  return tests::mappings() < before + 20;
+}
+
+TEST(Region, HasTheDefaultSizeAndRoomForData) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  EXPECT_GE(region.stack_bytes(), default_size());
+  EXPECT_LT(region.stack_bytes(), default_size() + tests::page_size());
+  EXPECT_GE(region.data_bytes(), std::size_t{240} << 10);
+}
+
+TEST(Region, IsWritableFromLowToHigh) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  tests::touch(region.low, region.high);
+  EXPECT_EQ(tests::resident_bytes(region), static_cast<std::size_t>(region.high - region.low));
+}
+
+TEST(Region, PutsTheFirstFramesAndTheFirstDataIntoOnePage) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(region.boundary) % 16, 0U);
+  ASSERT_EQ(tests::resident_bytes(region), 0U);
+  tests::touch_stack(region, kStackShareOfBoundaryPage);
+  tests::touch(region.boundary, region.boundary + 4096 - kStackShareOfBoundaryPage);
+  EXPECT_EQ(tests::resident_bytes(region), tests::page_size());
+}
+
+const volatile std::byte* volatile_low(const Region& region) { return region.low; }
+
+// At both ends of the guard, in every region of a batch, by either means.
+class Guard : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override { for_tests::switches.force_mprotect = GetParam(); }
+  void TearDown() override { for_tests::switches.force_mprotect = false; }
+};
+
+TEST_P(Guard, FaultsBelowLow) {
+  const auto read_at = [](std::ptrdiff_t offset) {
+    return in_child([offset] {
+      Pool pool;
+      Regions regions(pool);
+      if (!regions.acquire(1)) {
+        return 2;
+      }
+      return static_cast<int>(*(volatile_low(regions.all()[0]) + offset));
+    });
+  };
+  EXPECT_EQ(read_at(0), exited(0));
+  EXPECT_EQ(read_at(-1), killed(SIGSEGV));
+  EXPECT_EQ(read_at(-static_cast<std::ptrdiff_t>(for_tests::guard_bytes())), killed(SIGSEGV));
+}
+
+TEST_P(Guard, FaultsInEveryRegionOfABatch) {
+  const auto ending = in_child([] {
+    Pool pool;
+    Regions regions(pool);
+    if (!regions.acquire(3 * for_tests::regions_per_batch())) {
+      return 2;
+    }
+    for (const Region& region : regions.all()) {
+      const auto fault = in_child([&] { return static_cast<int>(*(volatile_low(region) - 1)); });
+      if (fault != killed(SIGSEGV)) {
+        return 1;
+      }
+    }
+    return 0;
+  });
+  EXPECT_EQ(ending, exited(0));
+}
+
+TEST_P(Guard, OutlivesTheReuseOfTheRegion) {
+  const auto ending = in_child([] {
+    set_pool_bound(0);  // through the reserve, where pages are dropped
+    Pool pool;
+    Regions regions(pool);
+    regions.acquire(1);
+    Regions keep_the_batch(pool);
+    keep_the_batch.acquire(1);
+    const std::byte* low = regions.all()[0].low;
+    tests::touch_stack(regions.all()[0], default_size());
+    regions.release();
+    regions.acquire(1);
+    if (regions.all()[0].low != low) {
+      return 2;
+    }
+    return static_cast<int>(*(volatile_low(regions.all()[0]) - 1));
+  });
+  EXPECT_EQ(ending, killed(SIGSEGV));
+}
+
+INSTANTIATE_TEST_SUITE_P(Means, Guard, ::testing::Values(false, true), [](const auto& means) {
+  return means.param ? "ByMprotect" : "ByAdviceWhereTheKernelHasIt";
+});
+
+TEST(Region, IsRefusedRatherThanHandedOutUnguarded) {
+  const tests::SettingsGuard restore;
+  set_default_size(default_size() + tests::page_size());  // nothing of it in reserve
+  Pool pool;
+  Regions regions(pool);
+  const Statistics before = statistics();
+  for_tests::switches.fail_guards = true;
+  EXPECT_FALSE(regions.acquire(1));
+  for_tests::switches.fail_guards = false;
+  EXPECT_EQ(regions.failure(), Failure::kGuard);
+  EXPECT_EQ(statistics().in_use, before.in_use);
+  EXPECT_TRUE(regions.acquire(1)) << "the pool is unusable after a failure";
+}
+
+TEST(Region, ExistsAHundredThousandTimesAtOnce) {
+  // By mprotect, mappings run out at about 30,000.
+  const bool advice = guards_by_advice();
+  const std::size_t count = advice ? 100'000 : 20'000;
+  Pool pool;
+  Regions regions(pool);
+  const std::size_t reserved = statistics().reserved;
+  const std::size_t mappings = tests::mappings();
+  ASSERT_TRUE(regions.acquire(count)) << describe(regions.failure());
+  if (advice && !tests::kSanitizer) {
+    EXPECT_LT(tests::mappings(), mappings + 1000);
+  }
+  std::vector<Region> sorted = regions.all();
+  std::sort(sorted.begin(), sorted.end(),
+            [](const Region& a, const Region& b) { return a.low < b.low; });
+  for (std::size_t i = 1; i < count; ++i) {
+    ASSERT_LE(sorted[i - 1].high + for_tests::guard_bytes(), sorted[i].low);
+  }
+  for (std::size_t i = 0; i < count; i += 100) {
+    tests::touch_stack(sorted[i], 1);
+    ASSERT_EQ(tests::resident_bytes(sorted[i]), tests::page_size());
+  }
+  EXPECT_EQ(statistics().in_use, count);
+  regions.release();
+  EXPECT_LE(statistics().reserved, reserved + 2 * pool_bound() + 1000);
+}
+
+}  // namespace
+}  // namespace greenlet::stack
