@@ -145,6 +145,7 @@ greenlet_context_make:
 // The outermost frame of every context: calls the entry with the first message, which the switch
 // left in x0. Its return address is undefined, which tells every unwinder (debuggers, C++
 // exceptions, the forced unwinding of pthread_exit) that the stack ends here.
+        .globl  greenlet_context_begin
         .hidden greenlet_context_begin
         .type   greenlet_context_begin, %function
         .p2align 4

@@ -116,7 +116,7 @@ void drop_pages(std::byte* begin, std::byte* end) noexcept {
 
 // How many mappings the process may have, less some for others (as with kHeadroomBytes).
 std::size_t mapping_limit() noexcept {
-  if (const std::size_t forced = testing::switches.mapping_limit.load(); forced != 0) {
+  if (const std::size_t forced = for_tests::switches.mapping_limit.load(); forced != 0) {
     return forced;
   }
   static const std::size_t limit = [] {
@@ -361,7 +361,7 @@ class Reserve {
 
   // Maps so that `headroom` bytes more could have been mapped.
   static std::byte* map_bytes(std::size_t bytes, std::size_t headroom) noexcept {
-    const std::size_t largest = testing::switches.largest_mapping.load();
+    const std::size_t largest = for_tests::switches.largest_mapping.load();
     if (largest != 0 && bytes > largest) {
       return nullptr;
     }
@@ -384,11 +384,11 @@ class Reserve {
 
   // Sets the guard of one region, by advice (which costs no mapping) or else by mprotect.
   Failure guard(Batch& batch, std::size_t index) noexcept {
-    if (testing::switches.fail_guards.load()) {
+    if (for_tests::switches.fail_guards.load()) {
       return Failure::kGuard;
     }
     std::byte* begin = batch.base + index * batch.layout.bytes;
-    if (advice_ != Advice::kUseless && !testing::switches.force_mprotect.load()) {
+    if (advice_ != Advice::kUseless && !for_tests::switches.force_mprotect.load()) {
       const bool set = madvise(begin, batch.layout.low, kMadvGuardInstall) == 0;
       if (advice_ == Advice::kUntried) {
         // Success proves nothing: an emulator (qemu-user) may swallow advice it does not know.
@@ -685,9 +685,9 @@ void Pool::give_back_oldest(std::size_t regions) noexcept {
 
 }  // namespace greenlet::stack
 
-namespace greenlet::stack::testing {
+namespace greenlet::stack::for_tests {
 
 std::size_t guard_bytes() noexcept { return Layout::of(kMinSize).low; }
 std::size_t regions_per_batch() noexcept { return kBatchRegions; }
 
-}  // namespace greenlet::stack::testing
+}  // namespace greenlet::stack::for_tests

@@ -5,7 +5,7 @@
 #include <atomic>
 #include <cstddef>
 
-namespace greenlet::stack::testing {
+namespace greenlet::stack::for_tests {
 
 struct Switches {
   // Guards by mprotect, as on a kernel without MADV_GUARD_INSTALL.
@@ -23,4 +23,4 @@ inline constinit Switches switches;
 std::size_t guard_bytes() noexcept;
 std::size_t regions_per_batch() noexcept;
 
-}  // namespace greenlet::stack::testing
+}  // namespace greenlet::stack::for_tests
