@@ -114,7 +114,7 @@ greenlet_context_switch:
 // void* greenlet_context_make(void* top, void (*entry)(void*))
 //       x0                    x0         x1
 // Writes the first frame below `top` and returns its stack pointer. The frame's return address is
-// greenlet_context_begin, which finds the entry in x19. x29 is zero: a walker of frame pointers
+// inside greenlet_context_begin, which finds the entry in x19. x29 is zero: a walker of frame pointers
 // stops there.
         .globl  greenlet_context_make
         .hidden greenlet_context_make
@@ -124,8 +124,8 @@ greenlet_context_make:
         .cfi_startproc
         hint    #34                     // bti c
         sub     x0, x0, #0xb0
-        adrp    x9, greenlet_context_begin
-        add     x9, x9, :lo12:greenlet_context_begin
+        adrp    x9, .Lbegin
+        add     x9, x9, :lo12:.Lbegin
         stp     xzr, x9, [x0]
         stp     x1, xzr, [x0, #0x10]
         stp     xzr, xzr, [x0, #0x20]
@@ -153,6 +153,8 @@ greenlet_context_begin:
         .cfi_startproc
         .cfi_def_cfa sp, 0
         .cfi_undefined x30
+        nop                             // a caller is looked up one byte before its return address
+.Lbegin:
         hint    #36                     // bti j
         blr     x19
         brk     #1                      // an entry never returns

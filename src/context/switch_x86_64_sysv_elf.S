@@ -102,7 +102,7 @@ greenlet_context_switch:
 // void* greenlet_context_make(void* top, void (*entry)(void*))
 //       rax                   rdi        rsi
 // Writes the first frame below `top` and returns its stack pointer. The frame's return address is
-// greenlet_context_begin, which finds the entry in rbx. rbp is zero: a walker of frame pointers
+// inside greenlet_context_begin, which finds the entry in rbx. rbp is zero: a walker of frame pointers
 // stops there.
         .globl  greenlet_context_make
         .hidden greenlet_context_make
@@ -121,7 +121,7 @@ greenlet_context_make:
         movq    %rcx, 0x20(%rax)
         movq    %rsi, 0x28(%rax)
         movq    %rcx, 0x30(%rax)
-        leaq    greenlet_context_begin(%rip), %rcx
+        leaq    .Lbegin(%rip), %rcx
         movq    %rcx, 0x38(%rax)
         ret
         .cfi_endproc
@@ -138,6 +138,8 @@ greenlet_context_begin:
         .cfi_startproc
         .cfi_def_cfa %rsp, 0
         .cfi_undefined %rip
+        nop                             // a caller is looked up one byte before its return address
+.Lbegin:
         endbr64
         movq    %rax, %rdi
         call    *%rbx

@@ -136,6 +136,7 @@ void Thread::abandon_all() noexcept {
   Greenlet* greenlet = nullptr;
   {
     const std::lock_guard lock(module_->owners);
+    running_->interpreter_.finish();  // what it says of the one that runs is out of date
     main_->thread_ = nullptr;
     main_->state_ = State::kAbandoned;
     for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
