@@ -20,6 +20,7 @@ def events() -> Iterator[list[Event]]:
     def callback(event: str, pair: tuple[greenlet, greenlet]) -> None:
         seen.append((event, *pair))
 
+    collect()  # greenlets that other tests left in cycles: their deaths would be traced
     settrace(callback)
     try:
         yield seen
