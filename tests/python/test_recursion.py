@@ -1,0 +1,481 @@
+"""Recursion limits belong to a greenlet: depth does not leak, and too deep is RecursionError."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+from greenlet import getcurrent, greenlet
+from helpers import in_thread, run_clean, since, to_parent
+
+
+def remaining_depth() -> int:
+    """How many more Python calls fit before RecursionError."""
+
+    def deeper(level: int) -> int:
+        try:
+            return deeper(level + 1)
+        except RecursionError:
+            return level
+
+    return deeper(0)
+
+
+def at_depth(level: int, function: Any) -> Any:
+    if level:
+        return at_depth(level - 1, function)
+    return function()
+
+
+def test_the_depth_of_a_suspended_greenlet_does_not_count_elsewhere() -> None:
+    before = remaining_depth()
+    g = greenlet(lambda: at_depth(300, to_parent))
+    g.switch()
+    assert remaining_depth() == before
+    g.switch()
+    assert remaining_depth() == before
+
+
+def test_many_suspended_greenlets_together_may_be_deeper_than_the_limit() -> None:
+    before = remaining_depth()
+    family = [greenlet(lambda: at_depth(300, to_parent)) for _ in range(50)]
+    for g in family:
+        g.switch()
+    assert remaining_depth() == before
+    for g in family:
+        g.switch()
+    assert remaining_depth() == before
+
+
+def test_a_greenlet_finds_its_own_depth_again_after_each_switch() -> None:
+    def run() -> set[int]:
+        seen = set()
+        for _ in range(10):
+            seen.add(remaining_depth())
+            to_parent()
+        return seen
+
+    g = greenlet(run)
+    for level in range(10):
+        at_depth(level * 20, g.switch)
+    depths = g.switch()
+    assert len(depths) == 1
+
+
+def test_a_greenlet_has_as_much_depth_as_its_starter_has_or_more() -> None:
+    assert greenlet(remaining_depth).switch() >= remaining_depth() - 10
+
+
+def test_an_exception_thrown_through_deep_frames_gives_the_depth_back() -> None:
+    before = remaining_depth()
+    for _ in range(20):
+        g = greenlet(lambda: at_depth(400, to_parent))
+        g.switch()
+        with pytest.raises(KeyError):
+            g.throw(KeyError)
+    assert remaining_depth() == before
+
+
+def test_dropping_deep_greenlets_gives_the_depth_back() -> None:
+    before = remaining_depth()
+    for _ in range(20):
+        g = greenlet(lambda: at_depth(400, to_parent))
+        g.switch()
+        del g
+    assert remaining_depth() == before
+
+
+def test_ten_thousand_switches_at_different_depths_leave_the_depth_as_it_was() -> None:
+    before = remaining_depth()
+    main = getcurrent()
+
+    def worker(level: int) -> None:
+        while True:
+            at_depth(level, main.switch)
+
+    family = [greenlet(worker) for _ in range(50)]
+    for index, g in enumerate(family):
+        g.switch(index * 7)
+    for turn in range(10_000):
+        at_depth(turn * 13 % 200, family[turn * 17 % 50].switch)
+    assert remaining_depth() == before
+    for g in family:
+        g.throw()
+    assert remaining_depth() == before
+
+
+def test_endless_python_recursion_raises_and_the_greenlet_goes_on() -> None:
+    def endless() -> None:
+        endless()
+
+    def run() -> list[str]:
+        log = []
+        for _ in range(3):
+            try:
+                endless()
+            except RecursionError as error:
+                log.append(type(error).__name__)
+            to_parent()
+        return log
+
+    g = greenlet(run)
+    for _ in range(3):
+        g.switch()
+    assert g.switch() == ["RecursionError"] * 3
+
+
+def test_recursion_error_that_nobody_catches_rises_to_the_parent() -> None:
+    def endless() -> None:
+        endless()
+
+    with pytest.raises(RecursionError):
+        greenlet(endless).switch()
+
+
+def test_endless_recursion_by_starting_greenlets_raises() -> None:
+    # Each greenlet starts at its starter's depth; else this would end only with the memory.
+    run_clean(
+        """
+        from greenlet import greenlet
+
+        started = 0
+
+        def endless():
+            global started
+            started += 1
+            assert started < 20_000, "not bounded"
+            return greenlet(endless).switch()
+
+        try:
+            greenlet(endless).switch()
+        except RecursionError:
+            print("RecursionError")
+        assert greenlet(lambda: "usable").switch() == "usable"
+        """
+    )
+
+
+def test_a_changed_recursion_limit_holds_in_every_greenlet() -> None:
+    previous = sys.getrecursionlimit()
+    g = greenlet(lambda: (remaining_depth(), to_parent(), remaining_depth()))
+    h = greenlet(lambda: (to_parent(), remaining_depth())[1])
+    h.switch()
+    g.switch()
+    try:
+        sys.setrecursionlimit(previous + 2_000)
+        first, _, second = g.switch()
+        assert second == first + 2_000
+        assert h.switch() >= first + 1_900
+        assert greenlet(remaining_depth).switch() >= first + 1_900
+    finally:
+        sys.setrecursionlimit(previous)
+    assert abs(greenlet(remaining_depth).switch() - first) < 100
+
+
+def test_a_limit_changed_inside_a_greenlet_holds_outside() -> None:
+    previous = sys.getrecursionlimit()
+    before = remaining_depth()
+
+    def run() -> None:
+        sys.setrecursionlimit(previous + 500)
+        to_parent()
+        sys.setrecursionlimit(previous)
+
+    g = greenlet(run)
+    g.switch()
+    assert remaining_depth() == before + 500
+    g.switch()
+    assert remaining_depth() == before
+
+
+# Programs that recurse through C; each defines `program()` and must end, in a thread as in a
+# greenlet, in the same way: with a result or with an exception, never by a crash.
+PROGRAMS: dict[str, str] = {
+    "repr of a nested list": """
+        nested = []
+        for _ in range(20_000):  # repr looks for cycles in a list: its cost is quadratic
+            nested = [nested]
+        def program():
+            repr(nested)
+    """,
+    "comparison of nested tuples": """
+        left, right = (), ()
+        for _ in range(100_000):
+            left, right = (left,), (right,)
+        def program():
+            left == right
+    """,
+    "hash of nested tuples": """
+        nested = ()
+        for _ in range(5_000):
+            nested = (nested,)
+        def program():
+            hash(nested)
+    """,
+    "json.dumps of a nested list": """
+        import json
+        nested = []
+        for _ in range(100_000):
+            nested = [nested]
+        def program():
+            json.dumps(nested)
+    """,
+    "json.loads of nested brackets": """
+        import json
+        text = "[" * 100_000 + "]" * 100_000
+        def program():
+            json.loads(text)
+    """,
+    "copy.deepcopy of a nested list": """
+        import copy
+        nested = []
+        for _ in range(100_000):
+            nested = [nested]
+        def program():
+            copy.deepcopy(nested)
+    """,
+    "pickle.dumps of a nested list": """
+        import pickle
+        nested = []
+        for _ in range(100_000):
+            nested = [nested]
+        def program():
+            pickle.dumps(nested)
+    """,
+    "ast of nested parentheses": """
+        import ast
+        text = "(" * 150 + "1" + ")" * 150
+        def program():
+            ast.parse(text)
+    """,
+    "ast of a long chain of operators": """
+        import ast
+        text = "-" * 50_000 + "1"
+        def program():
+            ast.parse(text)
+    """,
+    "compile of a long attribute chain": """
+        text = "a" + ".a" * 50_000
+        def program():
+            compile(text, "", "eval")
+    """,
+    "a pattern with nested groups": """
+        import re
+        pattern = "(?:" * 5_000 + "a" + ")" * 5_000
+        def program():
+            re.compile(pattern)
+    """,
+    "recursion through map": """
+        def program():
+            list(map(lambda _: program(), [1]))
+    """,
+    "recursion through functools.reduce": """
+        import functools
+        def program():
+            functools.reduce(lambda left, right: program(), [1, 2])
+    """,
+    "recursion through sorted": """
+        def program():
+            sorted([1], key=lambda _: program())
+    """,
+    "recursion through re.sub": """
+        import re
+        def program():
+            re.sub("a", lambda match: program(), "a")
+    """,
+    "recursion through functools.partial": """
+        import functools
+        def program():
+            functools.partial(program)()
+    """,
+    "recursion in __getattr__": """
+        class Endless:
+            def __getattr__(self, name):
+                return getattr(self, name + "x")
+        def program():
+            Endless().a
+    """,
+    "recursion in __repr__": """
+        class Endless:
+            def __repr__(self):
+                return repr([self, Endless()])
+        def program():
+            repr(Endless())
+    """,
+    "recursion in __eq__": """
+        class Endless:
+            def __eq__(self, other):
+                return [Endless()] == [Endless()]
+        def program():
+            Endless() == Endless()
+    """,
+    "recursion in __call__": """
+        class Endless:
+            def __call__(self):
+                return Endless()()
+        def program():
+            Endless()()
+    """,
+    "recursion in __init__": """
+        class Endless:
+            def __init__(self):
+                Endless()
+        def program():
+            Endless()
+    """,
+    "recursion in a property": """
+        class Endless:
+            @property
+            def value(self):
+                return self.value
+        def program():
+            Endless().value
+    """,
+    "recursion in __iter__": """
+        class Endless:
+            def __iter__(self):
+                return iter(list(Endless()))
+        def program():
+            list(Endless())
+    """,
+    "recursion in __format__": """
+        class Endless:
+            def __format__(self, spec):
+                return f"{Endless()}"
+        def program():
+            f"{Endless()}"
+    """,
+    "nested generators": """
+        def generator():
+            yield from generator()
+        def program():
+            next(generator())
+    """,
+    "release of a nested list": """
+        def program():
+            nested = []
+            for _ in range(200_000):
+                nested = [nested]
+            del nested
+    """,
+    "release of nested tuples and dicts": """
+        def program():
+            nested = None
+            for _ in range(100_000):
+                nested = ({"a": nested},)
+            del nested
+    """,
+    "release of a chain of instances": """
+        class Node:
+            pass
+        def program():
+            first = Node()
+            for _ in range(100_000):
+                node = Node()
+                node.following = first
+                first = node
+            del node, first
+    """,
+    "release of a chain of generators": """
+        def generator(held):
+            yield held
+        def program():
+            held = None
+            for _ in range(20_000):
+                running = generator(held)
+                next(running)
+                held = running
+            del running, held
+    """,
+}
+
+HARNESS = """
+import sys, threading
+from greenlet import getcurrent, greenlet
+{program}
+
+def outcome():
+    try:
+        program()
+    except (RecursionError, MemoryError) as error:
+        # A parser that runs out of stack reports MemoryError on some versions.
+        return type(error).__name__
+    return "ended"
+
+def in_thread():
+    results = []
+    thread = threading.Thread(target=lambda: results.append(outcome()))
+    thread.start()
+    thread.join()
+    return results[0]
+
+def usable():
+    return sum(map(lambda value: value, range(10)))
+
+def twice_with_a_switch_between():
+    first = outcome()
+    getcurrent().parent.switch(first)
+    return outcome(), usable()
+
+limit = int(sys.argv[1])
+if limit:
+    sys.setrecursionlimit(limit)
+expected = in_thread()
+g = greenlet(twice_with_a_switch_between)
+assert g.switch() == expected, expected
+assert outcome() in ("ended", "RecursionError", "MemoryError")
+assert g.switch() == (expected, 45), expected
+assert in_thread() == expected
+def under_c_calls():
+    return list(map(lambda _: outcome(), [1]))[0]
+assert greenlet(under_c_calls).switch() == expected
+print(expected)
+"""
+
+
+def harness(name: str) -> str:
+
+    return HARNESS.format(program=textwrap.dedent(PROGRAMS[name]))
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_deep_recursion_ends_in_a_greenlet_as_it_does_in_a_thread(name: str) -> None:
+    assert run_clean(harness(name), args=["0"], timeout=60)
+
+
+@since("C recursion is bounded for itself")
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if "release" not in name])
+def test_deep_recursion_under_a_raised_limit_ends_in_a_greenlet_as_in_a_thread(
+    name: str,
+) -> None:
+    assert run_clean(harness(name), args=["100000"], timeout=60)
+
+
+def test_python_recursion_as_deep_as_a_thread_allows_works_in_a_greenlet() -> None:
+    previous = sys.getrecursionlimit()
+    sys.setrecursionlimit(60_000)
+    try:
+
+        def deep(level: int) -> int:
+            return level if level == 0 else 1 + deep(level - 1)
+
+        assert in_thread(lambda: deep(50_000)) == 50_000
+        assert greenlet(deep).switch(50_000) == 50_000
+    finally:
+        sys.setrecursionlimit(previous)
+
+
+def test_a_greenlet_suspended_at_the_bottom_of_a_deep_recursion_comes_back() -> None:
+    def deep(level: int) -> int:
+        if level == 0:
+            return int(to_parent())
+        return 1 + int(next(map(deep, [level - 1])))
+
+    family = [greenlet(deep) for _ in range(10)]
+    for g in family:
+        g.switch(100)
+    assert [g.switch(index) for index, g in enumerate(family)] == [
+        100 + index for index in range(10)
+    ]
