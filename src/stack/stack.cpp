@@ -677,6 +677,9 @@ bool Pool::make_room(std::size_t entries) noexcept {
 }
 
 void Pool::give_back_oldest(std::size_t regions) noexcept {
+  if (regions == 0) {
+    return;
+  }
   reserve().give_back(entries_, regions);
   count_ -= regions;
   std::memmove(entries_, entries_ + regions, count_ * sizeof(Region));
