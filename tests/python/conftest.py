@@ -8,6 +8,10 @@ import greenlet
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "stress: takes minutes; run by `make stress` alone")
+
+
 @pytest.fixture(autouse=True)
 def a_test_leaves_the_thread_as_it_found_it() -> Iterator[None]:
     main = greenlet.getcurrent()

@@ -46,9 +46,6 @@ def since(feature: str) -> pytest.MarkDecorator:
 only_free_threaded = pytest.mark.skipif(
     not FREE_THREADED, reason="is about builds that run without the GIL"
 )
-only_debug = pytest.mark.skipif(
-    not DEBUG_BUILD, reason="needs sys.gettotalrefcount(), which only debug builds have"
-)
 
 
 class Outcome(NamedTuple):

@@ -1,0 +1,426 @@
+"""greenlet.stacks: sizes, the pool, statistics, and what happens when memory is short."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from greenlet import getcurrent, greenlet, stacks
+from helpers import collect, in_thread, run_clean, to_parent
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def the_settings_come_back() -> Iterator[None]:
+    collect()
+    size, bound = stacks.get_default_size(), stacks.get_pool_bound()
+    yield
+    stacks.set_default_size(size)
+    stacks.set_pool_bound(bound)
+
+
+def suspended(count: int) -> list[greenlet]:
+    family = [greenlet(to_parent) for _ in range(count)]
+    for g in family:
+        g.switch()
+    return family
+
+
+def test_the_default_size_is_that_of_a_thread() -> None:
+    assert stacks.get_default_size() == 8 * MIB
+
+
+def test_setting_the_default_size_returns_the_previous_one() -> None:
+    previous = stacks.get_default_size()
+    assert stacks.set_default_size(MIB) == previous
+    assert stacks.get_default_size() == MIB
+    assert stacks.set_default_size(previous) == MIB
+
+
+def test_the_default_size_is_rounded_up_to_whole_pages() -> None:
+    stacks.set_default_size(MIB + 1)
+    size = stacks.get_default_size()
+    assert size > MIB
+    assert size % 4096 == 0
+
+
+@pytest.mark.parametrize("size", [-1, 0, 1, 1 << 60, 1 << 80, -(1 << 80)])
+def test_a_default_size_out_of_range_is_refused(size: int) -> None:
+    previous = stacks.get_default_size()
+    with pytest.raises((ValueError, OverflowError)) as caught:
+        stacks.set_default_size(size)
+    assert caught.type is ValueError
+    assert stacks.get_default_size() == previous
+
+
+@pytest.mark.parametrize("size", [None, "1 MiB", 1.5])
+def test_a_default_size_must_be_an_int(size: Any) -> None:
+    with pytest.raises(TypeError):
+        stacks.set_default_size(size)
+
+
+def test_setting_the_pool_bound_returns_the_previous_one() -> None:
+    previous = stacks.get_pool_bound()
+    assert stacks.set_pool_bound(3) == previous
+    assert stacks.get_pool_bound() == 3
+    assert stacks.set_pool_bound(0) == 3
+    assert stacks.get_pool_bound() == 0
+
+
+@pytest.mark.parametrize("bound", [-1, -(1 << 80), 1 << 80])
+def test_a_pool_bound_out_of_range_is_refused(bound: int) -> None:
+    previous = stacks.get_pool_bound()
+    with pytest.raises(ValueError):
+        stacks.set_pool_bound(bound)
+    assert stacks.get_pool_bound() == previous
+
+
+def test_a_new_greenlet_has_no_stack_and_a_suspended_one_has() -> None:
+    before = stacks.statistics().in_use
+    family = [greenlet(to_parent) for _ in range(10)]
+    assert stacks.statistics().in_use == before
+    for g in family:
+        g.switch()
+    assert stacks.statistics().in_use == before + 10
+    for g in family:
+        g.switch()
+    assert stacks.statistics().in_use == before
+
+
+def test_a_dropped_greenlet_gives_its_stack_back() -> None:
+    before = stacks.statistics().in_use
+    family = suspended(10)
+    assert stacks.statistics().in_use == before + 10
+    family.clear()
+    collect()
+    assert stacks.statistics().in_use == before
+
+
+def test_a_greenlet_that_ends_by_an_exception_gives_its_stack_back() -> None:
+    before = stacks.statistics().in_use
+
+    def failing() -> None:
+        raise KeyError
+
+    for _ in range(10):
+        with pytest.raises(KeyError):
+            greenlet(failing).switch()
+    assert stacks.statistics().in_use == before
+
+
+def test_the_figures_add_up() -> None:
+    family = suspended(50)
+    now = stacks.statistics()
+    assert now.reserved == now.in_use + now.pooled
+    assert now.in_use >= 50
+    assert now.resident_bytes > 0
+    for g in family:
+        g.switch()
+    assert stacks.statistics().reserved == stacks.statistics().pooled + stacks.statistics().in_use
+
+
+def test_stacks_are_used_again() -> None:
+    for g in suspended(20):
+        g.switch()
+    reserved = stacks.statistics().reserved
+    for _ in range(100):
+        greenlet(to_parent).switch()
+        for g in suspended(20):
+            g.switch()
+    assert stacks.statistics().reserved <= reserved + 1
+
+
+def test_the_running_greenlets_stack_counts_as_in_use() -> None:
+    before = stacks.statistics().in_use
+    assert greenlet(lambda: stacks.statistics().in_use).switch() == before + 1
+
+
+def test_stacks_of_an_ended_thread_are_given_back() -> None:
+    before = stacks.statistics().in_use
+
+    def body() -> None:
+        for g in suspended(10):
+            g.switch()
+        kept.extend(suspended(10))
+
+    kept: list[greenlet] = []
+    in_thread(body)
+    kept.clear()
+    collect()
+    getcurrent()
+    assert stacks.statistics().in_use == before
+
+
+def test_a_suspended_greenlet_needs_little_memory() -> None:
+    count = 2_000
+    before = stacks.statistics().resident_bytes
+    family = suspended(count)
+    per_greenlet = (stacks.statistics().resident_bytes - before) / count
+    assert per_greenlet <= 2 * 4096
+    for g in family:
+        g.switch()
+
+
+def test_memory_that_deep_calls_touched_is_given_back_in_the_pool() -> None:
+    def deep(level: int) -> int:
+        # Through C, so that the C stack grows and not only the interpreter's own.
+        return 0 if level == 0 else next(map(deep, [level - 1])) + 1
+
+    def run() -> None:
+        deep(150)
+        to_parent()
+
+    before = stacks.statistics().resident_bytes
+    family = [greenlet(run) for _ in range(200)]
+    for g in family:
+        g.switch()
+    peak = stacks.statistics().resident_bytes - before
+    for g in family:
+        g.switch()
+    rest = stacks.statistics().resident_bytes - before
+    assert peak > 200 * 16 * 1024
+    assert rest < peak / 2
+
+
+def test_the_pool_bound_bounds_the_memory_kept() -> None:
+    def resident_after(bound: int) -> int:
+        stacks.set_pool_bound(bound)
+        for g in suspended(2_000):
+            g.switch()
+        gc.collect()
+        return stacks.statistics().resident_bytes
+
+    assert resident_after(10) <= 2_000 * 4096
+
+
+def test_a_pool_bound_of_zero_works() -> None:
+    stacks.set_pool_bound(0)
+    for _ in range(3):
+        for g in suspended(100):
+            g.switch()
+    assert greenlet(lambda: "ran").switch() == "ran"
+
+
+@pytest.mark.parametrize("size", [256 << 10, 512 << 10, MIB, 64 * MIB])
+def test_greenlets_run_on_stacks_of_other_sizes(size: int) -> None:
+    stacks.set_default_size(size)
+    family = suspended(20)
+    assert [g.switch(index) for index, g in enumerate(family)] == list(range(20))
+
+    def deep(level: int) -> int:
+        return 0 if level == 0 else deep(level - 1) + 1
+
+    assert greenlet(deep).switch(800) == 800
+
+
+def test_a_changed_size_holds_for_greenlets_that_start_afterwards() -> None:
+    family = suspended(10)
+    stacks.set_default_size(MIB)
+    family += suspended(10)
+    stacks.set_default_size(16 * MIB)
+    family += suspended(10)
+    assert [g.switch(index) for index, g in enumerate(family)] == list(range(30))
+
+
+def test_too_deep_on_a_small_stack_is_recursion_error_where_c_recursion_is_bounded() -> None:
+    run_clean(
+        """
+        import sys
+        from greenlet import greenlet, stacks
+
+        stacks.set_default_size(256 << 10)
+
+        def deep():
+            list(map(lambda _: deep(), [1]))
+
+        if sys.version_info >= (3, 12):
+            sys.setrecursionlimit(100_000)
+        else:
+            sys.setrecursionlimit(150)  # nothing else bounds C recursion there
+
+        def run():
+            try:
+                deep()
+            except RecursionError:
+                return "RecursionError"
+
+        for _ in range(3):
+            assert greenlet(run).switch() == "RecursionError"
+        """
+    )
+
+
+def test_a_large_stack_allows_deeper_c_recursion_where_its_bounds_are_known() -> None:
+    run_clean(
+        """
+        import sys
+        from greenlet import greenlet, stacks
+
+        if sys.version_info < (3, 14):
+            sys.exit()  # C recursion is counted there, not measured
+
+        def deep(level):
+            return 0 if level == 0 else next(map(deep, [level - 1])) + 1
+
+        def reached():
+            low, high = 0, 1_000_000
+            while high - low > 100:
+                middle = (low + high) // 2
+                try:
+                    greenlet(deep).switch(middle)
+                except RecursionError:
+                    high = middle
+                else:
+                    low = middle
+            return low
+
+        sys.setrecursionlimit(10_000_000)
+        stacks.set_default_size(1 << 20)
+        small = reached()
+        stacks.set_default_size(4 << 20)
+        large = reached()
+        assert 3 < large / small < 5, (small, large)
+        """,
+        timeout=60,
+    )
+
+
+def test_fifty_thousand_greenlets_may_be_suspended_at_once() -> None:
+    run_clean(
+        """
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        def run(index):
+            return index + main.switch()
+
+        family = [greenlet(run) for _ in range(50_000)]
+        for index, g in enumerate(family):
+            g.switch(index)
+        assert [g.switch(1) for g in family] == [index + 1 for index in range(50_000)]
+        """,
+        timeout=60,
+    )
+
+
+SHORT_OF_MEMORY = """
+import resource
+from greenlet import getcurrent, greenlet
+
+main = getcurrent()
+
+def address_space():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+limit = address_space() + (%d << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+family = []
+message = None
+try:
+    while len(family) < 100_000:
+        g = greenlet(main.switch)
+        g.switch()
+        family.append(g)
+except MemoryError as error:
+    message = str(error)
+"""
+
+
+def test_no_memory_for_a_stack_is_memory_error_and_the_program_goes_on() -> None:
+    run_clean(
+        SHORT_OF_MEMORY % 512
+        + """
+# The failed one is not started, the others are alive, and stacks that are freed serve again.
+assert message is not None
+assert not g and not g.dead
+del family[:10]
+assert g.switch() == ()
+assert all(family)
+for g in family:
+    g.switch("end")
+assert all(g.dead for g in family)
+assert greenlet(lambda: "goes on").switch() == "goes on"
+"""
+    )
+
+
+def test_the_memory_error_names_the_limit() -> None:
+    message = run_clean(SHORT_OF_MEMORY % 512 + "print(message)")
+    assert "RLIMIT_AS" in message or "address space" in message
+
+
+def test_short_of_address_space_smaller_stacks_serve() -> None:
+    # No stack of the default size fits at all: whatever started runs on a smaller one.
+    set_size = "from greenlet import stacks; stacks.set_default_size(1 << 30)\n"
+    count = int(run_clean(set_size + SHORT_OF_MEMORY % 512 + "print(len(family))"))
+    assert count >= 1
+
+
+def test_no_memory_while_greenlets_nest_is_memory_error_in_each_caller() -> None:
+    run_clean(
+        """
+        import resource
+        from greenlet import getcurrent, greenlet
+
+        def address_space():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[0]) * resource.getpagesize()
+
+        limit = address_space() + (256 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        depth = 0
+
+        def run():
+            global depth
+            depth += 1
+            greenlet(run).switch()
+
+        try:
+            greenlet(run).switch()
+        except (MemoryError, RecursionError):
+            pass
+        else:
+            raise AssertionError("neither bound held")
+        assert depth > 5
+        assert greenlet(lambda: "goes on").switch() == "goes on"
+        """
+    )
+
+
+def test_the_settings_may_be_changed_from_within_greenlets_and_threads() -> None:
+    def change() -> int:
+        stacks.set_default_size(2 * MIB)
+        stacks.set_pool_bound(7)
+        return int(greenlet(lambda: 1).switch())
+
+    assert greenlet(change).switch() == 1
+    assert (stacks.get_default_size(), stacks.get_pool_bound()) == (2 * MIB, 7)
+    assert in_thread(change) == 1
+
+
+def test_statistics_may_be_asked_for_while_threads_switch() -> None:
+    stop = threading.Event()
+
+    def switcher() -> None:
+        while not stop.is_set():
+            for g in suspended(10):
+                g.switch()
+
+    threads = [threading.Thread(target=switcher) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            now = stacks.statistics()
+            assert now.reserved >= now.pooled
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
