@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import greenlet
@@ -10,6 +11,12 @@ import pytest
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "stress: takes minutes; run by `make stress` alone")
+
+
+def pytest_collection_finish() -> None:
+    # What the test runner holds need not be searched in each of the suite's many collections.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

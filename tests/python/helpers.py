@@ -147,7 +147,8 @@ def to_parent(*args: Any, **kwargs: Any) -> Any:
 def collect() -> None:
     """Collect until nothing more can become unreachable through finalizers that ran before."""
     for _ in range(3):
-        gc.collect()
+        if gc.collect() == 0:
+            break
 
 
 class Unraisable:

@@ -339,14 +339,29 @@ def test_all_objects_can_be_listed_while_greenlets_are_suspended() -> None:
 
 
 def test_freezing_and_thawing_is_harmless() -> None:
-    family = in_every_state()
-    gc.freeze()
-    try:
-        gc.collect()
-        finish(family)
-    finally:
-        gc.unfreeze()
-    gc.collect()
+    run_clean(
+        """
+        import gc
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        def run():
+            local = [object()]
+            return [main.switch(), local]
+
+        for _ in range(5):
+            kept = [greenlet(run) for _ in range(20)]
+            for g in kept[:10]:
+                g.switch()
+            gc.freeze()
+            gc.collect()
+            for g in kept[:5]:
+                g.switch()
+            gc.unfreeze()
+            gc.collect()
+        """
+    )
 
 
 def test_a_collection_at_every_allocation_disturbs_nothing() -> None:
