@@ -18,7 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,7 +44,8 @@ def _sources() -> Iterator[Path]:
         )
 
 
-def _hash(files: Iterator[Path] | list[Path], *more: str) -> str:
+def content_hash(files: Iterable[Path], *more: str) -> str:
+    """Hash the contents of files, and whatever else the result depends on."""
     digest = hashlib.sha256("\0".join(more).encode())
     for file in files:
         digest.update(f"{file.relative_to(CHECKOUT)}\0".encode())
@@ -83,7 +84,7 @@ def _pip(python: Path, *arguments: str | Path, **environment: str) -> None:
 def _environment(folder: Path, base: Path, requirements: str, **pip_settings: str) -> Path:
     """An environment with what a requirements file of ours names; called with its lock held."""
     python = folder / "bin" / "python"
-    wanted = _hash([TOOLS / requirements], str(base))
+    wanted = content_hash([TOOLS / requirements], str(base))
     stamp = folder / "requirements.stamp"
     if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
         shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +113,7 @@ def ours(name: str, base: Path) -> Path:
             folder = CHECKOUT / ".venv"
         python = _environment(folder, base, "requirements-test.txt")
         build_type = "Debug" if name.endswith("-debug") else "Release"
-        wanted = _hash(_sources(), build_type, WERROR)
+        wanted = content_hash(_sources(), build_type, WERROR)
         stamp = folder / "greenlet.stamp"
         if not (stamp.exists() and stamp.read_text() == wanted):
             stamp.unlink(missing_ok=True)
@@ -146,7 +147,7 @@ def add(python: Path, extra: str) -> None:
     """Install what tools/requirements-EXTRA.txt names, too."""
     folder = python.parent.parent
     requirements = TOOLS / f"requirements-{extra}.txt"
-    wanted = _hash([requirements])
+    wanted = content_hash([requirements])
     stamp = folder / f"{extra}.stamp"
     with _locked(folder):
         if not (stamp.exists() and stamp.read_text() == wanted):

@@ -16,7 +16,7 @@ import environments
 import interpreters
 from interpreters import CHECKOUT
 
-# What mypy checks. Each is checked for itself, with itself on its import path.
+# What mypy checks. Each is checked for itself, with its own folders on its import path.
 PYTHON_FOLDERS = (
     "src",
     "tools",
@@ -102,11 +102,26 @@ def main() -> int:
     ]
 
     def types(folder: str) -> bool:
-        return passes(f"mypy {folder}", [tools / "mypy", folder], MYPYPATH=folder)
+        modules = {file.parent for file in (CHECKOUT / folder).glob("*/*.py")}
+        path = ":".join(map(str, [folder, *sorted(modules - {CHECKOUT / "src" / "greenlet"})]))
+        return passes(f"mypy {folder}", [tools / "mypy", folder], MYPYPATH=path)
+
+    # clang-tidy takes its time, so a file is looked at again only if something has changed that
+    # may matter to it.
+    headers = tracked(".h", ".clang-tidy", "CMakeLists.txt", ".cmake", "requirements-lint.txt")
+    base = environments.content_hash([CHECKOUT / name for name in headers])
 
     def tidy(source: str) -> bool:
+        stamp = build / "tidy" / f"{source}.stamp"
+        wanted = environments.content_hash([CHECKOUT / source], base)
+        if stamp.exists() and stamp.read_text() == wanted:
+            return True
         command: list[str | Path] = [tools / "clang-tidy", "--quiet", "-p", build, source]
-        return passes(f"clang-tidy {source}", command)
+        if not passes(f"clang-tidy {source}", command):
+            return False
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(wanted)
+        return True
 
     with ThreadPoolExecutor(2) as pool:
         folders = [folder for folder in PYTHON_FOLDERS if any((CHECKOUT / folder).rglob("*.py"))]
