@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from behaviour import (
+    Deviation,
     Greenlet,
     GreenletExit,
     arguments,
@@ -303,7 +304,16 @@ def a_traceback_of_none_is_no_traceback() -> None:
     say(attempt(Greenlet(arguments).throw, ValueError, 1, None))
 
 
-@behaviour
+@behaviour(
+    deviations=(
+        Deviation(
+            reason="A thrown instance keeps its traceback, as with raise.",
+            ours=("['the_instances_own_traceback', 'a_traceback', 'origin']",),
+            published=("['the_instances_own_traceback']",),
+            on=("3.11", "3.12", "3.13"),
+        ),
+    )
+)
 def the_instances_own_traceback() -> None:
     error = ValueError("thrown").with_traceback(a_traceback())
     try:
