@@ -142,6 +142,7 @@ void Thread::abandon_all() noexcept {
     for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
       greenlet->thread_ = nullptr;
       greenlet->state_ = State::kAbandoned;
+      greenlet->interpreter_.abandon();
     }
     greenlet = pending_.exchange(nullptr);
   }
@@ -188,11 +189,11 @@ void Thread::unlink(Greenlet& greenlet) noexcept {
 }
 
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
-  if (cpython::has_suspended_critical_section(tstate_)) {
-    cpython::resume_critical_section(tstate_);
-  }
   // What follows can run Python code that switches, so take what the switch left for us first.
   Ref origin = Ref::take(origin_->object());
+  if (running_->interpreter_.needs_care(tstate_)) {
+    running_->interpreter_.care(tstate_);
+  }
   Ref exception;
   if (message == nullptr) {
     exception = Ref::take(std::exchange(exception_, nullptr));

@@ -110,7 +110,7 @@ class Thread {
   // The other side of it: the running greenlet has just been entered with `message`.
   PyObject* arrive(PyObject* message) noexcept {
     if (message == nullptr || attention_ != 0 ||
-        cpython::has_suspended_critical_section(tstate_)) [[unlikely]] {
+        running_->interpreter_.needs_care(tstate_)) [[unlikely]] {
       return arrive_slowly(message);
     }
     Py_DECREF(origin_->object());

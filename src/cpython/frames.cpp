@@ -5,6 +5,30 @@
 namespace greenlet::cpython {
 namespace {
 
+PyObject* generator_of(_PyInterpreterFrame* frame) {
+#if PY_VERSION_HEX >= 0x030e0000
+  return reinterpret_cast<PyObject*>(_PyGen_GetGeneratorFromFrame(frame));
+#else
+  return reinterpret_cast<PyObject*>(_PyFrame_GetGenerator(frame));
+#endif
+}
+
+void set_finalized(PyObject* object) {
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyGC_SET_FINALIZED(object);
+#else
+  _PyGCHead_SET_FINALIZED(_Py_AS_GC(object));
+#endif
+}
+
+void clear_finalized(PyObject* object) {
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyGC_CLEAR_FINALIZED(object);
+#else
+  _Py_AS_GC(object)->_gc_prev &= ~_PyGC_PREV_MASK_FINALIZED;
+#endif
+}
+
 #if PY_VERSION_HEX >= 0x030f0000
 
 int visit_stack_ref(_PyStackRef ref, visitproc visit, void* arg) {
@@ -66,9 +90,32 @@ int visit_frame(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
 
 }  // namespace
 
+void InterpreterState::mark_generators(bool finalized) const noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyInterpreterFrame* frame = frame_;
+#else
+  _PyInterpreterFrame* frame = cframe_ != nullptr ? cframe_->current_frame : nullptr;
+#endif
+  for (; frame != nullptr; frame = frame->previous) {
+    if (frame->owner != FRAME_OWNED_BY_GENERATOR) {
+      continue;
+    }
+    PyObject* const generator = generator_of(frame);
+    if (finalized) {
+      generators_marked_ = true;
+      set_finalized(generator);
+    } else {
+      clear_finalized(generator);
+    }
+  }
+}
+
 int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
   Py_VISIT(context_);
   Py_VISIT(exc_state_.exc_value);
+  // A generator that runs here is unwound with this stack. The collector may come to it first, and
+  // its finalizer could do nothing but raise "generator already executing".
+  mark_generators(true);
 #if PY_VERSION_HEX >= 0x030e0000
   for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
     // A generator's frame lies in the generator, whose own traversal visits it. The interpreter's

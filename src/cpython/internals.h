@@ -26,6 +26,7 @@
 #include <internal/pycore_critical_section.h>
 #include <internal/pycore_gc.h>
 #include <internal/pycore_genobject.h>
+#include <internal/pycore_instruments.h>
 #include <internal/pycore_object.h>
 #include <internal/pycore_tstate.h>
 #endif

@@ -24,11 +24,21 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
 #endif
   exc_state_ = {};
   exc_info_ = &exc_state_;
-  depth_ = 0;
+  // It inherits its starter's depth, so that greenlets which start greenlets without end meet the
+  // recursion limit before they use up the memory.
+#if PY_VERSION_HEX >= 0x030c0000
+  depth_ = tstate->py_recursion_limit - tstate->py_recursion_remaining;
+#else
+  depth_ = tstate->recursion_limit - tstate->recursion_remaining;
+#endif
   headroom_ = 0;
   tracing_ = 0;
   tracing_event_ = 0;
   delete_later_ = nullptr;
+  generators_marked_ = false;
+#if PY_VERSION_HEX >= 0x030f0000
+  monitoring_version_ = monitoring_version_of(tstate);
+#endif
 #if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
   const auto stack_bytes = static_cast<std::size_t>(data - stack_low);
   c_recursion_remaining_ = static_cast<int>(
@@ -53,7 +63,6 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
   data_chunk_ = chunk;
   data_top_ = &chunk->data[1];
   data_limit_ = reinterpret_cast<PyObject**>(data + data_bytes);
-  (void)tstate;
 }
 
 void InterpreterState::finish() noexcept {
@@ -85,9 +94,30 @@ void InterpreterState::clear_running(PyThreadState* tstate) noexcept {
   Py_XDECREF(context);
 }
 
-void resume_critical_section([[maybe_unused]] PyThreadState* tstate) noexcept {
+void InterpreterState::care([[maybe_unused]] PyThreadState* tstate) noexcept {
+  if (generators_marked_) {
+    generators_marked_ = false;
+    mark_generators(false);
+  }
+#if PY_VERSION_HEX >= 0x030f0000
+  // CPython instruments the frames that threads run when events change, and those of generators
+  // when they are resumed; it knows nothing of ours. (3.12 to 3.14 do not export what it takes;
+  // there a frame follows with its next call.)
+  if (monitoring_version_ != monitoring_version_of(tstate)) {
+    PyObject* const exception = PyErr_GetRaisedException();
+    for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
+      if (frame->owner < FRAME_OWNED_BY_INTERPRETER &&
+          _Py_Instrument(_PyFrame_GetCode(frame), tstate->interp) < 0) {
+        PyErr_Clear();  // no memory: these frames' events are lost, as they would be without us
+      }
+    }
+    PyErr_SetRaisedException(exception);
+  }
+#endif
 #ifdef Py_GIL_DISABLED
-  _PyCriticalSection_Resume(tstate);
+  if ((critical_section_ & _Py_CRITICAL_SECTION_INACTIVE) != 0) {
+    _PyCriticalSection_Resume(tstate);
+  }
 #endif
 }
 

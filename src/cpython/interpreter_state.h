@@ -24,8 +24,8 @@ inline constexpr std::size_t kThreadStackBytes = std::size_t{8} << 20;
 // that runs it; the collector and gr_frame read it while that thread cannot run.
 class InterpreterState {
  public:
-  // Makes this the state of a stack that has not run: no frames, no exception being handled, no
-  // calls on record. `data` is where Python frames will lie (the interpreter's data stack).
+  // Makes this the state of a stack that has not run: no frames, no exception being handled.
+  // `data` is where Python frames will lie (the interpreter's data stack).
   // A context that was set before the start is kept.
   void start(PyThreadState* tstate, const ThreadAnchors& anchors, const std::byte* stack_low,
              std::byte* data, std::size_t data_bytes) noexcept;
@@ -34,6 +34,18 @@ class InterpreterState {
   // collector may follow before restore() of another InterpreterState.
   inline void save(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
   inline void restore(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
+
+  // True if the stack that restore() has just put in place, and that runs now, needs care() before
+  // it goes on. Rare.
+  inline bool needs_care(PyThreadState* tstate) const noexcept;
+  // Mends what changed around it while it was suspended: takes its innermost critical section's
+  // lock again, instruments its frames for monitoring tools that came or went, and lets its
+  // generators be finalized again. May wait for other threads, detach and let a collection happen.
+  void care(PyThreadState* tstate) noexcept;
+
+  // The thread has ended: the suspended frames will never run again. Keeps the collector from
+  // finalizing generators that are under way in them, which would only raise.
+  void abandon() noexcept { mark_generators(true); }
 
   // The context variables of a suspended or unstarted stack; owned, may be null.
   PyObject* context() const noexcept { return context_; }
@@ -55,7 +67,8 @@ class InterpreterState {
   int traverse(visitproc visit, void* arg) const noexcept;
 
  private:
-  friend struct FrameWalk;
+  // Marks the generators that run in these frames as finalized already, or takes that back.
+  void mark_generators(bool finalized) const noexcept;
 
 #if PY_VERSION_HEX >= 0x030d0000
   _PyInterpreterFrame* frame_ = nullptr;
@@ -64,6 +77,7 @@ class InterpreterState {
   _PyCFrame* cframe_ = nullptr;
   _PyCFrame root_cframe_ = {};
 #endif
+  mutable bool generators_marked_ = false;
   _PyErr_StackItem* exc_info_ = nullptr;
   PyObject* context_ = nullptr;
   _PyStackChunk* data_chunk_ = nullptr;
@@ -82,6 +96,9 @@ class InterpreterState {
   PyObject* delete_later_ = nullptr;
 #if PY_VERSION_HEX >= 0x030e0000
   StackLimits limits_;
+#endif
+#if PY_VERSION_HEX >= 0x030f0000
+  std::uintptr_t monitoring_version_ = 0;  // what its frames are instrumented for
 #endif
 #ifdef Py_GIL_DISABLED
   std::uintptr_t critical_section_ = 0;
@@ -116,19 +133,26 @@ inline void suspend_critical_sections([[maybe_unused]] PyThreadState* tstate) no
 #endif
 }
 
-// True if the running stack was left inside a critical section and must take its innermost lock
-// again (resume_critical_section) before it goes on.
-inline bool has_suspended_critical_section([[maybe_unused]] PyThreadState* tstate) noexcept {
+#if PY_VERSION_HEX >= 0x030f0000
+// Changes whenever the set of monitoring events does (Python/instrumentation.c); the high bits of
+// the word in whose low bits others ask the thread for its attention.
+inline std::uintptr_t monitoring_version_of(PyThreadState* tstate) noexcept {
+  constexpr std::uintptr_t kEventsMask = 0xff;  // _PY_EVAL_EVENTS_MASK
+  return __atomic_load_n(&tstate->eval_breaker, __ATOMIC_RELAXED) & ~kEventsMask;
+}
+#endif
+
+inline bool InterpreterState::needs_care([[maybe_unused]] PyThreadState* tstate) const noexcept {
+  bool needed = generators_marked_;
+#if PY_VERSION_HEX >= 0x030f0000
+  needed |= monitoring_version_ != monitoring_version_of(tstate);
+#endif
 #ifdef Py_GIL_DISABLED
   constexpr std::uintptr_t kInactive = 1;  // _Py_CRITICAL_SECTION_INACTIVE
-  return (tstate->critical_section & kInactive) != 0;
-#else
-  return false;
+  needed |= (critical_section_ & kInactive) != 0;
 #endif
+  return needed;
 }
-
-// May wait for another thread, hence may detach and let a collection happen.
-void resume_critical_section(PyThreadState* tstate) noexcept;
 
 inline void InterpreterState::save(PyThreadState* tstate,
                                    [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
@@ -169,6 +193,9 @@ inline void InterpreterState::save(PyThreadState* tstate,
   delete_later_ = delete_later_of(tstate);
 #if PY_VERSION_HEX >= 0x030e0000
   limits_ = *anchors.stack_limits;
+#endif
+#if PY_VERSION_HEX >= 0x030f0000
+  monitoring_version_ = monitoring_version_of(tstate);
 #endif
 #ifdef Py_GIL_DISABLED
   critical_section_ = tstate->critical_section;
