@@ -1,0 +1,564 @@
+"""Threads that run at the same time: their own greenlets, and each other's.
+
+Everything here holds on builds with the GIL as well; without it, the threads truly run at once.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from greenlet import GreenletExit, error, getcurrent, gettrace, greenlet, settrace
+from helpers import (
+    TIME_SCALE,
+    collect,
+    only_free_threaded,
+    parallelize,
+    run_clean,
+    to_parent,
+)
+
+THREADS = 4
+ROUNDS = int(2_000 / TIME_SCALE)
+
+
+@only_free_threaded
+def test_importing_the_module_leaves_the_gil_off() -> None:
+    printed = run_clean(
+        "import sys, greenlet\n"
+        "greenlet.greenlet(lambda: None).switch()\n"
+        "print(sys._is_gil_enabled())",
+        env={"PYTHON_GIL": ""},
+    )
+    assert printed == "False"
+
+
+def test_threads_create_run_and_finish_greenlets_at_once() -> None:
+    def work(index: int) -> int:
+        return sum(greenlet(lambda value: value + index).switch(1) for _ in range(ROUNDS))
+
+    assert parallelize(work, THREADS) == [ROUNDS * (1 + index) for index in range(THREADS)]
+
+
+def test_threads_switch_back_and_forth_at_once() -> None:
+    def work(index: int) -> list[int]:
+        def echo(value: int) -> None:
+            while True:
+                value = to_parent(value + index)
+
+        g = greenlet(echo)
+        return [g.switch(value) for value in range(ROUNDS)]
+
+    for index, values in enumerate(parallelize(work, THREADS)):
+        assert values == [value + index for value in range(ROUNDS)]
+
+
+def test_threads_start_greenlets_of_one_function_at_once() -> None:
+    shared: dict[int, int] = {}
+
+    def body(key: int) -> int:
+        shared[key] = key
+        to_parent()
+        return shared.pop(key)
+
+    def work(index: int) -> int:
+        total = 0
+        for turn in range(ROUNDS // 4):
+            g = greenlet(body)
+            g.switch(index * ROUNDS + turn)
+            total += int(g.switch()) - index * ROUNDS
+        return total
+
+    expected = sum(range(ROUNDS // 4))
+    assert parallelize(work, THREADS) == [expected] * THREADS
+    assert shared == {}
+
+
+def test_threads_kill_and_drop_greenlets_at_once() -> None:
+    def work(index: int) -> tuple[int, int]:
+        ended = 0
+
+        def body() -> None:
+            nonlocal ended
+            try:
+                to_parent()
+            finally:
+                ended += 1
+
+        for turn in range(ROUNDS // 2):
+            g = greenlet(body)
+            g.switch()
+            if turn % 2:
+                assert isinstance(g.throw(), GreenletExit)
+            del g
+        return ended, ROUNDS // 2
+
+    for ended, started in parallelize(work, THREADS):
+        assert ended == started
+
+
+def test_threads_collect_while_others_switch() -> None:
+    def work(index: int) -> int:
+        def body(value: int) -> int:
+            local = [value]
+            for _ in range(10):
+                local = [*to_parent(local)]
+            return local[0]
+
+        done = 0
+        for turn in range(20):
+            family = [greenlet(body) for _ in range(10)]
+            values: list[Any] = [g.switch(number) for number, g in enumerate(family)]
+            if index % 2 == 0:
+                gc.collect()
+            for _ in range(10):
+                values = [g.switch(value) for g, value in zip(family, values, strict=True)]
+            assert values == list(range(10)), turn
+            done += 1
+        return done
+
+    assert parallelize(work, THREADS) == [20] * THREADS
+
+
+# Reads of a greenlet that any thread may make at any time, and writes that it may try.
+LOOKS: dict[str, Callable[[Any], object]] = {
+    "dead": lambda g: g.dead,
+    "bool": bool,
+    "parent": lambda g: g.parent,
+    "gr_frame": lambda g: g.gr_frame,
+    "gr_frame and its chain": lambda g: [frame.f_lineno for frame in frames(g)],
+    "_stack_saved": lambda g: g._stack_saved,
+    "repr": repr,
+    "gr_context": lambda g: g.gr_context,
+    "run": lambda g: g.run,
+    "__dict__": lambda g: dict(g.__dict__),
+    "switch": lambda g: g.switch(),
+    "throw": lambda g: g.throw(KeyError),
+    "set parent": lambda g: setattr(g, "parent", g.parent),
+    "set run": lambda g: setattr(g, "run", None),
+    "set gr_context": lambda g: setattr(g, "gr_context", None),
+    "referents": gc.get_referents,
+    "hash": hash,
+}
+
+
+def frames(g: greenlet) -> list[Any]:
+    found: list[Any] = []
+    frame = g.gr_frame
+    while frame is not None and len(found) < 100:
+        found.append(frame)
+        frame = frame.f_back
+    return found
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_a_greenlet_may_be_looked_at_while_its_thread_switches_it(name: str) -> None:
+    look = LOOKS[name]
+    shared: list[greenlet] = []
+    stop = threading.Event()
+
+    def inner() -> Any:
+        local = [1, 2, 3]
+        return to_parent(local)
+
+    def body() -> None:
+        while True:
+            inner()
+
+    def owner() -> int:
+        turns = 0
+        g = greenlet(body)
+        g.switch()
+        shared.append(g)
+        while not stop.is_set():
+            for _ in range(20):
+                assert g.switch() == [1, 2, 3]
+                turns += 1
+        return turns
+
+    def looker() -> int:
+        while not shared:
+            pass
+        for _ in range(200):
+            try:
+                look(shared[0])
+            except (error, ValueError, AttributeError, TypeError):
+                pass
+        return 0
+
+    def work(index: int) -> int:
+        try:
+            return looker() if index else owner()
+        finally:
+            stop.set()
+
+    assert parallelize(work, 3)[0] > 0
+
+
+def test_greenlets_may_be_looked_at_while_their_thread_starts_and_ends_them() -> None:
+    shared: list[Any] = [greenlet()] * 8
+    stop = threading.Event()
+
+    def owner() -> int:
+        def body(turns: int) -> None:
+            for _ in range(turns):
+                to_parent()
+
+        for turn in range(ROUNDS // 2):
+            g = greenlet(body)
+            shared[turn % len(shared)] = g
+            try:
+                g.switch(turn % 3)
+            except TypeError:
+                continue  # somebody has set its run to None
+            for _ in range(turn % 4):
+                g.switch()
+            if turn % 5 == 0:
+                g.throw()
+        return 0
+
+    def looker() -> int:
+        looks = 0
+        functions = list(LOOKS.values())
+        while not stop.is_set():
+            g = random.choice(shared)
+            try:
+                random.choice(functions)(g)
+            except (error, ValueError, AttributeError, TypeError, KeyError):
+                pass
+            looks += 1
+            del g
+        return looks
+
+    def work(index: int) -> int:
+        if index:
+            return looker()
+        try:
+            return owner()
+        finally:
+            stop.set()
+
+    assert parallelize(work, 3)[0] == 0
+
+
+def test_the_last_reference_may_be_dropped_by_any_thread_while_the_owner_works() -> None:
+    ended: list[int] = []
+    rounds = ROUNDS // 4
+    handed: list[greenlet] = []
+    done = threading.Event()
+    owners: set[int] = set()
+
+    def body(number: int) -> None:
+        try:
+            to_parent()
+        finally:
+            assert threading.get_ident() in owners
+            ended.append(number)
+
+    def owner() -> None:
+        owners.add(threading.get_ident())
+        for number in range(rounds):
+            g = greenlet(body)
+            g.switch(number)
+            handed.append(g)
+            del g
+            greenlet(lambda: None).switch()
+        done.set()
+        while handed:
+            pass
+        collect()
+        getcurrent()
+        greenlet(lambda: None).switch()
+
+    def dropper() -> None:
+        while not (done.is_set() and not handed):
+            try:
+                handed.pop()
+            except IndexError:
+                pass
+
+    parallelize(lambda index: owner() if index == 0 else dropper(), 3)
+    collect()
+    getcurrent()
+    assert sorted(ended) == list(range(rounds))
+
+
+def test_trace_callbacks_of_threads_do_not_mix() -> None:
+    def work(index: int) -> int:
+        idents: set[int] = set()
+        count = 0
+
+        def callback(event: str, pair: tuple[greenlet, greenlet]) -> None:
+            nonlocal count
+            idents.add(threading.get_ident())
+            count += 1
+
+        settrace(callback)
+        for _ in range(100):
+            greenlet(lambda: None).switch()
+        assert gettrace() is callback
+        settrace(None)
+        assert idents == {threading.get_ident()}
+        return count
+
+    assert parallelize(work, THREADS) == [200] * THREADS
+
+
+def test_parents_of_unstarted_greenlets_may_be_changed_by_several_threads() -> None:
+    shared = [greenlet() for _ in range(6)]
+
+    def work(index: int) -> int:
+        refused = 0
+        generator = random.Random(index)
+        for _ in range(ROUNDS):
+            child, parent = generator.sample(shared, 2)
+            try:
+                child.parent = parent
+            except ValueError:
+                refused += 1
+        return refused
+
+    parallelize(work, THREADS)
+    for g in shared:
+        seen = set()
+        step: greenlet | None = g
+        while step is not None:
+            assert step not in seen, "a cycle of parents"
+            seen.add(step)
+            step = step.parent
+
+
+def test_one_function_object_of_many_greenlets_survives_its_deletion_everywhere_else() -> None:
+    # Free-threaded builds hold functions on a frame's stack by references that are not counted.
+    def work(index: int) -> int:
+        def make() -> greenlet:
+            scope: dict[str, Any] = {"to_parent": to_parent}
+            exec("def body(value):\n to_parent()\n return helper(value)", scope)
+            exec("def helper(value):\n return value + 1", scope)
+            return greenlet(scope["body"])
+
+        total = 0
+        for _ in range(10):
+            family = [make() for _ in range(20)]
+            for number, g in enumerate(family):
+                g.switch(number)
+            gc.collect()
+            total += sum(g.switch() for g in family)
+        return total
+
+    assert parallelize(work, THREADS) == [10 * sum(range(1, 21))] * THREADS
+
+
+# Each puts a greenlet to sleep inside an operation on `thing` that locks it on free-threaded
+# builds, and then touches the same thing from a second greenlet of the thread.
+LOCKED: dict[str, str] = {
+    "list.sort, then append": """
+        thing = [3, 1, 2]
+        def first():
+            try:
+                thing.sort(key=lambda item: main.switch() or item)
+            except ValueError:
+                pass  # list modified during sort
+        def second():
+            thing.append(0)
+    """,
+    "list.extend from an iterator, then append": """
+        thing = []
+        def items():
+            for value in range(3):
+                main.switch()
+                yield value
+        def first():
+            thing.extend(items())
+        def second():
+            thing.append(0)
+    """,
+    "dict insert with __eq__, then insert": """
+        thing = {Key(1): 1}
+        def first():
+            thing[Key(2)] = 2
+        def second():
+            thing["other"] = 1
+    """,
+    "dict.setdefault with __eq__, then pop": """
+        thing = {Key(1): 1, "other": 2}
+        def first():
+            thing.setdefault(Key(2), 2)
+        def second():
+            thing.pop("other")
+    """,
+    "dict.update with __eq__, then clear": """
+        thing = {Key(1): 1}
+        source = {Key(2): 2}
+        def first():
+            try:
+                thing.update(source)
+            except RuntimeError:
+                pass
+        def second():
+            thing.clear()
+    """,
+    "dict comparison with __eq__, then insert": """
+        thing = {"key": Key(1)}
+        other = {"key": Key(1)}
+        def first():
+            thing == other
+        def second():
+            thing["new"] = other["new"] = 1
+    """,
+    "set add with __eq__, then add": """
+        thing = {Key(1)}
+        def first():
+            thing.add(Key(2))
+        def second():
+            thing.add("other")
+    """,
+    "set union with __eq__, then discard": """
+        thing = {Key(1)}
+        other = {Key(2)}
+        def first():
+            thing | other
+        def second():
+            thing.discard("other")
+            other.discard("other")
+    """,
+    "deque.remove with __eq__, then append": """
+        import collections
+        thing = collections.deque([Key(1), Key(2)])
+        def first():
+            try:
+                thing.remove(Key(3))
+            except (ValueError, IndexError, RuntimeError):
+                pass
+        def second():
+            thing.append(0)
+    """,
+    "list.index with __eq__, then append": """
+        thing = [Key(1), Key(2)]
+        def first():
+            try:
+                thing.index(Key(3))
+            except ValueError:
+                pass
+        def second():
+            thing.append(0)
+    """,
+    "type attribute with a metaclass hook, then another": """
+        class Meta(type):
+            def __setattr__(cls, name, value):
+                main.switch()
+                super().__setattr__(name, value)
+        class thing(metaclass=Meta):
+            pass
+        def first():
+            thing.a = 1
+        def second():
+            type.__setattr__(thing, "b", 2)
+    """,
+    "StringIO initial value, then write": """
+        import io
+        thing = io.StringIO()
+        class Text(str):
+            pass
+        def first():
+            print(Key(1), file=thing)
+        def second():
+            thing.write("text")
+    """,
+}
+
+LOCKED_HARNESS = """
+from greenlet import getcurrent, greenlet
+main = getcurrent()
+
+class Key:
+    def __init__(self, value):
+        self.value = value
+    def __hash__(self):
+        return 1
+    def __eq__(self, other):
+        main.switch()
+        return isinstance(other, Key) and self.value == other.value
+    def __str__(self):
+        main.switch()
+        return "key"
+
+PROGRAM
+
+a = greenlet(first)
+a.switch()
+assert not a.dead
+b = greenlet(second)
+b.switch()
+while b:
+    b.switch()
+while a:
+    a.switch()
+assert a.dead and b.dead
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("name", LOCKED)
+def test_a_greenlet_that_sleeps_inside_a_locked_object_does_not_lock_out_others(name: str) -> None:
+    source = LOCKED_HARNESS.replace("PROGRAM", textwrap.dedent(LOCKED[name]))
+    assert run_clean(source, timeout=15) == "ended"
+
+
+@pytest.mark.stress
+def test_threads_hammer_each_others_greenlets_for_minutes() -> None:
+    run_clean(
+        """
+        import gc, random, sys, threading, time
+        from greenlet import GreenletExit, error, getcurrent, greenlet
+
+        end = time.monotonic() + float(sys.argv[1])
+        shared = [None] * 64
+
+        def body():
+            local = [object()]
+            while True:
+                local = [getcurrent().parent.switch(local)]
+
+        def work(seed):
+            generator = random.Random(seed)
+            while time.monotonic() < end:
+                place = generator.randrange(len(shared))
+                g = shared[place]
+                action = generator.randrange(8)
+                try:
+                    if g is None or action == 0:
+                        g = greenlet(body)
+                        g.switch()
+                        shared[place] = g
+                    elif action == 1:
+                        shared[place] = None
+                    elif action == 2:
+                        g.throw()
+                    elif action == 3:
+                        frame = g.gr_frame
+                        while frame is not None:
+                            frame.f_lineno
+                            frame = frame.f_back
+                    elif action == 4 and generator.random() < 0.01:
+                        gc.collect()
+                    else:
+                        g.switch(repr(g))
+                except error:
+                    pass
+                del g
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        """,
+        args=["120"],
+        timeout=400,
+    )
