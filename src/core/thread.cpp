@@ -136,13 +136,20 @@ void Thread::abandon_all() noexcept {
   Greenlet* greenlet = nullptr;
   {
     const std::lock_guard lock(module_->owners);
-    running_->interpreter_.finish();  // what it says of the one that runs is out of date
+    // The main greenlet's stack goes with the thread, and may be gone (daemon threads). Of the one
+    // that runs we know nothing that is up to date.
+    main_->interpreter_.finish();
+    running_->interpreter_.finish();
     main_->thread_ = nullptr;
     main_->state_ = State::kAbandoned;
+    // The frames of the others cannot be unwound any more and own what they hold for ever, and
+    // someone may have frame objects that point there: neither the stacks nor the greenlets can be
+    // freed.
     for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
       greenlet->thread_ = nullptr;
       greenlet->state_ = State::kAbandoned;
-      greenlet->interpreter_.abandon();
+      greenlet->interpreter_.abandon(anchors_);
+      greenlet->keep();
     }
     greenlet = pending_.exchange(nullptr);
   }
@@ -151,11 +158,6 @@ void Thread::abandon_all() noexcept {
     --module_->pending_greenlets;
     const Ref dropped = Ref::take(greenlet->object());
     greenlet = next;
-  }
-  // Their frames cannot be unwound any more and own what they hold for ever, and others may have
-  // frame objects that point there: neither the stacks nor the greenlets can be freed.
-  for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
-    greenlet->keep();
   }
 }
 

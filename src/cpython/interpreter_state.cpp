@@ -78,6 +78,18 @@ void InterpreterState::finish() noexcept {
   context_ = nullptr;
 }
 
+void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
+  mark_generators(true);
+#if PY_VERSION_HEX >= 0x030f0000
+  for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
+    if (frame->previous == anchors.base_frame) {
+      frame->previous = nullptr;  // part of the thread state; someone may hold a frame object
+    }
+  }
+#endif
+  finish();
+}
+
 PyObject* InterpreterState::exchange_context(PyObject* context) noexcept {
   return std::exchange(context_, context);
 }

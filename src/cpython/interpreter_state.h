@@ -43,9 +43,10 @@ class InterpreterState {
   // generators be finalized again. May wait for other threads, detach and let a collection happen.
   void care(PyThreadState* tstate) noexcept;
 
-  // The thread has ended: the suspended frames will never run again. Keeps the collector from
-  // finalizing generators that are under way in them, which would only raise.
-  void abandon() noexcept { mark_generators(true); }
+  // The thread is ending: the suspended frames will never run again, nor be visited. Keeps the
+  // collector from finalizing generators that are under way in them, which would only raise, and
+  // cuts the frames off from the thread state.
+  void abandon(const ThreadAnchors& anchors) noexcept;
 
   // The context variables of a suspended or unstarted stack; owned, may be null.
   PyObject* context() const noexcept { return context_; }

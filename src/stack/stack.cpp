@@ -95,8 +95,7 @@ std::size_t resident_pages(std::byte* begin, std::byte* end) noexcept {
   const std::size_t page = page_size();
   std::size_t resident = 0;
   while (begin < end) {
-    const std::size_t pages =
-        std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
+    const std::size_t pages = std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
     if (mincore(begin, pages * page, states.data()) == 0) {
       for (std::size_t i = 0; i < pages; ++i) {
         resident += states[i] & 1U;
@@ -165,7 +164,7 @@ struct Batch {
   Layout layout;
   std::size_t wanted;  // the default size it was mapped for; its regions may be smaller
   std::size_t count;
-  bool fallback;       // smaller than wanted, or alone: made where address space was short
+  bool fallback;  // smaller than wanted, or alone: made where address space was short
 
   // Protected by the reserve's mutex, as are the links.
   std::uint64_t free;     // regions that nobody has
@@ -226,8 +225,8 @@ class Reserve {
       }
       // Guarded ones first: they were used before, so their page tables exist.
       const std::uint64_t ready = batch->free & batch->guarded;
-      const auto index = static_cast<std::size_t>(
-          std::countr_zero(ready != 0 ? ready : batch->free));
+      const auto index =
+          static_cast<std::size_t>(std::countr_zero(ready != 0 ? ready : batch->free));
       const std::uint64_t bit = std::uint64_t{1} << index;
       if ((batch->guarded & bit) == 0) {
         const Failure refused = guard(*batch, index);
@@ -280,8 +279,8 @@ class Reserve {
 
   void add(Pool& pool) noexcept {
     // The child of a fork has no other thread that could unlock the mutex.
-    [[maybe_unused]] static const int registered = pthread_atfork(
-        [] { reserve_lock(); }, [] { reserve_unlock(); }, [] { reserve_unlock(); });
+    [[maybe_unused]] static const int registered =
+        pthread_atfork([] { reserve_lock(); }, [] { reserve_unlock(); }, [] { reserve_unlock(); });
     const std::lock_guard lock(mutex_);
     pool.next_ = pools_;
     if (pools_ != nullptr) {
@@ -308,8 +307,8 @@ class Reserve {
     for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
       result.reserved += batch->count;
       for (std::uint64_t rest = batch->guarded; rest != 0; rest &= rest - 1) {
-        std::byte* begin = batch->base + static_cast<std::size_t>(std::countr_zero(rest)) *
-                                             batch->layout.bytes;
+        std::byte* begin =
+            batch->base + static_cast<std::size_t>(std::countr_zero(rest)) * batch->layout.bytes;
         result.resident_bytes +=
             resident_pages(begin + batch->layout.low, begin + batch->layout.bytes) * page_size();
       }
@@ -423,8 +422,8 @@ class Reserve {
 
   void withdraw(Batch& batch) noexcept {
     batch.available = false;
-    (batch.previous_available != nullptr ? batch.previous_available->next_available
-                                         : available_) = batch.next_available;
+    (batch.previous_available != nullptr ? batch.previous_available->next_available : available_) =
+        batch.next_available;
     if (batch.next_available != nullptr) {
       batch.next_available->previous_available = batch.previous_available;
     }
@@ -467,10 +466,10 @@ class Reserve {
   enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
 
   std::mutex mutex_;
-  Batch* batches_ = nullptr;    // all of them
-  Batch* available_ = nullptr;  // those with a free region, except outdated ones
-  std::size_t free_ = 0;        // regions free in available batches
-  std::size_t splits_ = 0;      // mappings added by guards
+  Batch* batches_ = nullptr;          // all of them
+  Batch* available_ = nullptr;        // those with a free region, except outdated ones
+  std::size_t free_ = 0;              // regions free in available batches
+  std::size_t splits_ = 0;            // mappings added by guards
   std::size_t in_use_elsewhere_ = 0;  // the counters of pools that are gone
   Pool* pools_ = nullptr;
   Advice advice_ = Advice::kUntried;
@@ -506,7 +505,9 @@ struct Deep {
 Deep look(const Region& region) noexcept {
   const std::size_t page = page_size();
   std::byte* middle = page_of(region.boundary);
-  std::byte* begin = std::max(region.low, middle - kKeepBelow - kLookBelow);
+  const std::size_t keep_below = round_up(kKeepBelow, page);
+  const std::size_t keep_above = round_up(kKeepAbove, page);
+  std::byte* begin = std::max(region.low, middle - keep_below - round_up(kLookBelow, page));
   constexpr std::size_t kMostPages =
       (kKeepBelow + kLookBelow + kDataBytes + 2 * kGuardBytes) / 4096;
   std::array<unsigned char, kMostPages> states;
@@ -520,9 +521,8 @@ Deep look(const Region& region) noexcept {
                        [](unsigned char state) { return (state & 1U) != 0; });
   };
   const std::size_t middle_index = static_cast<std::size_t>(middle - begin) / page;
-  const std::size_t keep_below = kKeepBelow / page;
-  return Deep{middle_index > keep_below && resident(0, middle_index - keep_below),
-              resident(middle_index + 1 + kKeepAbove / page, pages)};
+  return Deep{middle_index > keep_below / page && resident(0, middle_index - keep_below / page),
+              resident(middle_index + 1 + keep_above / page, pages)};
 }
 
 void trim(const Region& region, Deep deep) noexcept {
@@ -613,8 +613,8 @@ void Pool::release_slowly(const Region& region) noexcept {
   const std::size_t bound = pool_bound();
   if (count_ > 0 && count_ >= bound) {
     // The oldest: their memory is the coldest, and all batches of one burst empty together.
-    give_back_oldest(std::min(count_, count_ - bound + std::max<std::size_t>(
-                                          1, std::min(kFlush, bound / 2))));
+    give_back_oldest(
+        std::min(count_, count_ - bound + std::max<std::size_t>(1, std::min(kFlush, bound / 2))));
   }
   if (bound == 0 || region.batch->wanted != size_ || !make_room(1)) {
     reserve().give_back(&region, 1);

@@ -45,9 +45,9 @@ struct Region {
 };
 
 // Process-wide settings; each is an atomic, callable from any thread.
-std::size_t default_size() noexcept;                 // bytes of C stack for new regions; initially 8 MiB
-bool set_default_size(std::size_t bytes) noexcept;   // rounded up to pages; false outside [min, max]
-std::size_t pool_bound() noexcept;                   // regions a thread's pool keeps at most
+std::size_t default_size() noexcept;  // bytes of C stack for new regions; initially 8 MiB
+bool set_default_size(std::size_t bytes) noexcept;  // rounded up to pages; false outside [min, max]
+std::size_t pool_bound() noexcept;                  // regions a thread's pool keeps at most
 void set_pool_bound(std::size_t regions) noexcept;
 
 namespace detail {
@@ -55,7 +55,7 @@ namespace detail {
 // no thread's writes to something else take it away.
 struct alignas(64) Settings {
   std::atomic<std::size_t> default_size{std::size_t{8} << 20};
-  std::atomic<std::size_t> pool_bound{256};
+  std::atomic<std::size_t> pool_bound{1024};
 };
 inline constinit Settings settings;
 class Reserve;
@@ -99,15 +99,15 @@ class Pool {
     in_use_.store(in_use_.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
   }
 
-  Region* entries_ = nullptr;       // [0, count_), the last one released on top
+  Region* entries_ = nullptr;  // [0, count_), the last one released on top
   std::size_t count_ = 0;
   std::size_t capacity_ = 0;
-  std::size_t trimmed_ = 0;         // entries below this index are known to hold little memory
-  std::size_t size_ = 0;            // the default size that the entries were asked for under
-  std::size_t stack_bytes_ = 0;     // what a region of that size has
-  std::uint32_t until_check_ = 1;   // releases until one is checked for deep pages
+  std::size_t trimmed_ = 0;        // entries below this index are known to hold little memory
+  std::size_t size_ = 0;           // the default size that the entries were asked for under
+  std::size_t stack_bytes_ = 0;    // what a region of that size has
+  std::uint32_t until_check_ = 1;  // releases until one is checked for deep pages
   std::uint32_t check_interval_ = 1;
-  std::uint32_t refill_ = 1;        // regions to take from the reserve next time
+  std::uint32_t refill_ = 1;  // regions to take from the reserve next time
   bool registered_ = false;
   std::atomic<std::size_t> in_use_{0};  // acquired minus released here; wraps, the sum is right
   Pool* previous_ = nullptr;
@@ -139,9 +139,9 @@ inline void Pool::release(Region region) noexcept {
 }
 
 struct Statistics {
-  std::size_t reserved;        // regions mapped, whoever has them
-  std::size_t in_use;          // handed out by acquire and not yet released
-  std::size_t pooled;          // reserved and not in use (thread pools and the process-wide reserve)
+  std::size_t reserved;  // regions mapped, whoever has them
+  std::size_t in_use;    // handed out by acquire and not yet released
+  std::size_t pooled;    // reserved and not in use (thread pools and the process-wide reserve)
   std::size_t resident_bytes;  // bytes of all regions that are backed by memory (mincore); slow
 };
 Statistics statistics() noexcept;
