@@ -66,8 +66,8 @@ TEST(Context, TouchesOnePageInAll) {
   for (int i = 0; i < 3; ++i) {
     Fiber fiber([](Fiber& self, void*) { return self.suspend(); });
     fiber.resume();
-    const auto used = static_cast<std::size_t>(fiber.region().boundary -
-                                               fiber.context().stack_pointer());
+    const auto used =
+        static_cast<std::size_t>(fiber.region().boundary - fiber.context().stack_pointer());
     EXPECT_LT(used, 1024U);
     fiber.resume();
   }
@@ -118,9 +118,9 @@ TEST(Context, PassesTheTurnAroundARing) {
         here.switch_to(current->fibers[next]->context(), live, nullptr);
       }
       ++current->ended;
-      here.leave_for(current->ended == kContexts ? current->outside
-                                                 : current->fibers[self + 1]->context(),
-                     live, nullptr);
+      here.leave_for(
+          current->ended == kContexts ? current->outside : current->fibers[self + 1]->context(),
+          live, nullptr);
     });
   }
   entering = 0;

@@ -45,9 +45,9 @@ bool limit_address_space(std::size_t bytes) {
 
 constexpr int kNoLimit = 77;
 
-#define SKIP_IF_NO_LIMIT(ending)                                                       \
-  if ((ending) == exited(kNoLimit)) {                                                  \
-    GTEST_SKIP() << "RLIMIT_AS cannot be lowered under an emulator or a sanitizer";    \
+#define SKIP_IF_NO_LIMIT(ending)                                                    \
+  if ((ending) == exited(kNoLimit)) {                                               \
+    GTEST_SKIP() << "RLIMIT_AS cannot be lowered under an emulator or a sanitizer"; \
   }
 
 TEST(AddressSpace, SufficesForSingleRegionsWhereABatchDoesNotFit) {
@@ -200,8 +200,8 @@ TEST_F(Mappings, RunOutAtTheKernelsLimitToo) {
                 return 3;
               }
               // The program can still map: a read-only page merges with nothing.
-              void* page = mmap(nullptr, tests::page_size(), PROT_READ,
-                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+              void* page =
+                  mmap(nullptr, tests::page_size(), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
               if (page == MAP_FAILED) {
                 return 4;
               }

@@ -5,13 +5,13 @@
 #   --thread    under ThreadSanitizer
 #   --aarch64   cross-compiled for AArch64, under qemu-user
 #   --all       all of these
-# Build folders are build/native*; JOBS says how much to do at once.
+# Build folders are build/native-tests*; JOBS says how much to do at once.
 set -eu
 cd "$(dirname "$0")/../.."
 jobs=${JOBS:-2}
 
 run() { # NAME [CMAKE ARGUMENT...]: through "$launcher"
-    folder=build/native$1
+    folder=build/native-tests$1
     shift
     echo "== $folder"
     cmake -S tests/native -B "$folder" "$@" >"$folder.log" 2>&1 ||
@@ -27,7 +27,7 @@ way() {
     --address)
         # The stacks of contexts hold what only they point to, and no thread scans them for leaks.
         export ASAN_OPTIONS="detect_stack_use_after_return=1:${ASAN_OPTIONS:-}"
-        run -address -DGREENLET_SANITIZE=address,undefined
+        run -address -DGREENLET_SANITIZE='address;undefined'
         ;;
     --thread)
         # Its shadow memory has no place for mappings that randomization puts far away.

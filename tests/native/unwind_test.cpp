@@ -90,7 +90,8 @@ class ThreadExit : public ::testing::Test {
  protected:
   void SetUp() override {
     if (tests::kThreadSanitizer) {
-      GTEST_SKIP() << "ThreadSanitizer hangs when a thread ends while on another fiber than its own";
+      GTEST_SKIP()
+          << "ThreadSanitizer hangs when a thread ends while on another fiber than its own";
     }
   }
 };
