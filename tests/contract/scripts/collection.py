@@ -11,6 +11,7 @@ from typing import Any
 
 from behaviour import (
     Base,
+    Deviation,
     Greenlet,
     GreenletExit,
     arguments,
@@ -467,7 +468,21 @@ def a_collection_inside_a_greenlet_is_safe() -> None:
     say([made.switch(number) for number, made in enumerate(waiting)])
 
 
-@behaviour
+@behaviour(
+    deviations=(
+        Deviation(
+            reason="What a collected cycle held ends as it does on every other build.",
+            ours=(
+                "raised GreenletExit('Killing the greenlet because all references have vanished.') "
+                "parent known: False",
+                "finally dead: False",
+                "collected",
+            ),
+            published=("collected",),
+            on=("3.14t", "3.15t"),
+        ),
+    )
+)
 def a_greenlet_dropped_in_a_cycle_of_others_ends() -> None:
     class Node:
         pass

@@ -71,11 +71,30 @@ def throwing_at_another_threads_greenlet_is_an_error() -> None:
             say(state, attempt(made.throw, ValueError("thrown")))
 
 
-@behaviour
+@behaviour(
+    deviations=(
+        Deviation(
+            reason="The checks have one order on all builds.",
+            ours=(
+                "main raised TypeError: exceptions must be classes, or instances, not int",
+                "unstarted raised TypeError: exceptions must be classes, or instances, not int",
+                "suspended raised TypeError: exceptions must be classes, or instances, not int",
+                "dead raised TypeError: exceptions must be classes, or instances, not int",
+            ),
+            published=(
+                "main raised error: Cannot switch to a different thread",
+                "unstarted raised error: Cannot switch to a different thread",
+                "suspended raised error: Cannot switch to a different thread",
+                "dead raised error: Cannot switch to a different thread",
+            ),
+            on=("3.14t", "3.15t"),
+        ),
+    )
+)
 def throw_checks_its_arguments_before_the_thread() -> None:
     with living_thread(one_of_each) as theirs:
         for state, made in theirs.items():
-            say(state, attempt(made.throw, 1))
+            say(state, attempt(made.throw, 1).split("\n")[0])
 
 
 @behaviour
