@@ -5,6 +5,7 @@ it formats the files, and mends what ruff can mend.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def passes(what: str, command: Sequence[str | Path], **environment: str) -> bool
 def compile_commands(build_tools: Path) -> Path:
     """Configure build/dev, whose compile database clangd and clang-tidy read."""
     build = CHECKOUT / "build" / "dev"
-    python = environments.ours(*interpreters.default())
+    python = interpreters.default()[1]
     subprocess.run(
         [
             *(build_tools / "cmake", "-S", CHECKOUT, "-B", build, "-G", "Ninja"),
@@ -126,7 +127,9 @@ def main() -> int:
     with ThreadPoolExecutor(2) as pool:
         folders = [folder for folder in PYTHON_FOLDERS if any((CHECKOUT / folder).rglob("*.py"))]
         results += pool.map(types, folders)
-        results += pool.map(tidy, [name for name in sources if name.endswith(".cpp")])
+        compiled = json.loads((build / "compile_commands.json").read_text())
+        files = {entry["file"] for entry in compiled}
+        results += pool.map(tidy, [name for name in sources if str(CHECKOUT / name) in files])
     print("lint: ok" if all(results) else f"lint: {results.count(False)} checks failed")
     return 0 if all(results) else 1
 
