@@ -292,6 +292,22 @@ def one_that_stores_itself_gets_its_parent_back() -> None:
 
 
 @behaviour
+def one_that_refuses_to_die_is_kept() -> None:
+    def body() -> None:
+        try:
+            pause()
+        except GreenletExit:
+            pause("refused")
+
+    made = suspended(body)
+    reference = weakref.ref(made)
+    del made
+    gc.collect()
+    kept = reference()
+    say(kept is not None, bool(kept))
+
+
+@behaviour
 def the_killer_waits_for_one_that_switches_away() -> None:
     def body() -> str:
         try:
@@ -612,6 +628,73 @@ def exit_functions_may_use_greenlets() -> None:
         "    print('resumed', made.switch('value'), made.dead)\n"
         "    print(greenlet.greenlet(lambda: 'new').switch())\n"
         "atexit.register(last)\n"
+    )
+
+
+@behaviour
+def functions_registered_before_the_import_may_use_greenlets() -> None:
+    in_child_process(
+        "import atexit, sys\n"
+        "def last():\n"
+        "    print('current is main', greenlet.getcurrent() is main)\n"
+        "    print('resumed', made.switch('value'), made.dead, sys.is_finalizing())\n"
+        "atexit.register(last)\n"
+        "import greenlet\n"
+        "main = greenlet.getcurrent()\n"
+        "made = greenlet.greenlet(lambda: main.switch())\n"
+        "made.switch()\n"
+    )
+
+
+@behaviour
+def there_is_no_current_greenlet_while_the_interpreter_finalizes() -> None:
+    in_child_process(
+        "import greenlet, sys\n"
+        "class Late:\n"
+        "    def __del__(self, getcurrent=greenlet.getcurrent, sys=sys, print=print):\n"
+        "        print('finalizing', sys.is_finalizing(), flush=True)\n"
+        "        try:\n"
+        "            print(getcurrent(), flush=True)\n"
+        "        except BaseException as error:\n"
+        "            print(type(error).__name__, error, flush=True)\n"
+        "sys.modules['late'] = Late()\n"
+    )
+
+
+@behaviour
+def greenlets_still_switch_while_the_interpreter_finalizes() -> None:
+    in_child_process(
+        "import greenlet, sys\n"
+        "class Late:\n"
+        "    def __del__(self, greenlet=greenlet.greenlet, sys=sys, print=print):\n"
+        "        made = greenlet(lambda *args: ('body', args))\n"
+        "        print(sys.is_finalizing(), made.switch(1), made.dead, flush=True)\n"
+        "sys.modules['late'] = Late()\n"
+    )
+
+
+@behaviour(
+    deviations=(
+        Deviation(
+            reason="A collection at exit ends the greenlets that it finds, "
+            "as any other collection does.",
+            ours=("prints ['finally'] ends with 0", "complains []"),
+            published=("prints [] ends with 0", "complains []"),
+            on=("3.14", "3.15", "3.14t", "3.15t"),
+        ),
+    )
+)
+def a_greenlet_of_a_module_that_is_suspended_at_exit() -> None:
+    in_child_process(
+        "import greenlet\n"
+        "main = greenlet.getcurrent()\n"
+        "def body(main=main, print=print):\n"
+        "    try:\n"
+        "        main.switch()\n"
+        "    finally:\n"
+        "        print('finally', flush=True)\n"
+        "made = greenlet.greenlet(body)\n"
+        "made.switch()\n"
     )
 
 

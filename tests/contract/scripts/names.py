@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
+from pathlib import Path
+
 from behaviour import (
     Base,
     Greenlet,
@@ -148,6 +152,18 @@ def getcurrent_creates_the_main_greenlet_of_a_thread() -> None:
         return first.parent is None, first is getcurrent(), bool(first)
 
     say(in_thread(look))
+
+
+@behaviour
+def the_header_lies_beside_the_package() -> None:
+    say(Path(library.__file__).with_name("greenlet.h").is_file())
+
+
+@behaviour
+def the_header_lies_among_the_headers_of_the_interpreter() -> None:
+    version = "python" + sysconfig.get_python_version()
+    folders = [Path(sys.prefix, "include", "site", version), Path(sysconfig.get_path("include"))]
+    say(any((folder / "greenlet" / "greenlet.h").is_file() for folder in folders))
 
 
 @behaviour
