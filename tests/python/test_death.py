@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 from greenlet import GreenletExit, error, getcurrent, greenlet
-from helpers import Unraisable, collect, in_thread, run_script, to_parent
+from helpers import FREE_THREADED, Unraisable, collect, in_thread, run_script, to_parent
 
 
 def waiting(log: list[str], name: str = "finally") -> greenlet:
@@ -486,7 +486,8 @@ def test_pending_cleanups_are_counted_until_the_owner_does_them() -> None:
     holder = [waiting(log)]
     assert _greenlet.get_pending_cleanup_count() == 0
     in_thread(holder.clear)
-    assert _greenlet.get_pending_cleanup_count() == 1
+    # Free-threaded interpreters hand an object back to its thread themselves.
+    assert _greenlet.get_pending_cleanup_count() == (0 if FREE_THREADED else 1)
     getcurrent()
     assert _greenlet.get_pending_cleanup_count() == 0
     assert log == ["finally"]

@@ -153,7 +153,7 @@ def test_an_exception_that_a_greenlet_raises_has_no_context_from_its_parent() ->
     assert contexts == [None]
 
 
-def test_a_thrown_exception_gets_the_context_of_the_place_where_it_arrives() -> None:
+def test_a_thrown_exception_takes_its_context_from_neither_side() -> None:
     contexts: list[BaseException | None] = []
 
     def run() -> None:
@@ -167,9 +167,11 @@ def test_a_thrown_exception_gets_the_context_of_the_place_where_it_arrives() -> 
 
     g = greenlet(run)
     g.switch()
-    g.throw(KeyError)
-    assert len(contexts) == 1
-    assert contexts[0] is None or repr(contexts[0]) == "ValueError('handled there')"
+    try:
+        raise LookupError("handled here")
+    except LookupError:
+        g.throw(KeyError)
+    assert contexts == [None]
 
 
 def test_an_explicit_cause_is_kept_across_a_switch() -> None:
