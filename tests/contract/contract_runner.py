@@ -131,6 +131,7 @@ def environment() -> dict[str, str]:
 
 def identify(path: Path) -> Interpreter:
     """Ask a python for its name and its greenlet."""
+    path = path.absolute()  # not resolved: a virtual environment is found through the link
     try:
         answer = subprocess.run(
             [path, "-c", _QUESTION],

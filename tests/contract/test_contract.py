@@ -32,8 +32,9 @@ def interpreters() -> tuple[Interpreter, Interpreter]:
     """Ours and the published one."""
     try:
         return ours(), published()
-    except CannotCompare as reason:
-        pytest.fail(str(reason), pytrace=False)
+    except CannotCompare as problem:
+        reason = str(problem)
+    pytest.fail(reason, pytrace=False)
 
 
 def difference(one: tuple[str, ...], other: tuple[str, ...]) -> str:
