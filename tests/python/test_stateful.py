@@ -374,14 +374,14 @@ def compare(program: Program) -> None:
 ANY_SPEED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@settings(ANY_SPEED, max_examples=200)
+@settings(ANY_SPEED, max_examples=120)
 @given(programs())
 def test_a_random_program_does_what_the_model_says(program: Program) -> None:
     compare(program)
 
 
 @pytest.mark.stress
-@settings(ANY_SPEED, max_examples=10_000)
+@settings(ANY_SPEED, max_examples=3_000)
 @given(programs())
 def test_thousands_of_random_programs_do_what_the_model_says(program: Program) -> None:
     compare(program)
