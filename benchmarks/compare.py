@@ -175,7 +175,7 @@ def print_row(
 ) -> bool:
     """Print a line of the table; return whether the bar is met."""
     ratio = Ratio.of(runs, reference)
-    spread = f"{ratio.median:.3f} ({ratio.lowest:.3f} to {ratio.highest:.3f})"
+    spread = f"{ratio.median:.3g} ({ratio.lowest:.3g} to {ratio.highest:.3g})"
     line = f"{benchmark.title:<26}{show(reference):>12}{show(runs):>12}   {spread:<25}"
     met = True
     if benchmark.bar is not None:
