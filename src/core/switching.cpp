@@ -21,7 +21,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message) noexcept {
   }
   origin_ = to;
   Py_INCREF(to->object());
-  return arrive(payload);
+  return receive(payload);
 }
 
 bool Thread::unpack(Message& message, PyObject*& payload) noexcept {

@@ -191,11 +191,15 @@ void Thread::unlink(Greenlet& greenlet) noexcept {
 }
 
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
+  if (running_->interpreter_.needs_care(tstate_)) {
+    running_->interpreter_.care(tstate_);  // runs no Python code in this thread
+  }
+  return receive(message);
+}
+
+PyObject* Thread::receive(PyObject* message) noexcept {
   // What follows can run Python code that switches, so take what the switch left for us first.
   Ref origin = Ref::take(origin_->object());
-  if (running_->interpreter_.needs_care(tstate_)) {
-    running_->interpreter_.care(tstate_);
-  }
   Ref exception;
   if (message == nullptr) {
     exception = Ref::take(std::exchange(exception_, nullptr));

@@ -117,6 +117,8 @@ class Thread {
     return message;
   }
   PyObject* arrive_slowly(PyObject* message) noexcept;
+  // What is left of it once the stack is as it was when it was left; also for a switch to oneself.
+  PyObject* receive(PyObject* message) noexcept;
   // Calls the trace callback; false with an exception set, and tracing off, if it raised.
   bool trace(const char* event, Greenlet& origin) noexcept;
 
