@@ -1,6 +1,8 @@
 """Environments in which programs of others run on our greenlet, built once and kept in `.venvs`.
 
-An environment is made anew when its requirements, the interpreter or our sources have changed.
+An environment is made anew when its requirements or the interpreter have changed; when our sources
+have, a new wheel is built and put into it. To get newer releases of the others, remove
+`.venvs/interop-*`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -26,6 +27,9 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
 CACHE = CHECKOUT / ".venvs"
+
+# Wheels only: what is to be tested is what everybody installs.
+PIP_INSTALL = ("-m", "pip", "install", "--only-binary", ":all:")
 
 # To see that a program's checks hold with the published greenlet: GREENLET_INTEROP_WITH=published.
 PUBLISHED = os.environ.get("GREENLET_INTEROP_WITH", "ours") == "published"
@@ -156,22 +160,24 @@ def make_environment(name: str, *requirements: str) -> Environment:
     """
     wheel = None if PUBLISHED else _our_wheel()
     kind = f"interop-{name}-{'ours' if wheel else 'published'}-{_interpreter()}-"
-    folder = CACHE / f"{kind}{_digest(str(wheel), *requirements)}"
+    folder = CACHE / f"{kind}{_digest(*requirements)}"
     python = folder / "bin" / "python"
     with _kept(folder, f"{kind}*") as missing:
         if missing:
             _output(_base(), "-m", "venv", folder)
             _install(python, wheel or "greenlet", *requirements)
-    return Environment(python, _installed_version(python, wheel))
+        elif wheel and _installed(python).origin != wheel.as_uri():
+            _output(python, *PIP_INSTALL, "--no-deps", "--force-reinstall", wheel)
+    installed = _installed(python)
+    assert installed.origin == (wheel.as_uri() if wheel else None)
+    return Environment(python, installed.version)
 
 
 def _install(python: Path, greenlet: Path | str, *requirements: str) -> None:
     """Install wheels, or skip the test if the index has none for this interpreter."""
     try:
         # One command, so that this greenlet is the one that the others require.
-        _output(
-            *(python, "-m", "pip", "install", "--only-binary", ":all:"), greenlet, *requirements
-        )
+        _output(python, *PIP_INSTALL, greenlet, *requirements)
     except CommandError as error:
         missing = re.search(r"No matching distribution found for (\S+)", str(error))
         # pip says the same, after some more attempts, if it does not reach the index.
@@ -180,17 +186,17 @@ def _install(python: Path, greenlet: Path | str, *requirements: str) -> None:
         pytest.skip(f"no matching distribution: {missing[1]} has no wheel for this interpreter")
 
 
-def _installed_version(python: Path, wheel: Path | None) -> str:
-    """The version of the greenlet in an environment, which came from this very wheel."""
+class Installed(NamedTuple):
+    """The greenlet of an environment."""
+
+    version: str
+    origin: str | None  # the wheel that it was installed from, or None if the index had it
+
+
+def _installed(python: Path) -> Installed:
     code = (
-        "import json; from importlib.metadata import distribution as d; g = d('greenlet');"
+        "import json; from importlib.metadata import distribution; g = distribution('greenlet');"
         "print(json.dumps([g.version, g.read_text('direct_url.json')]))"
     )
     version, origin = json.loads(_output(python, "-c", code))
-    if wheel is None:
-        assert origin is None, "the published greenlet comes from the index"
-    else:
-        assert json.loads(origin)["url"] == wheel.as_uri()
-        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-        assert version == project["version"]
-    return str(version)
+    return Installed(version, json.loads(origin)["url"] if origin else None)
