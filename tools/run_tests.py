@@ -30,7 +30,7 @@ from interpreters import CHECKOUT
 LOGS = CHECKOUT / "build" / "logs"
 PYTHON_SUITES = ("python", "contract", "interop")
 SUITES = ("native", *PYTHON_SUITES)
-TIME_LIMIT = 30 * 60.0  # for one suite on one interpreter; each test has a limit of its own
+TIME_LIMIT = 20 * 60.0  # for one suite on one interpreter; each test has a limit of its own
 
 
 class Counts(NamedTuple):
