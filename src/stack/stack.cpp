@@ -329,7 +329,7 @@ class Reserve {
 
   // Maps a batch for `size`, or falls back: to a single region, then to ever smaller ones.
   Batch* map(std::size_t size, Failure& failure) noexcept {
-    Batch* batch = new (std::nothrow) Batch{};
+    auto* batch = new (std::nothrow) Batch{};
     if (batch == nullptr) {
       failure = Failure::kAddressSpace;
       return nullptr;

@@ -194,7 +194,8 @@ TEST(Trimming, NoticesABurstOfDeepCallsAmongManyShallowOnes) {
     }
     const std::vector<Region> released = regions.all();
     regions.release();
-    EXPECT_LE(resident_bytes_of(released), 100 * 64 * kKilobyte) << shallow << " shallow before";
+    EXPECT_LE(resident_bytes_of(released), std::size_t{100} * 64 * kKilobyte)
+        << shallow << " shallow before";
   }
 }
 

@@ -152,8 +152,7 @@ TEST(Region, ExistsAHundredThousandTimesAtOnce) {
     EXPECT_LT(tests::mappings(), mappings + 1000);
   }
   std::vector<Region> sorted = regions.all();
-  std::sort(sorted.begin(), sorted.end(),
-            [](const Region& a, const Region& b) { return a.low < b.low; });
+  std::ranges::sort(sorted, {}, &Region::low);
   for (std::size_t i = 1; i < count; ++i) {
     ASSERT_LE(sorted[i - 1].high + for_tests::guard_bytes(), sorted[i].low);
   }
