@@ -9,12 +9,12 @@ Message Message::raise_current() { return raise(Ref::take(cpython::take_exceptio
 void Message::settle_exit(PyObject* greenlet_exit) noexcept {
   if (kind_ == Kind::kRaise &&
       PyErr_GivenExceptionMatches(first_.get(), greenlet_exit)) {
-    kind_ = Kind::kValue;
+    kind_ = Kind::kExit;
   }
 }
 
 PyObject* Message::as_value() noexcept {
-  if (kind_ == Kind::kValue) {
+  if (kind_ != Kind::kCall) {
     return first_.release();
   }
   const bool has_keywords = second_ && PyDict_GET_SIZE(second_.get()) > 0;
@@ -36,7 +36,7 @@ bool Message::as_call(Ref& args, Ref& kwargs) noexcept {
     kwargs = std::move(second_);
     return true;
   }
-  args = Ref::take(PyTuple_Pack(1, first_.get()));
+  args = Ref::take(kind_ == Kind::kExit ? PyTuple_New(0) : PyTuple_Pack(1, first_.get()));
   return static_cast<bool>(args);
 }
 

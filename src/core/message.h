@@ -20,7 +20,8 @@ class Message {
 
   bool raises() const noexcept { return kind_ == Kind::kRaise; }
 
-  // An exception that only ends greenlets becomes a value where nothing is left to end.
+  // A GreenletExit becomes a value where nothing is left for it to end: the exception itself for
+  // who waits in switch(), nothing for who is started by it.
   void settle_exit(PyObject* greenlet_exit) noexcept;
 
   // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
@@ -32,7 +33,7 @@ class Message {
   PyObject* as_exception() noexcept { return first_.release(); }
 
  private:
-  enum class Kind : unsigned char { kValue, kCall, kRaise };
+  enum class Kind : unsigned char { kValue, kCall, kRaise, kExit };
 
   Message(Kind kind, Ref first, Ref second)
       : kind_(kind), first_(std::move(first)), second_(std::move(second)) {}

@@ -7,7 +7,7 @@
 
 namespace greenlet::core {
 
-PyObject* Thread::deliver(Greenlet& target, Message message) noexcept {
+PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& operands) noexcept {
   Ref receiver = Ref::share(target.object());
   Greenlet* const to = aim(receiver, message);
   PyObject* payload = nullptr;
@@ -17,7 +17,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message) noexcept {
   if (to != running_) {
     // Dropped before we leave, so that this stack holds nothing that the collector cannot see.
     receiver = {};
-    return resume(*to, payload);
+    return resume(*to, payload, operands);
   }
   origin_ = to;
   Py_INCREF(to->object());
@@ -142,7 +142,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
     const Ref args = Ref::take(std::exchange(self.args_, nullptr));
     const Ref kwargs = Ref::take(std::exchange(self.kwargs_, nullptr));
   }
-  cpython::InterpreterState::clear_running(tstate_);
+  cpython::InterpreterState::clear_handled_exception(tstate_);
 
   Greenlet* heir = nullptr;
   PyObject* payload = nullptr;
@@ -167,7 +167,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   }
   unlink(self);
   self.thread_.store(nullptr, std::memory_order_relaxed);
-  self.interpreter_.finish();
+  self.interpreter_.finish_running(tstate_);
   self.state_.store(State::kDead, std::memory_order_release);
   attention_ |= kOriginFinished;
   enter(self, *heir);

@@ -49,8 +49,7 @@ Thread* Thread::attach() noexcept {
   }
   PyThreadState* const tstate = cpython::current_thread_state();
   if (!cpython::can_run_python(tstate)) {
-    PyErr_SetString(PyExc_RuntimeError,
-                    "greenlets cannot be used while the interpreter is finalizing");
+    PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
     return nullptr;
   }
   ModuleState* const module = ModuleState::of_interpreter();
@@ -240,6 +239,20 @@ bool Thread::trace(const char* event, Greenlet& origin) noexcept {
 Ref Thread::exchange_tracer(Ref tracer) noexcept {
   attention_ = tracer ? attention_ | kTraced : attention_ & ~unsigned{kTraced};
   return Ref::take(std::exchange(tracer_, tracer.release()));
+}
+
+PyObject* Thread::getcurrent() noexcept {
+  // What CPython tears down then has begun to go; switching still works, for finally blocks.
+  if (cpython::is_finalizing()) {
+    PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
+    return nullptr;
+  }
+  Thread* const thread = current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  thread->finish_pending();
+  return Py_NewRef(thread->running_->object());
 }
 
 void Thread::kill(Greenlet& greenlet) noexcept {

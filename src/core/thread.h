@@ -15,6 +15,13 @@
 
 namespace greenlet::core {
 
+// The vectorcall arguments of the call by which a Python frame leaves its stack; empty if it was
+// another kind of call. See InterpreterState::set_operands().
+struct Operands {
+  PyObject* const* begin = nullptr;
+  PyObject* const* end = nullptr;
+};
+
 // Owns the main greenlet, the trace callback and the stack pool of one Python thread state; holds
 // a reference to the greenlet that runs. Touched by its own thread only, except for the queue of
 // dropped greenlets. Lives in the thread state's dict, so that CPython ends it from inside the
@@ -34,6 +41,10 @@ class Thread {
   // The same if it exists already; else null without an exception.
   static Thread* current_or_null() noexcept;
 
+  // greenlet.getcurrent(): a new reference to the calling thread's running greenlet, after it has
+  // ended those that other threads dropped. RuntimeError while the interpreter finalizes.
+  static PyObject* getcurrent() noexcept;
+
   Greenlet& running() const noexcept { return *running_; }
   Greenlet& main() const noexcept { return *main_; }
   PyObject* empty_tuple() const noexcept { return module_->empty_tuple; }
@@ -41,7 +52,8 @@ class Thread {
   // Leaves the running greenlet for `to`, one that is suspended in this thread. `message` is an
   // owned value, or null after exception_ was set. Returns what the next switch back brings: a new
   // reference, or null with an exception set.
-  PyObject* resume(Greenlet& to, PyObject* message) noexcept {
+  PyObject* resume(Greenlet& to, PyObject* message, const Operands& operands) noexcept {
+    running_->interpreter_.set_operands(operands.begin, operands.end);
     Py_INCREF(to.object());
     return arrive(exchange(to, message));
   }
@@ -54,7 +66,7 @@ class Thread {
 
   // Sends `message` to `target` or to whoever stands in for it (see API: unstarted and dead ones),
   // and returns what the running greenlet receives when it is switched to again.
-  PyObject* deliver(Greenlet& target, Message message) noexcept;
+  PyObject* deliver(Greenlet& target, Message message, const Operands& operands = {}) noexcept;
 
   // Raises GreenletExit in a suspended greenlet of this thread that nobody refers to any more, with
   // the running greenlet as its parent for the time being. What else escapes from it is reported

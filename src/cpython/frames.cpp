@@ -86,6 +86,65 @@ int visit_frame(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
   return 0;
 }
 
+#else
+
+PyCodeObject* code_of(_PyInterpreterFrame* frame) {
+#if PY_VERSION_HEX >= 0x030d0000
+  return _PyFrame_GetCode(frame);
+#else
+  return frame->f_code;
+#endif
+}
+
+int visit_values(_PyInterpreterFrame* frame, PyObject* const* end, visitproc visit, void* arg) {
+  for (PyObject** value = frame->localsplus; value < end; ++value) {
+    Py_VISIT(*value);
+  }
+  return 0;
+}
+
+// What the frame itself owns beside its values.
+int visit_specials(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
+  Py_VISIT(frame->frame_obj);
+  Py_VISIT(frame->f_locals);
+#if PY_VERSION_HEX >= 0x030d0000
+  Py_VISIT(frame->f_executable);
+  Py_VISIT(frame->f_funcobj);
+#elif PY_VERSION_HEX >= 0x030c0000
+  Py_VISIT(frame->f_code);
+  Py_VISIT(frame->f_funcobj);
+#else
+  Py_VISIT(frame->f_code);
+  Py_VISIT(frame->f_func);
+#endif
+  return 0;
+}
+
+// True if `frame` itself called, by a CALL instruction, the method of ours that left this stack.
+//
+// Then all of its value stack up to the end of the operands is in use and owned by it. But a C
+// function in between (functools.partial) may call on with the same operands, and then has put
+// a reference that it does not own over the slot before them (PY_VECTORCALL_ARGUMENTS_OFFSET). So
+// the slots where CALL keeps the callable must hold one that leads to us directly.
+bool made_the_call(_PyInterpreterFrame* frame, PyObject* const* operands,
+                   PyObject* const* operands_end) {
+  const PyCodeObject* const code = code_of(frame);
+  PyObject* const* const stack = frame->localsplus + code->co_nlocalsplus;
+  if (operands < stack + 2 || operands_end > stack + code->co_stacksize) {
+    return false;
+  }
+  PyObject* const first = operands[-2];
+  PyObject* const second = operands[-1];
+  if (first != nullptr && Py_IS_TYPE(first, &PyMethodDescr_Type)) {
+    return second != nullptr;  // greenlet.switch, self
+  }
+#if PY_VERSION_HEX >= 0x030d0000
+  return first != nullptr && PyCFunction_CheckExact(first) && second == nullptr;
+#else
+  return first == nullptr && second != nullptr && PyCFunction_CheckExact(second);
+#endif
+}
+
 #endif
 
 }  // namespace
@@ -126,6 +185,45 @@ int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
       }
     }
   }
+#else
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyInterpreterFrame* const innermost = frame_;
+#else
+  _PyInterpreterFrame* const innermost = cframe_ != nullptr ? cframe_->current_frame : nullptr;
+#endif
+  for (_PyInterpreterFrame* frame = innermost; frame != nullptr; frame = frame->previous) {
+    if (frame->owner != FRAME_OWNED_BY_THREAD && frame->owner != FRAME_OWNED_BY_GENERATOR) {
+      continue;  // the interpreter's own, which holds nothing
+    }
+    // Local variables and cells are exact at any moment. The value stack is where the interpreter
+    // has left the frame for a Python function that it runs itself; a frame that waits in a C call
+    // keeps its stack pointer in a register, so of it only the one that called us is known. What
+    // is not known is not visited: that can only leak.
+    const bool left_for_python = frame->stacktop >= 0;
+    PyObject* const* end = frame->localsplus + code_of(frame)->co_nlocalsplus;
+    if (left_for_python) {
+      end = frame->localsplus + frame->stacktop;
+    } else if (frame == innermost && made_the_call(frame, operands_, operands_end_)) {
+      end = operands_end_;
+    }
+    if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
+      // The generator visits its frame, but no values if it seems to be executing (stacktop < 0).
+      if (!left_for_python) {
+        if (int stop = visit_values(frame, end, visit, arg)) {
+          return stop;
+        }
+      }
+      continue;
+    }
+    if (int stop = visit_specials(frame, visit, arg)) {
+      return stop;
+    }
+    if (int stop = visit_values(frame, end, visit, arg)) {
+      return stop;
+    }
+  }
+#endif
+#if PY_VERSION_HEX >= 0x030e0000
 #ifdef Py_GIL_DISABLED
   for (auto* ref = static_cast<_PyCStackRef*>(c_stack_refs_); ref != nullptr; ref = ref->next) {
     if (int stop = visit_stack_ref(ref->ref, visit, arg)) {

@@ -75,7 +75,11 @@ void InterpreterState::finish() noexcept {
   c_stack_refs_ = nullptr;
 #endif
   exc_state_ = {};
-  context_ = nullptr;
+}
+
+void InterpreterState::finish_running(PyThreadState* tstate) noexcept {
+  finish();
+  context_ = tstate->context;
 }
 
 void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
@@ -99,11 +103,9 @@ PyObject* exchange_running_context(PyThreadState* tstate, PyObject* context) noe
   return std::exchange(tstate->context, context);
 }
 
-void InterpreterState::clear_running(PyThreadState* tstate) noexcept {
+void InterpreterState::clear_handled_exception(PyThreadState* tstate) noexcept {
   PyObject* const handled = std::exchange(tstate->exc_info->exc_value, nullptr);
   Py_XDECREF(handled);
-  PyObject* const context = exchange_running_context(tstate, nullptr);
-  Py_XDECREF(context);
 }
 
 void InterpreterState::care([[maybe_unused]] PyThreadState* tstate) noexcept {

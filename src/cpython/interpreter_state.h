@@ -35,6 +35,17 @@ class InterpreterState {
   inline void save(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
   inline void restore(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
 
+  // Where the operands of the call that leaves this stack lie, if its innermost Python frame made
+  // the call: `args` as a vectorcall has it. Only with that can traverse() know how much of the
+  // frame's value stack is in use before 3.14. To be told anew, or with null, at each save().
+  void set_operands([[maybe_unused]] PyObject* const* args,
+                    [[maybe_unused]] PyObject* const* end) noexcept {
+#if PY_VERSION_HEX < 0x030e0000
+    operands_ = args;
+    operands_end_ = end;
+#endif
+  }
+
   // True if the stack that restore() has just put in place, and that runs now, needs care() before
   // it goes on. Rare.
   inline bool needs_care(PyThreadState* tstate) const noexcept;
@@ -53,11 +64,14 @@ class InterpreterState {
   // Replaces it and returns the old one; takes and gives a reference.
   PyObject* exchange_context(PyObject* context) noexcept;
 
-  // Its stack has ended: nothing of it is left to visit or to enter again.
+  // Its stack has ended: no frame of it is left to visit or to enter again.
   void finish() noexcept;
+  // The same for the stack that runs, right before the thread state takes over another one's:
+  // takes its context out of it, which a dead greenlet keeps.
+  void finish_running(PyThreadState* tstate) noexcept;
 
-  // Forgets the running stack's context and handled exceptions; may run Python code.
-  static void clear_running(PyThreadState* tstate) noexcept;
+  // Forgets what exception the running stack handles; may run Python code.
+  static void clear_handled_exception(PyThreadState* tstate) noexcept;
 
   // The innermost complete frame of a suspended stack, a new reference; null without an exception
   // if there is none. `tstate` is the calling thread's.
@@ -71,6 +85,10 @@ class InterpreterState {
   // Marks the generators that run in these frames as finalized already, or takes that back.
   void mark_generators(bool finalized) const noexcept;
 
+#if PY_VERSION_HEX < 0x030e0000
+  PyObject* const* operands_ = nullptr;
+  PyObject* const* operands_end_ = nullptr;
+#endif
 #if PY_VERSION_HEX >= 0x030d0000
   _PyInterpreterFrame* frame_ = nullptr;
   PyObject* executor_ = nullptr;  // borrowed by the JIT while machine code of it runs

@@ -18,6 +18,15 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
 // False once the interpreter is so far into its finalization that running Python code is unwise.
 bool can_run_python(PyThreadState* tstate) noexcept;
 
+// True from the moment Py_Finalize() has run the atexit functions (sys.is_finalizing()).
+inline bool is_finalizing() noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
 // Holds an object's own lock on free-threaded builds; nothing elsewhere, where the GIL does.
 class ObjectLock {
  public:

@@ -63,14 +63,7 @@ PyObject* create(PyObject* run, PyObject* parent) {
   return self.release();
 }
 
-PyObject* get_current() {
-  Thread* const thread = Thread::current();
-  if (thread == nullptr) {
-    return nullptr;
-  }
-  thread->finish_pending();
-  return Py_NewRef(thread->running().object());
-}
+PyObject* get_current() { return Thread::getcurrent(); }
 
 PyObject* throw_entry(PyObject* self, PyObject* type, PyObject* value, PyObject* traceback) {
   Greenlet* const target = checked(self);

@@ -148,7 +148,9 @@ int init(PyObject* self, PyObject* args, PyObject* kwargs) {
       }
     }
   }
-  return switch_to(Greenlet::of(self), std::move(positional), std::move(keywords));
+  const Py_ssize_t all = count + (names != nullptr ? PyTuple_GET_SIZE(names) : 0);
+  return switch_to(Greenlet::of(self), std::move(positional), std::move(keywords),
+                   {args, args + all});
 }
 
 PyObject* switch_method(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
@@ -158,7 +160,8 @@ PyObject* switch_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
   }
   Greenlet& target = Greenlet::of(self);
   if (count <= 1 && names == nullptr && thread->can_resume(target)) [[likely]] {
-    return thread->resume(target, Py_NewRef(count == 0 ? thread->empty_tuple() : args[0]));
+    return thread->resume(target, Py_NewRef(count == 0 ? thread->empty_tuple() : args[0]),
+                          {args, args + count});
   }
   return switch_with_any_arguments(self, args, count, names);
 }
@@ -170,7 +173,8 @@ PyObject* throw_method(PyObject* self, PyObject* const* args, Py_ssize_t count) 
   }
   Greenlet& target = Greenlet::of(self);
   return throw_into(target, count > 0 ? args[0] : target.module().greenlet_exit,
-                    count > 1 ? args[1] : nullptr, count > 2 ? args[2] : nullptr);
+                    count > 1 ? args[1] : nullptr, count > 2 ? args[2] : nullptr,
+                    {args, args + count});
 }
 
 // --- attributes -----------------------------------------------------------------------------

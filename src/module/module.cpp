@@ -49,14 +49,7 @@ ModuleState& state_of(PyObject* module) {
 
 // --- functions ------------------------------------------------------------------------------
 
-PyObject* getcurrent(PyObject*, PyObject*) {
-  Thread* const thread = Thread::current();
-  if (thread == nullptr) {
-    return nullptr;
-  }
-  thread->finish_pending();
-  return Py_NewRef(thread->running().object());
-}
+PyObject* getcurrent(PyObject*, PyObject*) { return Thread::getcurrent(); }
 
 PyObject* settrace(PyObject*, PyObject* args) {
   PyObject* callback;

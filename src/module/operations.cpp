@@ -24,16 +24,18 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   return self.release();
 }
 
-PyObject* switch_to(Greenlet& target, Ref args, Ref kwargs) {
+PyObject* switch_to(Greenlet& target, Ref args, Ref kwargs, const core::Operands& operands) {
   Thread* const thread = Thread::current();
   if (thread == nullptr) {
     return nullptr;
   }
   thread->finish_pending();
-  return thread->deliver(target, Message::call(std::move(args), std::move(kwargs)));
+  return thread->deliver(target, Message::call(std::move(args), std::move(kwargs)),
+                         operands);
 }
 
-PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback) {
+PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback,
+                     const core::Operands& operands) {
   if (value == Py_None) {
     value = nullptr;
   }
@@ -70,7 +72,7 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
     return nullptr;
   }
   thread->finish_pending();
-  return thread->deliver(target, Message::raise(std::move(exception)));
+  return thread->deliver(target, Message::raise(std::move(exception)), operands);
 }
 
 int set_run(Greenlet& greenlet, PyObject* value) {
@@ -87,12 +89,12 @@ int set_run(Greenlet& greenlet, PyObject* value) {
 }
 
 int set_parent(Greenlet& greenlet, PyObject* value) {
-  if (greenlet.is_main()) {
-    PyErr_SetString(PyExc_AttributeError, "cannot set the parent of a main greenlet");
-    return -1;
-  }
   if (value == nullptr) {
     PyErr_SetString(PyExc_AttributeError, "can't delete attribute");
+    return -1;
+  }
+  if (greenlet.is_main()) {
+    PyErr_SetString(PyExc_AttributeError, "cannot set the parent of a main greenlet");
     return -1;
   }
   if (!PyObject_TypeCheck(value, greenlet.module().greenlet_type)) {

@@ -12,11 +12,13 @@ namespace greenlet::module {
 PyObject* new_greenlet(PyTypeObject* type, PyObject* args, PyObject* kwargs);
 
 // greenlet.switch(*args, **kwargs): `args` a tuple, `kwargs` a dict or empty.
-PyObject* switch_to(core::Greenlet& target, core::Ref args, core::Ref kwargs);
+PyObject* switch_to(core::Greenlet& target, core::Ref args, core::Ref kwargs,
+                    const core::Operands& operands = {});
 
 // greenlet.throw(type, value, traceback); value and traceback may be null or None. Errors in these
 // arguments are raised here; errors while the exception is made are raised in the target.
-PyObject* throw_into(core::Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback);
+PyObject* throw_into(core::Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback,
+                     const core::Operands& operands = {});
 
 // greenlet.run = value, or del greenlet.run if `value` is null.
 int set_run(core::Greenlet& greenlet, PyObject* value);
