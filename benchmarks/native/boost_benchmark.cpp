@@ -18,7 +18,7 @@ void boost_round_trip(benchmark::State& state) {
     }
     return std::move(outside);
   });
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     echo = std::move(echo).resume();
   }
   stop = true;
@@ -28,7 +28,7 @@ BENCHMARK(boost_round_trip);
 
 void boost_create_run_finish(benchmark::State& state) {
   boost::context::pooled_fixedsize_stack stacks;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     fiber once(std::allocator_arg, stacks, [](fiber&& outside) { return std::move(outside); });
     once = std::move(once).resume();
   }

@@ -45,7 +45,7 @@ struct Echo {
 void round_trip(benchmark::State& state) {
   stack::Pool pool;
   Echo echo(pool);
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     benchmark::DoNotOptimize(echo.ask(&state));
   }
 }
@@ -65,7 +65,7 @@ BENCHMARK(round_trip);
 void round_trip_from_depth(benchmark::State& state) {
   stack::Pool pool;
   Echo echo(pool);
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     benchmark::DoNotOptimize(ask_from(echo, static_cast<int>(state.range(0)), &state));
   }
 }
@@ -79,7 +79,7 @@ void round_trip_among(benchmark::State& state) {
     echoes.push_back(std::make_unique<Echo>(pool));
   }
   std::size_t next = 0;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     benchmark::DoNotOptimize(echoes[next]->ask(&state));
     next = next + 1 == echoes.size() ? 0 : next + 1;
   }
@@ -98,7 +98,7 @@ void create_run_finish(benchmark::State& state) {
   stack::Failure failure{};
   Once once;
   once.live = context::thread_exception_globals();
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     const stack::Region region = pool.acquire(failure);
     once.inside.prepare(region.low, region.boundary, [](void* message) {
       auto* self = static_cast<Once*>(message);

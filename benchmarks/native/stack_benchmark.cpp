@@ -11,7 +11,7 @@ namespace {
 void acquire_and_release(benchmark::State& state) {
   Pool pool;
   Failure failure{};
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     Region region = pool.acquire(failure);
     benchmark::DoNotOptimize(region);
     pool.release(region);
@@ -25,7 +25,7 @@ void burst(benchmark::State& state) {
   Pool pool;
   Failure failure{};
   std::vector<Region> regions(static_cast<std::size_t>(state.range(0)));
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     for (Region& region : regions) {
       region = pool.acquire(failure);
       region.boundary[-1] = std::byte{1};
@@ -43,7 +43,7 @@ void deep(benchmark::State& state) {
   Pool pool;
   Failure failure{};
   const std::ptrdiff_t bytes = state.range(0) * 1024;
-  for (auto _ : state) {
+  for ([[maybe_unused]] auto _ : state) {
     const Region region = pool.acquire(failure);
     for (std::ptrdiff_t at = 1; at <= bytes; at += 4096) {
       region.boundary[-at] = std::byte{1};

@@ -25,10 +25,10 @@ from ._greenlet import (
     get_clocks_used_doing_optional_cleanup as get_clocks_used_doing_optional_cleanup,
 )
 
-__all__ = [
+__all__ = [  # noqa: RUF022 (in the order programs have always found)
+    "__version__",
     "_C_API",
     "GreenletExit",
-    "__version__",
     "error",
     "getcurrent",
     "greenlet",

@@ -3,20 +3,14 @@ from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, final, overload
 
-__all__ = [
-    "CLOCKS_PER_SEC",
-    "GREENLET_USE_CONTEXT_VARS",
-    "GREENLET_USE_GC",
-    "GREENLET_USE_TRACING",
+__all__ = [  # noqa: RUF022 (in the order programs have always found)
+    "__version__",
     "_C_API",
     "GreenletExit",
-    "__version__",
-    "enable_optional_cleanup",
     "error",
-    "get_clocks_used_doing_optional_cleanup",
     "getcurrent",
-    "gettrace",
     "greenlet",
+    "gettrace",
     "settrace",
 ]
 
@@ -31,12 +25,12 @@ __version__: Final[str]
 _C_API: Final[_Capsule]
 """The capsule ``greenlet._C_API``: the table of the C API (``greenlet/greenlet.h``)."""
 
-GREENLET_USE_GC: Final[bool]
-"""Always true: suspended greenlets take part in garbage collection."""
-GREENLET_USE_TRACING: Final[bool]
-"""Always true: ``settrace`` works."""
-GREENLET_USE_CONTEXT_VARS: Final[bool]
-"""Always true: every greenlet has a ``contextvars`` context of its own."""
+GREENLET_USE_GC: Final[int]
+"""Always 1: suspended greenlets take part in garbage collection."""
+GREENLET_USE_TRACING: Final[int]
+"""Always 1: ``settrace`` works."""
+GREENLET_USE_CONTEXT_VARS: Final[int]
+"""Always 1: every greenlet has a ``contextvars`` context of its own."""
 CLOCKS_PER_SEC: Final[int]
 """The unit of ``get_clocks_used_doing_optional_cleanup()``."""
 

@@ -65,6 +65,7 @@ TEST(AddressSpace, SufficesForSingleRegionsWhereABatchDoesNotFit) {
 
 TEST(AddressSpace, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
   const auto ending = in_child([] {
+    set_default_size(default_size() + 4 * tests::page_size());  // nothing of it in reserve
     // Room for 20 regions, something smaller, and what must be left.
     const std::size_t whole = default_size() + (std::size_t{256} << 10) + for_tests::guard_bytes();
     if (!limit_address_space(20 * whole + 4 * kMegabyte + 32 * kMegabyte)) {
