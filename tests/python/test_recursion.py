@@ -195,7 +195,7 @@ def test_a_limit_changed_inside_a_greenlet_holds_outside() -> None:
 PROGRAMS: dict[str, str] = {
     "repr of a nested list": """
         nested = []
-        for _ in range(20_000):  # repr looks for cycles in a list: its cost is quadratic
+        for _ in range(12_000):  # repr looks for cycles in a list: its cost is quadratic
             nested = [nested]
         def program():
             repr(nested)
