@@ -43,6 +43,19 @@ bool limit_address_space(std::size_t bytes) {
   return true;
 }
 
+// Unmaps what earlier tests left in the reserve: asks for regions of a new size, in vain.
+void empty_the_reserve() {
+  static std::size_t calls = 0;
+  set_default_size(9 * kMegabyte + ++calls * tests::page_size());
+  for_tests::switches.largest_mapping = 1;
+  Pool pool;
+  Failure failure{};
+  if (pool.acquire(failure)) {
+    std::abort();
+  }
+  for_tests::switches.largest_mapping = 0;
+}
+
 constexpr int kNoLimit = 77;
 
 #define SKIP_IF_NO_LIMIT(ending)                                                    \
@@ -52,7 +65,8 @@ constexpr int kNoLimit = 77;
 
 TEST(AddressSpace, SufficesForSingleRegionsWhereABatchDoesNotFit) {
   const auto ending = in_child([] {
-    if (!limit_address_space(100 * kMegabyte)) {
+    empty_the_reserve();
+    if (!limit_address_space(120 * kMegabyte)) {
       return kNoLimit;
     }
     Pool pool;
@@ -65,7 +79,7 @@ TEST(AddressSpace, SufficesForSingleRegionsWhereABatchDoesNotFit) {
 
 TEST(AddressSpace, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
   const auto ending = in_child([] {
-    set_default_size(default_size() + 4 * tests::page_size());  // nothing of it in reserve
+    empty_the_reserve();
     // Room for 20 regions, something smaller, and what must be left.
     const std::size_t whole = default_size() + (std::size_t{256} << 10) + for_tests::guard_bytes();
     if (!limit_address_space(20 * whole + 4 * kMegabyte + 32 * kMegabyte)) {
@@ -118,10 +132,9 @@ class LargestMapping : public ::testing::Test {
   tests::SettingsGuard restore_;
 };
 
-TEST_F(LargestMapping, OfTenMegabytesGivesFullRegionsOneByOne) {
-  set_pool_bound(0);
-  for_tests::switches.largest_mapping = 10 * kMegabyte;
-  ASSERT_TRUE(set_default_size(8 * kMegabyte + tests::page_size()));  // nothing of it in reserve
+TEST_F(LargestMapping, OfTwelveMegabytesGivesFullRegionsOneByOne) {
+  empty_the_reserve();
+  for_tests::switches.largest_mapping = 12 * kMegabyte;
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(3));
@@ -129,8 +142,8 @@ TEST_F(LargestMapping, OfTenMegabytesGivesFullRegionsOneByOne) {
 }
 
 TEST_F(LargestMapping, OfThreeMegabytesGivesSmallerRegions) {
+  empty_the_reserve();
   for_tests::switches.largest_mapping = 3 * kMegabyte;
-  ASSERT_TRUE(set_default_size(8 * kMegabyte + 2 * tests::page_size()));
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(3));
@@ -143,8 +156,8 @@ TEST_F(LargestMapping, OfThreeMegabytesGivesSmallerRegions) {
 }
 
 TEST_F(LargestMapping, OfNothingFailsAndNamesTheLimits) {
+  empty_the_reserve();
   for_tests::switches.largest_mapping = kMinSize / 2;
-  ASSERT_TRUE(set_default_size(8 * kMegabyte + 3 * tests::page_size()));
   Pool pool;
   Regions regions(pool);
   EXPECT_FALSE(regions.acquire(1));
@@ -168,6 +181,7 @@ class Mappings : public ::testing::Test {
 
 TEST_F(Mappings, RunOutWithAFailureThatNamesTheSysctl) {
   EXPECT_EQ(in_child([] {
+              empty_the_reserve();
               for_tests::switches.mapping_limit = 100;
               Pool pool;
               Regions regions(pool);
@@ -189,6 +203,7 @@ TEST_F(Mappings, RunOutWithAFailureThatNamesTheSysctl) {
 
 TEST_F(Mappings, RunOutAtTheKernelsLimitToo) {
   EXPECT_EQ(in_child([] {
+              empty_the_reserve();
               Pool pool;
               Regions regions(pool);
               if (regions.acquire(tests::max_mappings() / 2)) {
@@ -214,6 +229,7 @@ TEST_F(Mappings, RunOutAtTheKernelsLimitToo) {
 
 TEST_F(Mappings, AreGivenBackWithTheRegions) {
   EXPECT_EQ(in_child([] {
+              empty_the_reserve();
               const tests::SettingsGuard restore;
               set_pool_bound(0);
               Pool pool;
