@@ -16,8 +16,8 @@ struct ModuleState {
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;
   destructor subtype_dealloc = nullptr;  // CPython's own, of every class made in Python
-  PyObject* capi = nullptr;       // the capsule greenlet._C_API
-  PyObject* run_name = nullptr;   // the interned string "run"
+  PyObject* capi = nullptr;              // the capsule greenlet._C_API
+  PyObject* run_name = nullptr;          // the interned string "run"
   PyObject* empty_tuple = nullptr;
 
   // Orders a thread's end against other threads that look at its greenlets: guards the owner of

@@ -135,7 +135,8 @@ void Thread::run_greenlet(void* message) noexcept {
 }
 
 void Thread::finish(Greenlet& self, PyObject* result) noexcept {
-  Message message = result != nullptr ? Message::value(Ref::take(result)) : Message::raise_current();
+  Message message =
+      result != nullptr ? Message::value(Ref::take(result)) : Message::raise_current();
   message.settle_exit(module_->greenlet_exit);
   {
     const Ref run = Ref::take(std::exchange(self.run_, nullptr));

@@ -10,8 +10,7 @@ namespace greenlet::core {
 namespace {
 
 constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
-constexpr const char* kKilledText =
-    "Killing the greenlet because all references have vanished.";
+constexpr const char* kKilledText = "Killing the greenlet because all references have vanished.";
 
 }  // namespace
 
@@ -226,8 +225,8 @@ PyObject* Thread::receive(PyObject* message) noexcept {
 
 bool Thread::trace(const char* event, Greenlet& origin) noexcept {
   const Ref tracer = Ref::share(tracer_);
-  const Ref result = Ref::take(PyObject_CallFunction(
-      tracer.get(), "s(OO)", event, origin.object(), running_->object()));
+  const Ref result = Ref::take(
+      PyObject_CallFunction(tracer.get(), "s(OO)", event, origin.object(), running_->object()));
   if (!result) {
     const Ref exception = Ref::take(cpython::take_exception());
     exchange_tracer({});

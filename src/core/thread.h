@@ -121,8 +121,8 @@ class Thread {
   }
   // The other side of it: the running greenlet has just been entered with `message`.
   PyObject* arrive(PyObject* message) noexcept {
-    if (message == nullptr || attention_ != 0 ||
-        running_->interpreter_.needs_care(tstate_)) [[unlikely]] {
+    if (message == nullptr || attention_ != 0 || running_->interpreter_.needs_care(tstate_))
+        [[unlikely]] {
       return arrive_slowly(message);
     }
     Py_DECREF(origin_->object());
@@ -154,7 +154,7 @@ class Thread {
   // Hot.
   PyThreadState* const tstate_;
   Greenlet* running_ = nullptr;
-  Greenlet* origin_ = nullptr;     // who was left by the last switch
+  Greenlet* origin_ = nullptr;  // who was left by the last switch
   unsigned attention_ = 0;
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
   context::ExceptionGlobals* const exception_globals_;
@@ -166,7 +166,7 @@ class Thread {
   PyObject* const module_object_;  // keeps module_ alive
   Greenlet* main_ = nullptr;
   PyObject* tracer_ = nullptr;
-  Greenlet* started_ = nullptr;    // the list of greenlets that have a stack here
+  Greenlet* started_ = nullptr;  // the list of greenlets that have a stack here
   stack::Pool pool_;
 };
 

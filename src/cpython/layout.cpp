@@ -44,13 +44,13 @@ int check_layout() noexcept {
        sizeof(_PyInterpreterFrame)},
       {"the offset of an interpreter frame's previous frame", offsets.interpreter_frame.previous,
        offsetof(_PyInterpreterFrame, previous)},
-      {"the offset of an interpreter frame's local variables",
-       offsets.interpreter_frame.localsplus, offsetof(_PyInterpreterFrame, localsplus)},
+      {"the offset of an interpreter frame's local variables", offsets.interpreter_frame.localsplus,
+       offsetof(_PyInterpreterFrame, localsplus)},
       {"the offset of an interpreter frame's owner", offsets.interpreter_frame.owner,
        offsetof(_PyInterpreterFrame, owner)},
 #if PY_VERSION_HEX >= 0x030e0000
-      {"the offset of an interpreter frame's stack pointer",
-       offsets.interpreter_frame.stackpointer, offsetof(_PyInterpreterFrame, stackpointer)},
+      {"the offset of an interpreter frame's stack pointer", offsets.interpreter_frame.stackpointer,
+       offsetof(_PyInterpreterFrame, stackpointer)},
 #endif
 #if PY_VERSION_HEX >= 0x030f0000
       {"the offset of PyThreadState.base_frame", offsets.thread_state.base_frame,
@@ -79,16 +79,15 @@ std::ptrdiff_t thread_state_shift() noexcept { return g_thread_state_shift; }
 ThreadAnchors ThreadAnchors::of(PyThreadState* tstate) noexcept {
   ThreadAnchors anchors;
 #if PY_VERSION_HEX >= 0x030e0000
-  auto* moved = reinterpret_cast<_PyThreadStateImpl*>(reinterpret_cast<char*>(tstate) +
-                                                      thread_state_shift());
-  static_assert(sizeof(StackLimits) == 3 * sizeof(std::uintptr_t) &&
-                    offsetof(_PyThreadStateImpl, c_stack_soft_limit) ==
-                        offsetof(_PyThreadStateImpl, c_stack_top) +
-                            offsetof(StackLimits, soft_limit) &&
-                    offsetof(_PyThreadStateImpl, c_stack_hard_limit) ==
-                        offsetof(_PyThreadStateImpl, c_stack_top) +
-                            offsetof(StackLimits, hard_limit),
-                "StackLimits mirrors three consecutive fields of _PyThreadStateImpl");
+  auto* moved =
+      reinterpret_cast<_PyThreadStateImpl*>(reinterpret_cast<char*>(tstate) + thread_state_shift());
+  static_assert(
+      sizeof(StackLimits) == 3 * sizeof(std::uintptr_t) &&
+          offsetof(_PyThreadStateImpl, c_stack_soft_limit) ==
+              offsetof(_PyThreadStateImpl, c_stack_top) + offsetof(StackLimits, soft_limit) &&
+          offsetof(_PyThreadStateImpl, c_stack_hard_limit) ==
+              offsetof(_PyThreadStateImpl, c_stack_top) + offsetof(StackLimits, hard_limit),
+      "StackLimits mirrors three consecutive fields of _PyThreadStateImpl");
   anchors.stack_limits = reinterpret_cast<StackLimits*>(&moved->c_stack_top);
 #ifdef Py_GIL_DISABLED
   anchors.c_stack_refs = reinterpret_cast<void**>(&moved->c_stack_refs);

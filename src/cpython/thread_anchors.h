@@ -24,9 +24,9 @@ struct StackLimits {
 // that is running (see layout.h), so that a switch need not know it. Null where the version has
 // no such field.
 struct ThreadAnchors {
-  StackLimits* stack_limits = nullptr;         // 3.14+
-  void** c_stack_refs = nullptr;               // 3.14+, free-threaded: head of the _PyCStackRef list
-  _PyInterpreterFrame* base_frame = nullptr;   // 3.15+: where every chain of frames must end
+  StackLimits* stack_limits = nullptr;        // 3.14+
+  void** c_stack_refs = nullptr;              // 3.14+, free-threaded: head of the _PyCStackRef list
+  _PyInterpreterFrame* base_frame = nullptr;  // 3.15+: where every chain of frames must end
 
   static ThreadAnchors of(PyThreadState* tstate) noexcept;
 };

@@ -3,7 +3,7 @@ from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, final, overload
 
-__all__ = [  # noqa: RUF022 (in the order programs have always found)
+__all__ = [
     "__version__",
     "_C_API",
     "GreenletExit",

@@ -82,8 +82,8 @@ PyObject* switch_entry(PyObject* self, PyObject* args, PyObject* kwargs) {
   if (target == nullptr) {
     return nullptr;
   }
-  Ref positional = Ref::share(args == nullptr || args == Py_None ? target->module().empty_tuple
-                                                                 : args);
+  Ref positional =
+      Ref::share(args == nullptr || args == Py_None ? target->module().empty_tuple : args);
   Ref keywords = Ref::share(kwargs == Py_None ? nullptr : kwargs);
   if (!PyTuple_Check(positional.get()) || (keywords && !PyDict_Check(keywords.get()))) {
     PyErr_BadArgument();
@@ -126,9 +126,7 @@ PyObject* get_parent(PyObject* self) {
   return greenlet == nullptr ? nullptr : greenlet->parent().release();
 }
 
-void free_table(PyObject* capsule) {
-  PyMem_Free(PyCapsule_GetPointer(capsule, kCapsuleName));
-}
+void free_table(PyObject* capsule) { PyMem_Free(PyCapsule_GetPointer(capsule, kCapsuleName)); }
 
 }  // namespace
 
@@ -137,9 +135,9 @@ PyObject* make_capi(const ModuleState& state) {
   if (table == nullptr) {
     return PyErr_NoMemory();
   }
-  *table = Table{state.greenlet_type, state.error, state.greenlet_exit, &create, &get_current,
-                 &throw_entry, &switch_entry, &set_parent_entry, &is_main, &is_started, &is_active,
-                 &get_parent};
+  *table = Table{state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
+                 &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,
+                 &is_active,          &get_parent};
   PyObject* const capsule = PyCapsule_New(table, kCapsuleName, &free_table);
   if (capsule == nullptr) {
     PyMem_Free(table);

@@ -91,8 +91,7 @@ void dealloc(PyObject* self) {
   }
   PyTypeObject* const type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
-  Py_TRASHCAN_BEGIN(self, dealloc)
-  if (as_object(self)->weakreflist != nullptr) {
+  Py_TRASHCAN_BEGIN(self, dealloc) if (as_object(self)->weakreflist != nullptr) {
     PyObject_ClearWeakRefs(self);
   }
   Py_CLEAR(as_object(self)->dict);
@@ -273,9 +272,9 @@ int set_context(PyObject* self, PyObject* value, void*) {
     return -1;
   }
   PyObject* const context = value == Py_None ? nullptr : Py_NewRef(value);
-  const Ref old = Ref::take(
-      here ? cpython::exchange_running_context(cpython::current_thread_state(), context)
-           : greenlet.interpreter().exchange_context(context));
+  const Ref old =
+      Ref::take(here ? cpython::exchange_running_context(cpython::current_thread_state(), context)
+                     : greenlet.interpreter().exchange_context(context));
   return 0;
 }
 
@@ -292,7 +291,7 @@ PyObject* repr(PyObject* self) {
   const State state = greenlet.state();
   const Ref representative = greenlet.thread_representative();
   const Greenlet& owner = Greenlet::of(representative.get());
-  const char* description = "";
+  const char* description = nullptr;
   switch (state) {
     case State::kNew:
       description = " pending";
@@ -326,7 +325,7 @@ PyObject* get_state(PyObject* self, PyObject*) {
 
 // --- tables ---------------------------------------------------------------------------------
 
-PyDoc_STRVAR(type_doc,
+PyDoc_STRVAR(kTypeDoc,
              "greenlet(run=None, parent=None)\n"
              "\n"
              "A call stack that can be left and entered again, made but not started.\n"
@@ -335,7 +334,7 @@ PyDoc_STRVAR(type_doc,
              "    later, or be a method of a subclass.\n"
              "parent: who receives what run returns or raises; by default the running greenlet.");
 
-PyDoc_STRVAR(switch_doc,
+PyDoc_STRVAR(kSwitchDoc,
              "switch(*args, **kwargs)\n"
              "\n"
              "Leave the running greenlet for this one; return what the next switch back brings.\n"
@@ -349,7 +348,7 @@ PyDoc_STRVAR(switch_doc,
              "this greenlet belongs to another thread; MemoryError if there is no room for a\n"
              "stack; AttributeError if there is no run to start.");
 
-PyDoc_STRVAR(throw_doc,
+PyDoc_STRVAR(kThrowDoc,
              "throw(type=GreenletExit, value=None, traceback=None, /)\n"
              "\n"
              "Switch to this greenlet and raise an exception there, where it waits.\n"
@@ -358,37 +357,37 @@ PyDoc_STRVAR(throw_doc,
              "optional value, or an instance. A greenlet that has not started dies of it, and its\n"
              "parent gets the exception; so does a dead one's. Returns and raises as switch().");
 
-PyDoc_STRVAR(run_doc,
+PyDoc_STRVAR(kRunDoc,
              "The callable the first switch calls. Gone (AttributeError) once it has started.");
-PyDoc_STRVAR(parent_doc,
+PyDoc_STRVAR(kParentDoc,
              "The greenlet that receives what this one returns or raises. None for a main\n"
              "greenlet, whose parent cannot be set. ValueError for a cycle.");
-PyDoc_STRVAR(frame_doc,
-             "The innermost frame of a suspended greenlet; None if it is unstarted, running, dead.");
-PyDoc_STRVAR(context_doc,
+PyDoc_STRVAR(
+    kFrameDoc,
+    "The innermost frame of a suspended greenlet; None if it is unstarted, running, dead.");
+PyDoc_STRVAR(kContextDoc,
              "The contextvars.Context it runs in, or None while it has none. ValueError if it is\n"
              "running in another thread.");
-PyDoc_STRVAR(dead_doc, "True if it has ended, or its thread has.");
-PyDoc_STRVAR(stack_saved_doc,
-             "Bytes of C stack that it has in use while suspended; else 0.");
+PyDoc_STRVAR(kDeadDoc, "True if it has ended, or its thread has.");
+PyDoc_STRVAR(kStackSavedDoc, "Bytes of C stack that it has in use while suspended; else 0.");
 
 PyMethodDef methods[] = {
     {"switch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&switch_method)),
-     METH_FASTCALL | METH_KEYWORDS, switch_doc},
+     METH_FASTCALL | METH_KEYWORDS, kSwitchDoc},
     {"throw", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&throw_method)),
-     METH_FASTCALL, throw_doc},
+     METH_FASTCALL, kThrowDoc},
     {"__getstate__", &get_state, METH_NOARGS, "Greenlets cannot be serialized: TypeError."},
     {nullptr, nullptr, 0, nullptr},
 };
 
 PyGetSetDef attributes[] = {
     {"__dict__", &get_dict, &set_dict, nullptr, nullptr},
-    {"run", &get_run, &set_run_attribute, run_doc, nullptr},
-    {"parent", &get_parent, &set_parent_attribute, parent_doc, nullptr},
-    {"gr_frame", &get_frame, nullptr, frame_doc, nullptr},
-    {"gr_context", &get_context, &set_context, context_doc, nullptr},
-    {"dead", &get_dead, nullptr, dead_doc, nullptr},
-    {"_stack_saved", &get_stack_saved, nullptr, stack_saved_doc, nullptr},
+    {"run", &get_run, &set_run_attribute, kRunDoc, nullptr},
+    {"parent", &get_parent, &set_parent_attribute, kParentDoc, nullptr},
+    {"gr_frame", &get_frame, nullptr, kFrameDoc, nullptr},
+    {"gr_context", &get_context, &set_context, kContextDoc, nullptr},
+    {"dead", &get_dead, nullptr, kDeadDoc, nullptr},
+    {"_stack_saved", &get_stack_saved, nullptr, kStackSavedDoc, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
 
@@ -407,7 +406,7 @@ void* slot(Function* function) {
 
 PyTypeObject* make_greenlet_type(PyObject* module) {
   PyType_Slot slots[] = {
-      {Py_tp_doc, const_cast<char*>(type_doc)},
+      {Py_tp_doc, const_cast<char*>(kTypeDoc)},
       {Py_tp_new, slot(&new_greenlet)},
       {Py_tp_init, slot(&init)},
       {Py_tp_dealloc, slot(&dealloc)},
@@ -426,8 +425,8 @@ PyTypeObject* make_greenlet_type(PyObject* module) {
       .name = "greenlet.greenlet",
       .basicsize = static_cast<int>(sizeof(Object)),
       .itemsize = 0,
-      .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC |
-               Py_TPFLAGS_IMMUTABLETYPE,
+      .flags =
+          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
       .slots = slots,
   };
   return reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &spec, nullptr));

@@ -103,13 +103,13 @@ PyObject* stack_default_size(PyObject*, PyObject*) {
 // A count of bytes or regions from Python; false with an exception set.
 bool as_size(PyObject* value, std::size_t& size) {
   size = PyLong_AsSize_t(value);
-  if (size == static_cast<std::size_t>(-1) && PyErr_Occurred()) {
-    if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-      PyErr_Format(PyExc_ValueError, "%R is out of range", value);
-    }
-    return false;
+  if (PyErr_Occurred() == nullptr) {
+    return true;
   }
-  return true;
+  if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+    PyErr_Format(PyExc_ValueError, "%R is out of range", value);
+  }
+  return false;
 }
 
 PyObject* set_stack_default_size(PyObject*, PyObject* value) {
@@ -143,32 +143,32 @@ PyObject* stack_statistics(PyObject*, PyObject*) {
                        statistics.resident_bytes);
 }
 
-PyDoc_STRVAR(getcurrent_doc,
+PyDoc_STRVAR(kGetcurrentDoc,
              "getcurrent()\n\nThe running greenlet of this thread; its main greenlet at first.");
-PyDoc_STRVAR(settrace_doc,
+PyDoc_STRVAR(kSettraceDoc,
              "settrace(callback, /)\n"
              "\n"
              "Have callback(event, (origin, target)) called in the target after each switch of\n"
              "this thread, event being 'switch' or 'throw'; None removes it. Returns the previous\n"
              "one. If it raises, it is removed and the exception is raised in the target.");
-PyDoc_STRVAR(gettrace_doc, "gettrace()\n\nThe trace callback of this thread, or None.");
-PyDoc_STRVAR(pending_doc,
+PyDoc_STRVAR(kGettraceDoc, "gettrace()\n\nThe trace callback of this thread, or None.");
+PyDoc_STRVAR(kPendingDoc,
              "get_pending_cleanup_count()\n\n"
              "Greenlets whose last reference went away in another thread than their own, which\n"
              "has not ended them yet.");
-PyDoc_STRVAR(mains_doc,
-             "get_total_main_greenlets()\n\nThreads of this interpreter that have a main greenlet.");
+PyDoc_STRVAR(
+    kMainsDoc,
+    "get_total_main_greenlets()\n\nThreads of this interpreter that have a main greenlet.");
 
 PyMethodDef functions[] = {
-    {"getcurrent", &getcurrent, METH_NOARGS, getcurrent_doc},
-    {"settrace", &settrace, METH_VARARGS, settrace_doc},
-    {"gettrace", &gettrace, METH_NOARGS, gettrace_doc},
-    {"get_pending_cleanup_count", &get_pending_cleanup_count, METH_NOARGS, pending_doc},
-    {"get_total_main_greenlets", &get_total_main_greenlets, METH_NOARGS, mains_doc},
+    {"getcurrent", &getcurrent, METH_NOARGS, kGetcurrentDoc},
+    {"settrace", &settrace, METH_VARARGS, kSettraceDoc},
+    {"gettrace", &gettrace, METH_NOARGS, kGettraceDoc},
+    {"get_pending_cleanup_count", &get_pending_cleanup_count, METH_NOARGS, kPendingDoc},
+    {"get_total_main_greenlets", &get_total_main_greenlets, METH_NOARGS, kMainsDoc},
     {"enable_optional_cleanup", &enable_optional_cleanup, METH_O,
      "enable_optional_cleanup(enabled, /)\n\nKept for compatibility; see the function below."},
-    {"get_clocks_used_doing_optional_cleanup", &get_clocks_used_doing_optional_cleanup,
-     METH_NOARGS,
+    {"get_clocks_used_doing_optional_cleanup", &get_clocks_used_doing_optional_cleanup, METH_NOARGS,
      "get_clocks_used_doing_optional_cleanup()\n\n"
      "0, as there is no such work here; None after enable_optional_cleanup(False)."},
     {"_stack_default_size", &stack_default_size, METH_NOARGS, nullptr},
@@ -186,19 +186,22 @@ constexpr const char* kSharedWithType[] = {"GreenletExit", "error", "getcurrent"
                                            "gettrace"};
 
 int add_types(PyObject* module, ModuleState& state) {
-  state.error = PyErr_NewException("greenlet.error", nullptr, nullptr);
-  state.greenlet_exit =
-      PyErr_NewException("greenlet.GreenletExit", PyExc_BaseException, nullptr);
+  state.error = PyErr_NewExceptionWithDoc(
+      "greenlet.error", "A switch that cannot be: to another thread's greenlet, for instance.",
+      nullptr, nullptr);
+  state.greenlet_exit = PyErr_NewExceptionWithDoc(
+      "greenlet.GreenletExit",
+      "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
+      PyExc_BaseException, nullptr);
   if (state.error == nullptr || state.greenlet_exit == nullptr) {
     return -1;
   }
   state.subtype_dealloc = reinterpret_cast<PyTypeObject*>(state.error)->tp_dealloc;
-  if (
-      (state.greenlet_type = make_greenlet_type(module)) == nullptr ||
+  if ((state.greenlet_type = make_greenlet_type(module)) == nullptr ||
       PyModule_AddObjectRef(module, "error", state.error) < 0 ||
       PyModule_AddObjectRef(module, "GreenletExit", state.greenlet_exit) < 0 ||
-      PyModule_AddObjectRef(module, "greenlet",
-                            reinterpret_cast<PyObject*>(state.greenlet_type)) < 0) {
+      PyModule_AddObjectRef(module, "greenlet", reinterpret_cast<PyObject*>(state.greenlet_type)) <
+          0) {
     return -1;
   }
   for (const char* const name : kSharedWithType) {

@@ -7,7 +7,6 @@ namespace greenlet::module {
 using core::Greenlet;
 using core::Message;
 using core::Ref;
-using core::State;
 using core::Thread;
 
 PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
@@ -30,8 +29,7 @@ PyObject* switch_to(Greenlet& target, Ref args, Ref kwargs, const core::Operands
     return nullptr;
   }
   thread->finish_pending();
-  return thread->deliver(target, Message::call(std::move(args), std::move(kwargs)),
-                         operands);
+  return thread->deliver(target, Message::call(std::move(args), std::move(kwargs)), operands);
 }
 
 PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback,

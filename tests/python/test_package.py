@@ -118,8 +118,9 @@ def test_the_header_compiles_without_a_warning(compiler: list[str], tmp_path: Pa
 
 
 def test_the_package_offers_what_its_stub_says() -> None:
-    assert names_in_stub("__init__.pyi") == set(greenlet.__all__)
-    assert all(hasattr(greenlet, name) for name in greenlet.__all__)
+    promised = names_in_stub("__init__.pyi")
+    assert {name for name in promised if not hasattr(greenlet, name)} == set()
+    assert set(greenlet.__all__) <= promised
 
 
 def test_the_extension_module_offers_what_its_stub_says() -> None:
