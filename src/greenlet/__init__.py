@@ -22,6 +22,7 @@ from ._greenlet import (
     settrace,
 )
 
+# What `from greenlet import *` has always given; the other names are for those who ask.
 __all__ = [
     "__version__",
     "_C_API",
