@@ -47,6 +47,19 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
 #endif
 }
 
+StoppedWorld::StoppedWorld() noexcept {
+#ifdef Py_GIL_DISABLED
+  _PyEval_StopTheWorld(PyInterpreterState_Get());
+#endif
+}
+
+// NOLINTNEXTLINE(modernize-use-equals-default): the body is empty in some builds only
+StoppedWorld::~StoppedWorld() {
+#ifdef Py_GIL_DISABLED
+  _PyEval_StartTheWorld(PyInterpreterState_Get());
+#endif
+}
+
 bool can_run_python([[maybe_unused]] PyThreadState* tstate) noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   return _PyInterpreterState_GetFinalizing(tstate->interp) == nullptr;

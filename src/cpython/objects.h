@@ -27,6 +27,17 @@ inline bool is_finalizing() noexcept {
 #endif
 }
 
+// While one of these lives, no other thread of the interpreter runs Python (free-threaded builds;
+// elsewhere the GIL sees to that). For looking at what belongs to another thread, which changes it
+// without a lock. Nothing that waits or runs Python code may happen meanwhile.
+class StoppedWorld {
+ public:
+  StoppedWorld() noexcept;
+  ~StoppedWorld();
+  StoppedWorld(const StoppedWorld&) = delete;
+  StoppedWorld& operator=(const StoppedWorld&) = delete;
+};
+
 // Holds an object's own lock on free-threaded builds; nothing elsewhere, where the GIL does.
 class ObjectLock {
  public:

@@ -3,6 +3,7 @@
 #include <structmember.h>
 
 #include <cstddef>
+#include <optional>
 
 #include "core/greenlet.h"
 #include "core/thread.h"
@@ -218,42 +219,59 @@ int set_parent_attribute(PyObject* self, PyObject* value, void*) {
   return set_parent(Greenlet::of(self), value);
 }
 
+// Calls `look` on a greenlet whose thread may be another one, with that thread held still.
+template <typename Look>
+auto with_owner_still(const Greenlet& greenlet, Look look) {
+  std::optional<cpython::StoppedWorld> still;
+  if (greenlet.thread() != nullptr && greenlet.thread() != Thread::current_or_null()) {
+    still.emplace();
+  }
+  return look();
+}
+
 PyObject* get_frame(PyObject* self, void*) {
   Greenlet& greenlet = Greenlet::of(self);
-  PyFrameObject* frame = nullptr;
-  if (greenlet.state() == State::kSuspended) {
-    frame = greenlet.interpreter().innermost_frame(cpython::current_thread_state());
-  }
+  PyFrameObject* const frame = with_owner_still(greenlet, [&]() -> PyFrameObject* {
+    return greenlet.state() == State::kSuspended
+               ? greenlet.interpreter().innermost_frame(cpython::current_thread_state())
+               : nullptr;
+  });
   return frame != nullptr ? reinterpret_cast<PyObject*>(frame) : Py_NewRef(Py_None);
 }
 
-// Where the context of a greenlet is to be found: true if the calling thread runs it, false if it
-// does not run; else sets ValueError.
-bool runs_here(const Greenlet& greenlet, const char* verb, bool& error) {
-  error = false;
+// Where the context of a greenlet is at this moment.
+enum class ContextPlace : unsigned char { kInGreenlet, kInThisThread, kInOtherThread };
+
+ContextPlace place_of_context(const Greenlet& greenlet) {
   if (greenlet.state() != State::kRunning) {
-    return false;
+    return ContextPlace::kInGreenlet;
   }
   const Thread* const thread = Thread::current_or_null();
-  if (thread != nullptr && greenlet.thread() == thread) {
-    return true;
-  }
-  error = true;
-  PyErr_Format(PyExc_ValueError,
-               "cannot %s context of a greenlet that is running in a different thread", verb);
-  return false;
+  return thread != nullptr && greenlet.thread() == thread ? ContextPlace::kInThisThread
+                                                          : ContextPlace::kInOtherThread;
 }
 
 PyObject* get_context(PyObject* self, void*) {
   Greenlet& greenlet = Greenlet::of(self);
-  bool error;
-  const bool here = runs_here(greenlet, "get", error);
-  if (error) {
+  ContextPlace place{};
+  PyObject* const context = with_owner_still(greenlet, [&]() -> PyObject* {
+    place = place_of_context(greenlet);
+    switch (place) {
+      case ContextPlace::kInGreenlet:
+        return Py_XNewRef(greenlet.interpreter().context());
+      case ContextPlace::kInThisThread:
+        return Py_XNewRef(cpython::current_thread_state()->context);
+      case ContextPlace::kInOtherThread:
+        break;
+    }
+    return nullptr;
+  });
+  if (place == ContextPlace::kInOtherThread) {
+    PyErr_SetString(PyExc_ValueError,
+                    "cannot get context of a greenlet that is running in a different thread");
     return nullptr;
   }
-  PyObject* const context =
-      here ? cpython::current_thread_state()->context : greenlet.interpreter().context();
-  return Py_NewRef(context != nullptr ? context : Py_None);
+  return context != nullptr ? context : Py_NewRef(Py_None);
 }
 
 int set_context(PyObject* self, PyObject* value, void*) {
@@ -266,15 +284,26 @@ int set_context(PyObject* self, PyObject* value, void*) {
     return -1;
   }
   Greenlet& greenlet = Greenlet::of(self);
-  bool error;
-  const bool here = runs_here(greenlet, "set", error);
-  if (error) {
+  ContextPlace place{};
+  Ref context = Ref::share(value == Py_None ? nullptr : value);
+  const Ref old = Ref::take(with_owner_still(greenlet, [&]() -> PyObject* {
+    place = place_of_context(greenlet);
+    switch (place) {
+      case ContextPlace::kInGreenlet:
+        return greenlet.interpreter().exchange_context(context.release());
+      case ContextPlace::kInThisThread:
+        return cpython::exchange_running_context(cpython::current_thread_state(),
+                                                 context.release());
+      case ContextPlace::kInOtherThread:
+        break;
+    }
+    return nullptr;
+  }));
+  if (place == ContextPlace::kInOtherThread) {
+    PyErr_SetString(PyExc_ValueError,
+                    "cannot set context of a greenlet that is running in a different thread");
     return -1;
   }
-  PyObject* const context = value == Py_None ? nullptr : Py_NewRef(value);
-  const Ref old =
-      Ref::take(here ? cpython::exchange_running_context(cpython::current_thread_state(), context)
-                     : greenlet.interpreter().exchange_context(context));
   return 0;
 }
 
