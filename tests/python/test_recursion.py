@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import in_thread, run_clean, since, to_parent
+from helpers import VERSION, in_thread, run_clean, since, to_parent
 
 
 def remaining_depth() -> int:
@@ -445,8 +445,18 @@ def test_deep_recursion_ends_in_a_greenlet_as_it_does_in_a_thread(name: str) -> 
     assert run_clean(harness(name), args=["0"], timeout=60)
 
 
+# Where a thread itself runs over the end of its stack under the raised limit: its count of C calls
+# is no measure of the 2 KiB that each call of list.sort takes.
+CRASHES_IN_A_THREAD = {"recursion through sorted": [(3, 13)]}
+RAISED = [
+    name
+    for name in PROGRAMS
+    if "release" not in name and VERSION not in CRASHES_IN_A_THREAD.get(name, [])
+]
+
+
 @since("C recursion is bounded for itself")
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if "release" not in name])
+@pytest.mark.parametrize("name", RAISED)
 def test_deep_recursion_under_a_raised_limit_ends_in_a_greenlet_as_in_a_thread(
     name: str,
 ) -> None:
