@@ -92,10 +92,19 @@ def test_the_echo_server_refuses_more_connections_than_the_open_file_limit_allow
 
 
 def test_nested_generators() -> None:
+    # Which pairs sort() compares differs from release to release.
+    compared: list[str] = []
+
+    class Item(int):
+        def __lt__(self, other: int) -> bool:
+            compared.append(f"{int(self)}<{int(other)}")
+            return int(self) < int(other)
+
+    sorted(map(Item, (3, 1, 2)))
     assert output_of("nested_generators.py").splitlines() == [
         "moves:       AC AB CB AC BA BC AC",
         "tags:        html body p p b",
-        "comparisons: 1<3 2<1 1<2 2<3 2<3 2<1",
+        f"comparisons: {' '.join(compared)}",
         "on demand:   AB AC BC AB CA CB AB AC ...",
     ]
 
