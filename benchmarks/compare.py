@@ -158,7 +158,7 @@ class Ratio(NamedTuple):
 def report(rounds: Rounds) -> bool:
     """Print the table; return whether all bars are met."""
     published, ours = rounds["published"], rounds["ours"]
-    print(f"{'':<26}{'published':>12}{'ours':>12}   {'ratio (spread)':<25}{'bar':>8}")
+    print(f"{'':<26}{'published':>12}{'ours':>12}   {'ratio (spread)':<27}{'bar':>8}")
     rows = [
         print_row(benchmark, ours[name], published[name])
         for name, benchmark in (TIMES | MEMORY).items()
@@ -176,7 +176,7 @@ def print_row(
     """Print a line of the table; return whether the bar is met."""
     ratio = Ratio.of(runs, reference)
     spread = f"{ratio.median:.3g} ({ratio.lowest:.3g} to {ratio.highest:.3g})"
-    line = f"{benchmark.title:<26}{show(reference):>12}{show(runs):>12}   {spread:<25}"
+    line = f"{benchmark.title:<26}{show(reference):>12}{show(runs):>12}   {spread:<27}"
     met = True
     if benchmark.bar is not None:
         met = ratio.median <= benchmark.bar
