@@ -525,6 +525,41 @@ def test_a_switch_to_oneself_after_one_inside_a_locked_object_works() -> None:
     )
 
 
+def test_the_frame_of_a_greenlet_may_be_asked_for_while_its_thread_resumes_and_ends_it() -> None:
+    # Once walked frames that their thread was just leaving.
+    run_clean(
+        """
+        import threading, time
+        from greenlet import getcurrent, greenlet
+
+        end = time.monotonic() + 1.5
+        shared = [greenlet()]
+
+        def owner():
+            main = getcurrent()
+
+            def deep(level):
+                return deep(level - 1) if level else main.switch()
+
+            while time.monotonic() < end:
+                g = greenlet(deep)
+                g.switch(20)
+                shared[0] = g
+                g.switch()
+
+        def looker():
+            while time.monotonic() < end:
+                shared[0].gr_frame
+
+        threads = [threading.Thread(target=function) for function in (owner, looker, looker)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        """
+    )
+
+
 @pytest.mark.stress
 def test_threads_hammer_each_others_greenlets_for_minutes() -> None:
     run_clean(
