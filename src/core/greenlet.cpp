@@ -58,6 +58,37 @@ Ref Greenlet::thread_representative() const noexcept {
   }
 }
 
+PyObject* Greenlet::call_run() noexcept {
+  if (kwargs_ == nullptr || PyVectorcall_Function(run_) == nullptr) {
+    return PyObject_Call(run_, args_, kwargs_);
+  }
+  // PyObject_Call() would spread the dict over an array on the heap, with counted references that
+  // nobody can visit. So spread it over tuples.
+  const Py_ssize_t positional = PyTuple_GET_SIZE(args_);
+  const Py_ssize_t keywords = PyDict_GET_SIZE(kwargs_);
+  Ref all = Ref::take(PyTuple_New(positional + keywords));
+  Ref names = Ref::take(PyTuple_New(keywords));
+  if (!all || !names) {
+    return nullptr;
+  }
+  for (Py_ssize_t i = 0; i < positional; ++i) {
+    PyTuple_SET_ITEM(all.get(), i, Py_NewRef(PyTuple_GET_ITEM(args_, i)));
+  }
+  PyObject *name, *value;
+  for (Py_ssize_t i = 0, next = 0; PyDict_Next(kwargs_, &next, &name, &value); ++i) {
+    if (!PyUnicode_Check(name)) {
+      PyErr_SetString(PyExc_TypeError, "keywords must be strings");
+      return nullptr;
+    }
+    PyTuple_SET_ITEM(names.get(), i, Py_NewRef(name));
+    PyTuple_SET_ITEM(all.get(), positional + i, Py_NewRef(value));
+  }
+  Py_SETREF(args_, all.release());
+  Py_SETREF(kwargs_, names.release());
+  return PyObject_Vectorcall(run_, &PyTuple_GET_ITEM(args_, 0),
+                             static_cast<std::size_t>(positional), kwargs_);
+}
+
 std::size_t Greenlet::stack_in_use() const noexcept {
   if (state() != State::kSuspended) {
     return 0;

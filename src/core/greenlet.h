@@ -96,6 +96,10 @@ class Greenlet {
  private:
   friend class Thread;
 
+  // Calls run with the arguments it was started with. The control block keeps them all meanwhile,
+  // where the collector sees them, and the C stack has no reference of its own to any.
+  PyObject* call_run() noexcept;
+
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 
   // Hot: what one switch reads and writes, in the order it does.
@@ -111,8 +115,8 @@ class Greenlet {
   ModuleState* const module_;
   PyObject* parent_ = nullptr;
   PyObject* run_ = nullptr;
-  PyObject* args_ = nullptr;    // of the call of run, while it lasts: on the C stack the collector
-  PyObject* kwargs_ = nullptr;  // could not see them
+  PyObject* args_ = nullptr;    // of the call of run, while it lasts
+  PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
   stack::Region region_;  // of a main greenlet only the boundary, about where its stack begins
   // Started greenlets of one thread form a list, so that its end can end them.
   Greenlet* next_ = nullptr;

@@ -14,9 +14,10 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
   if (to == nullptr || !unpack(message, payload)) {
     return nullptr;
   }
+  // Dropped before we leave, so that this stack holds nothing that the collector cannot see.
+  message = Message::value({});
+  receiver = {};
   if (to != running_) {
-    // Dropped before we leave, so that this stack holds nothing that the collector cannot see.
-    receiver = {};
     return resume(*to, payload, operands);
   }
   origin_ = to;
@@ -127,9 +128,7 @@ void Thread::run_greenlet(void* message) noexcept {
   PyObject* result = nullptr;
   if (go != nullptr) {
     Py_DECREF(go);
-    // The control block keeps callable and arguments during the call, where the collector sees
-    // them, instead of this stack frame.
-    result = PyObject_Call(self.run_, self.args_, self.kwargs_);
+    result = self.call_run();
   }
   thread.finish(self, result);
 }

@@ -15,6 +15,7 @@ constexpr const char* kKilledText = "Killing the greenlet because all references
 }  // namespace
 
 constinit thread_local Thread* Thread::current_thread_ = nullptr;
+constinit thread_local std::uint64_t Thread::ended_id_ = 0;
 
 Thread::Thread(PyThreadState* tstate, ModuleState* module) noexcept
     : tstate_(tstate),
@@ -49,6 +50,10 @@ Thread* Thread::attach() noexcept {
   PyThreadState* const tstate = cpython::current_thread_state();
   if (!cpython::can_run_python(tstate)) {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
+    return nullptr;
+  }
+  if (PyThreadState_GetID(tstate) == ended_id_) {
+    PyErr_SetString(PyExc_RuntimeError, "greenlets cannot be used any more: the thread is ending");
     return nullptr;
   }
   ModuleState* const module = ModuleState::of_interpreter();
@@ -121,6 +126,9 @@ void Thread::end(bool in_own_thread) noexcept {
   abandon_all();
   if (current_thread_ == this) {
     current_thread_ = nullptr;
+  }
+  if (in_own_thread) {
+    ended_id_ = PyThreadState_GetID(tstate_);
   }
   --module_->main_greenlets;
   const Ref tracer = exchange_tracer({});

@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <atomic>
+#include <cstdint>
 
 #include "core/greenlet.h"
 #include "core/message.h"
@@ -150,6 +151,8 @@ class Thread {
   void unlink(Greenlet& greenlet) noexcept;
 
   static constinit thread_local Thread* current_thread_;
+  // The id of the thread state whose world has ended in this OS thread: nothing would end another.
+  static constinit thread_local std::uint64_t ended_id_;
 
   // Hot.
   PyThreadState* const tstate_;

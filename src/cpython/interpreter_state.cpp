@@ -32,8 +32,6 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
   depth_ = tstate->recursion_limit - tstate->recursion_remaining;
 #endif
   headroom_ = 0;
-  tracing_ = 0;
-  tracing_event_ = 0;
   delete_later_ = nullptr;
   generators_marked_ = false;
 #if PY_VERSION_HEX >= 0x030f0000

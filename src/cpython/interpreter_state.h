@@ -1,6 +1,7 @@
 // What a thread state keeps per stack, by CPython version: saved when a greenlet is left, put
-// back when it is entered. The hot half of a switch, so everything here is inline and neither
-// allocates nor calls Python.
+// back when it is entered. (PyThreadState.tracing is not among it: while a trace function runs,
+// nothing in its thread is traced, in whatever greenlet; debuggers rely on that.) The hot half of a
+// switch, so everything here is inline and neither allocates nor calls Python.
 #pragma once
 
 #include <Python.h>
@@ -104,8 +105,6 @@ class InterpreterState {
   PyObject** data_limit_ = nullptr;
   int depth_ = 0;     // Python calls under way (and C calls on 3.11)
   int headroom_ = 0;  // see PyThreadState.recursion_headroom
-  int tracing_ = 0;   // depth of sys.settrace and sys.setprofile callbacks
-  int tracing_event_ = 0;
 #if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
   int c_recursion_remaining_ = 0;
 #endif
@@ -192,14 +191,11 @@ inline void InterpreterState::save(PyThreadState* tstate,
   data_top_ = tstate->datastack_top;
   data_limit_ = tstate->datastack_limit;
   headroom_ = tstate->recursion_headroom;
-  tracing_ = tstate->tracing;
   // Depth is saved, not what remains of it: sys.setrecursionlimit() may move the limit meanwhile.
 #if PY_VERSION_HEX >= 0x030c0000
   depth_ = tstate->py_recursion_limit - tstate->py_recursion_remaining;
-  tracing_event_ = tstate->what_event;
 #else
   depth_ = tstate->recursion_limit - tstate->recursion_remaining;
-  tracing_event_ = tstate->tracing_what;
 #endif
 #if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
   c_recursion_remaining_ = tstate->c_recursion_remaining;
@@ -235,7 +231,7 @@ inline void InterpreterState::restore(PyThreadState* tstate,
 #if PY_VERSION_HEX < 0x030c0000
   // 3.11 keeps "is anybody tracing" in each _PyCFrame and hands it on as calls nest and return. A
   // tracer that was set or removed on another stack meanwhile counts for the whole thread.
-  const bool traced = tracing_ == 0 && (tstate->c_tracefunc || tstate->c_profilefunc);
+  const bool traced = tstate->tracing == 0 && (tstate->c_tracefunc || tstate->c_profilefunc);
   cframe_->use_tracing = traced ? 255 : 0;
 #endif
   tstate->cframe = cframe_;
@@ -251,13 +247,10 @@ inline void InterpreterState::restore(PyThreadState* tstate,
   tstate->datastack_top = data_top_;
   tstate->datastack_limit = data_limit_;
   tstate->recursion_headroom = headroom_;
-  tstate->tracing = tracing_;
 #if PY_VERSION_HEX >= 0x030c0000
   tstate->py_recursion_remaining = tstate->py_recursion_limit - depth_;
-  tstate->what_event = tracing_event_;
 #else
   tstate->recursion_remaining = tstate->recursion_limit - depth_;
-  tstate->tracing_what = tracing_event_;
 #endif
 #if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
   tstate->c_recursion_remaining = c_recursion_remaining_;
