@@ -1,7 +1,9 @@
 // What a thread state keeps per stack, by CPython version: saved when a greenlet is left, put
-// back when it is entered. (PyThreadState.tracing is not among it: while a trace function runs,
-// nothing in its thread is traced, in whatever greenlet; debuggers rely on that.) The hot half of a
-// switch, so everything here is inline and neither allocates nor calls Python.
+// back when it is entered. The hot half of a switch, so everything here is inline and neither
+// allocates nor calls Python.
+//
+// PyThreadState.tracing is not among it: while a trace function runs, nothing in its thread is
+// traced, in whatever greenlet. Debuggers rely on that.
 #pragma once
 
 #include <Python.h>
