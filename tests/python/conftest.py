@@ -9,6 +9,15 @@ import greenlet
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gc-threshold",
+        type=int,
+        metavar="N",
+        help="collect after N allocations in every test (1: at each), to find what is unsound",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "stress: takes minutes; run by `make stress` alone")
 
@@ -17,6 +26,20 @@ def pytest_collection_finish() -> None:
     # What the test runner holds need not be searched in each of the suite's many collections.
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    threshold = item.config.getoption("gc_threshold", None)
+    if threshold is None:
+        return (yield)
+    usual = gc.get_threshold()
+    # The zeros: free-threaded builds would else wait until a quarter of all objects is new.
+    gc.set_threshold(threshold, 0, 0)
+    try:
+        return (yield)
+    finally:
+        gc.set_threshold(*usual)
 
 
 @pytest.fixture(autouse=True)
