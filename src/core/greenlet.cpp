@@ -28,8 +28,19 @@ void Greenlet::destroy() noexcept {
   PyMem_Free(this);
 }
 
-void Greenlet::set_run(Ref run) noexcept {
-  const Ref old = Ref::take(std::exchange(run_, run.release()));
+Ref Greenlet::run() const noexcept {
+  const cpython::ObjectLock lock(object());
+  return Ref::share(state() == State::kNew ? run_ : nullptr);
+}
+
+bool Greenlet::set_run(Ref run) noexcept {
+  Ref old;  // dropped without the lock
+  const cpython::ObjectLock lock(object());
+  if (state() != State::kNew) {
+    return false;
+  }
+  old = Ref::take(std::exchange(run_, run.release()));
+  return true;
 }
 
 Ref Greenlet::parent() const noexcept {
@@ -40,6 +51,15 @@ Ref Greenlet::parent() const noexcept {
 Ref Greenlet::exchange_parent(Ref parent) noexcept {
   const cpython::ObjectLock lock(object());
   return Ref::take(std::exchange(parent_, parent.release()));
+}
+
+bool Greenlet::descends_from(const Greenlet& other) const noexcept {
+  for (Ref ancestor = Ref::share(object()); ancestor; ancestor = of(ancestor.get()).parent()) {
+    if (ancestor.get() == other.object()) {
+      return true;
+    }
+  }
+  return false;
 }
 
 Ref Greenlet::thread_representative() const noexcept {
@@ -103,6 +123,11 @@ void Greenlet::keep() noexcept {
     kept_ = true;
     Py_INCREF(object());
   }
+}
+
+void Greenlet::freeze() noexcept {
+  frozen_ = true;
+  keep();
 }
 
 int Greenlet::traverse(visitproc visit, void* arg) const noexcept {

@@ -41,7 +41,7 @@ enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned 
 
 // The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
 // which there is exactly one. After the start only the owner thread changes it, with the exception
-// of `parent`, which the object's lock guards.
+// of `parent`. The object's lock guards that, and `run` and the start itself.
 class Greenlet {
  public:
   // Makes the control block of `object`, whose parent is the object `parent` (null for a main
@@ -70,14 +70,17 @@ class Greenlet {
   // compare it, but look into it only under module().owners.
   Thread* thread() const noexcept { return thread_.load(std::memory_order_acquire); }
 
-  // Callable to run; borrowed, null if none is set or it has started.
-  PyObject* run() const noexcept { return run_; }
-  void set_run(Ref run) noexcept;
+  // The callable to run, a new reference; empty if none is set or it has started.
+  Ref run() const noexcept;
+  // False if it has started.
+  bool set_run(Ref run) noexcept;
 
   // A new reference, empty for main greenlets.
   Ref parent() const noexcept;
   // Replaces it without any check and returns the old one.
   Ref exchange_parent(Ref parent) noexcept;
+  // True if `other` is this greenlet or one of its ancestors.
+  bool descends_from(const Greenlet& other) const noexcept;
   // The greenlet that says which thread this one belongs to: itself, or if it has not started or
   // is dead its nearest ancestor for which neither holds, or the last of the chain.
   Ref thread_representative() const noexcept;
@@ -88,6 +91,10 @@ class Greenlet {
 
   // For one that refused to die: its thread takes a reference, and drops it when it has ended.
   void keep() noexcept;
+  // For one whose suspended frames must not run any more, as the collector has begun to clear what
+  // they use: keeps it for ever.
+  void freeze() noexcept;
+  bool is_frozen() const noexcept { return frozen_; }
 
   int traverse(visitproc visit, void* arg) const noexcept;
   // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
@@ -105,7 +112,9 @@ class Greenlet {
   // Hot: what one switch reads and writes, in the order it does.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
-  bool kept_ = false;  // refused to die; its thread owns a reference to it
+  bool kept_ = false;       // refused to die; its thread owns a reference to it
+  bool frozen_ = false;     // see freeze()
+  bool end_tried_ = false;  // its thread is ending, and has tried to kill it
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;
   context::Context context_;

@@ -15,9 +15,12 @@ struct ModuleState {
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;
-  destructor subtype_dealloc = nullptr;  // CPython's own, of every class made in Python
-  PyObject* capi = nullptr;              // the capsule greenlet._C_API
-  PyObject* run_name = nullptr;          // the interned string "run"
+  // Functions of CPython's that it does not export: the tp_dealloc of every class made in Python,
+  // and the tp_finalize of those that define __del__.
+  destructor subtype_dealloc = nullptr;
+  destructor slot_tp_finalize = nullptr;
+  PyObject* capi = nullptr;      // the capsule greenlet._C_API
+  PyObject* run_name = nullptr;  // the interned string "run"
   PyObject* empty_tuple = nullptr;
 
   // Orders a thread's end against other threads that look at its greenlets: guards the owner of

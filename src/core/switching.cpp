@@ -9,20 +9,34 @@ namespace greenlet::core {
 
 PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& operands) noexcept {
   Ref receiver = Ref::share(target.object());
-  Greenlet* const to = aim(receiver, message);
   PyObject* payload = nullptr;
-  if (to == nullptr || !unpack(message, payload)) {
+  Greenlet* const to = prepare(receiver, message, payload);
+  if (to == nullptr) {
     return nullptr;
   }
-  // Dropped before we leave, so that this stack holds nothing that the collector cannot see.
-  message = Message::value({});
-  receiver = {};
+  receiver = {};  // this stack is to hold nothing that the collector cannot see
   if (to != running_) {
     return resume(*to, payload, operands);
   }
   origin_ = to;
   Py_INCREF(to->object());
   return receive(payload);
+}
+
+Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noexcept {
+  for (;;) {
+    Greenlet* const to = aim(target, message);
+    if (to == nullptr || !unpack(message, payload)) {
+      return nullptr;
+    }
+    message = Message::value({});
+    if (to == running_ || to->state() == State::kSuspended) {
+      return to;
+    }
+    // 3.11 only: to make the payload took a collection, in which Python code ended the target.
+    message = payload != nullptr ? Message::value(Ref::take(payload))
+                                 : Message::raise(Ref::take(std::exchange(exception_, nullptr)));
+  }
 }
 
 bool Thread::unpack(Message& message, PyObject*& payload) noexcept {
@@ -98,22 +112,30 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     pool_.release(region);
     return Started::kNo;
   }
-  greenlet.set_run({});  // a run that a subclass overrides, perhaps: dropping it may run code
-  if (greenlet.state() != State::kNew) {
-    pool_.release(region);
-    if (!message.raises()) {
-      message = Message::call(std::move(args), std::move(kwargs));
+  for (Ref old;;) {
+    old = {};  // a run that a subclass overrides, perhaps: dropping it may run code
+    const cpython::ObjectLock lock(greenlet.object());
+    if (greenlet.state() != State::kNew) {
+      pool_.release(region);
+      if (!message.raises()) {
+        message = Message::call(std::move(args), std::move(kwargs));
+      }
+      return Started::kMeanwhile;
     }
-    return Started::kMeanwhile;
+    if (greenlet.run_ != nullptr) {
+      old = Ref::take(std::exchange(greenlet.run_, nullptr));
+      continue;
+    }
+    greenlet.run_ = run.release();
+    greenlet.args_ = args.release();
+    greenlet.kwargs_ = kwargs.release();
+    greenlet.thread_.store(this, std::memory_order_release);
+    greenlet.state_.store(State::kSuspended, std::memory_order_release);
+    break;
   }
   greenlet.region_ = region;
-  greenlet.run_ = run.release();
-  greenlet.args_ = args.release();
-  greenlet.kwargs_ = kwargs.release();
   greenlet.interpreter_.start(tstate_, anchors_, region.low, region.boundary, region.data_bytes());
   greenlet.context_.prepare(region.low, region.boundary, &run_greenlet);
-  greenlet.thread_.store(this, std::memory_order_release);
-  greenlet.state_.store(State::kSuspended, std::memory_order_release);
   link(greenlet);
   if (!message.raises()) {
     message = Message::value(Ref::share(Py_None));  // only says that nothing is to be raised
@@ -152,14 +174,11 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
       if (!target) {
         target = Ref::share(main_->object());
       }
-      heir = aim(target, message);
+      heir = prepare(target, message, payload);
       if (heir == nullptr) {
         // It cannot be started, or belongs to another thread: its parent hears of that instead.
         message = Message::raise_current();
         target = Greenlet::of(target.get()).parent();
-      } else if (!unpack(message, payload)) {
-        message = Message::raise_current();
-        heir = nullptr;
       }
     }
     assert(heir != &self);

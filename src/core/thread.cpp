@@ -34,6 +34,9 @@ Thread* Thread::current_or_null() noexcept {
   }
   // The OS thread has changed its thread state: PyGILState_Ensure() in a thread that Python did not
   // make, or another interpreter.
+  if (PyThreadState_GetID(tstate) == ended_id_) {
+    return nullptr;  // and no dict is to be made for it again
+  }
   PyObject* const dict = PyThreadState_GetDict();
   PyObject* const capsule = dict ? PyDict_GetItemString(dict, kCapsuleName) : nullptr;
   if (capsule == nullptr) {
@@ -85,13 +88,16 @@ Thread* Thread::attach() noexcept {
   Py_INCREF(main.get());  // as the main greenlet
   Py_INCREF(main.get());  // as the running one
   ++module->main_greenlets;
-  const Ref capsule = Ref::take(PyCapsule_New(thread, kCapsuleName, &end_from_capsule));
+  Ref capsule = Ref::take(PyCapsule_New(thread, kCapsuleName, &end_from_capsule));
   if (!capsule) {
     thread->end(/*in_own_thread=*/true);
+    ended_id_ = 0;  // there may be memory the next time
     return nullptr;
   }
   if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {
-    return nullptr;  // the capsule ends it
+    capsule = {};  // ends it
+    ended_id_ = 0;
+    return nullptr;
   }
   current_thread_ = thread;
   return thread;
@@ -108,19 +114,10 @@ void Thread::end(bool in_own_thread) noexcept {
   if (in_own_thread && running_ == main_ && cpython::can_run_python(tstate_)) {
     current_thread_ = this;  // what runs now must not attach anew
     finish_pending_slowly();
-    // Each at most once: one that refuses to die stays in the list, behind the others.
-    const Greenlet* first_survivor = nullptr;
-    while (started_ != nullptr && started_ != first_survivor) {
-      Greenlet& greenlet = *started_;
-      const Ref hold = Ref::share(greenlet.object());
-      kill(greenlet);
-      if (greenlet.state() == State::kSuspended) {
-        if (first_survivor == nullptr) {
-          first_survivor = &greenlet;
-        }
-        unlink(greenlet);
-        link(greenlet);
-      }
+    while (Greenlet* const greenlet = next_to_end()) {
+      const Ref hold = Ref::share(greenlet->object());
+      greenlet->end_tried_ = true;
+      kill(*greenlet);
     }
   }
   abandon_all();
@@ -136,6 +133,14 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref main = Ref::take(main_->object());
   const Ref running = Ref::take(running_->object());
   delete this;
+}
+
+Greenlet* Thread::next_to_end() const noexcept {
+  Greenlet* greenlet = started_;
+  while (greenlet != nullptr && (greenlet->end_tried_ || greenlet->is_frozen())) {
+    greenlet = greenlet->next_;
+  }
+  return greenlet;
 }
 
 void Thread::abandon_all() noexcept {
@@ -267,13 +272,18 @@ void Thread::kill(Greenlet& greenlet) noexcept {
     return;
   }
   Ref pending = Ref::take(cpython::take_exception());
-  Ref parent = greenlet.exchange_parent(Ref::share(running_->object()));
+  const Ref killer = Ref::share(running_->object());
+  Ref parent = greenlet.exchange_parent(Ref::share(killer.get()));
   PyErr_SetString(module_->greenlet_exit, kKilledText);
   const Ref received = Ref::take(deliver(greenlet, Message::raise_current()));
   if (!received) {
     PyErr_WriteUnraisable(greenlet.object());
   }
-  parent = greenlet.exchange_parent(std::move(parent));
+  // Back to its own parent, unless it has chosen another meanwhile, or made that one its child.
+  const bool unchanged = greenlet.parent().get() == killer.get();
+  if (unchanged && parent && !Greenlet::of(parent.get()).descends_from(greenlet)) {
+    parent = greenlet.exchange_parent(std::move(parent));
+  }
   parent = {};
   if (pending) {
     cpython::raise_exception(pending.release());
@@ -305,7 +315,11 @@ void Thread::finish_pending_slowly() noexcept {
       --module_->pending_greenlets;
       dropped = Ref::take(first->object());
     }
-    // If this is the last reference, dropping it here does the rest; else it lives on.
+    // If this is the last reference, dropping it here does the rest; else it lives on. What handed
+    // it to us may have been its finalizer.
+    if (Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
+      cpython::allow_finalizer_again(dropped.get());
+    }
   }
 }
 

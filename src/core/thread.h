@@ -101,6 +101,8 @@ class Thread {
   static Thread* attach() noexcept;
   static void end_from_capsule(PyObject* capsule) noexcept;
   void end(bool in_own_thread) noexcept;
+  // A started greenlet that the end has not tried to kill yet, or null.
+  Greenlet* next_to_end() const noexcept;
   void abandon_all() noexcept;
 
   // The switch: puts the running greenlet's interpreter state away and `to`'s in place, and swaps
@@ -140,6 +142,8 @@ class Thread {
   // at which the search failed.
   Greenlet* aim(Ref& target, Message& message) noexcept;
   Started start(Greenlet& greenlet, Message& message) noexcept;
+  // Both: aims, and turns the message into what resume() takes; leaves it empty.
+  Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
   // Turns a message into what resume() takes. False with an exception set if memory runs out.
   bool unpack(Message& message, PyObject*& payload) noexcept;
 

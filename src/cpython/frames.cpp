@@ -1,6 +1,7 @@
 // How the references that suspended frames own are found, by CPython version.
 #include "cpython/internals.h"
 #include "cpython/interpreter_state.h"
+#include "cpython/objects.h"
 
 namespace greenlet::cpython {
 namespace {
@@ -18,14 +19,6 @@ void set_finalized(PyObject* object) {
   _PyGC_SET_FINALIZED(object);
 #else
   _PyGCHead_SET_FINALIZED(_Py_AS_GC(object));
-#endif
-}
-
-void clear_finalized(PyObject* object) {
-#if PY_VERSION_HEX >= 0x030d0000
-  _PyGC_CLEAR_FINALIZED(object);
-#else
-  _Py_AS_GC(object)->_gc_prev &= ~_PyGC_PREV_MASK_FINALIZED;
 #endif
 }
 
@@ -164,7 +157,7 @@ void InterpreterState::mark_generators(bool finalized) const noexcept {
       generators_marked_ = true;
       set_finalized(generator);
     } else {
-      clear_finalized(generator);
+      allow_finalizer_again(generator);
     }
   }
 }

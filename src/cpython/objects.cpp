@@ -47,6 +47,14 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
 #endif
 }
 
+void allow_finalizer_again(PyObject* object) noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  _PyGC_CLEAR_FINALIZED(object);
+#else
+  _Py_AS_GC(object)->_gc_prev &= ~_PyGC_PREV_MASK_FINALIZED;
+#endif
+}
+
 StoppedWorld::StoppedWorld() noexcept {
 #ifdef Py_GIL_DISABLED
   _PyEval_StopTheWorld(PyInterpreterState_Get());

@@ -15,6 +15,9 @@ void raise_exception(PyObject* exception) noexcept;
 // one. True if someone took a reference meanwhile: the object lives and must not be deallocated.
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
 
+// Takes back that the object's tp_finalize has been called, which it is only once otherwise.
+void allow_finalizer_again(PyObject* object) noexcept;
+
 // False once the interpreter is so far into its finalization that running Python code is unwise.
 bool can_run_python(PyThreadState* tstate) noexcept;
 

@@ -39,6 +39,8 @@ bool type_is_ours_to_handle(PyObject* self) {
   return PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE);
 }
 
+void finalize(PyObject* self);
+
 int traverse(PyObject* self, visitproc visit, void* arg) {
   Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet == nullptr) {
@@ -48,13 +50,20 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
   }
   Py_VISIT(as_object(self)->dict);
+  if (greenlet->state() == State::kSuspended && Py_TYPE(self)->tp_finalize == &finalize) {
+    // It may have survived one finalization; for another, tp_clear would be too late.
+    cpython::allow_finalizer_again(self);
+  }
   return greenlet->traverse(visit, arg);
 }
 
 // Ends a greenlet that nobody can reach any more. Python code runs, and it may come back to life.
 void finalize(PyObject* self) {
+  if (as_object(self)->greenlet == nullptr) {
+    return;  // there was no memory for the control block
+  }
   Greenlet& greenlet = Greenlet::of(self);
-  if (greenlet.state() != State::kSuspended) {
+  if (greenlet.state() != State::kSuspended || greenlet.is_frozen()) {
     return;
   }
   Thread* const thread = Thread::current_or_null();
@@ -71,14 +80,29 @@ void finalize(PyObject* self) {
   }
 }
 
-int clear(PyObject* self) {
-  Greenlet* const greenlet = as_object(self)->greenlet;
-  if (greenlet->state() == State::kSuspended) {
-    // A subclass with __del__ has no call of our finalizer.
+// tp_finalize of subclasses with __del__, which runs first and may bring the greenlet back to life.
+void finalize_subclass(PyObject* self) {
+  const Py_ssize_t references = Py_REFCNT(self);
+  const Greenlet* const greenlet = as_object(self)->greenlet;
+  if (greenlet == nullptr) {
+    return;  // there was no memory for the control block
+  }
+  greenlet->module().slot_tp_finalize(self);
+  if (Py_REFCNT(self) <= references) {
     finalize(self);
   }
-  if (greenlet->state() != State::kSuspended) {
-    Py_CLEAR(as_object(self)->dict);
+}
+
+int clear(PyObject* self) {
+  Greenlet* const greenlet = as_object(self)->greenlet;
+  if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
+    // It can only be of a class that was given a __del__ after this instance was made. Functions of
+    // its frames may have been cleared already, so they must not run, nor lose what they hold.
+    greenlet->freeze();
+    return 0;
+  }
+  Py_CLEAR(as_object(self)->dict);
+  if (greenlet != nullptr) {
     greenlet->clear();
   }
   return 0;
@@ -92,7 +116,8 @@ void dealloc(PyObject* self) {
   }
   PyTypeObject* const type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
-  Py_TRASHCAN_BEGIN(self, dealloc) if (as_object(self)->weakreflist != nullptr) {
+  Py_TRASHCAN_BEGIN(self, dealloc);
+  if (as_object(self)->weakreflist != nullptr) {
     PyObject_ClearWeakRefs(self);
   }
   Py_CLEAR(as_object(self)->dict);
@@ -104,7 +129,7 @@ void dealloc(PyObject* self) {
   if (drop_type) {
     Py_DECREF(type);
   }
-  Py_TRASHCAN_END
+  Py_TRASHCAN_END;
 }
 
 int init(PyObject* self, PyObject* args, PyObject* kwargs) {
@@ -199,11 +224,11 @@ PyObject* get_run(PyObject* self, void*) {
     PyErr_SetString(PyExc_AttributeError, "Main greenlets do not have a run attribute.");
     return nullptr;
   }
-  if (greenlet.is_started() || greenlet.run() == nullptr) {
+  Ref run = greenlet.run();
+  if (!run) {
     PyErr_SetString(PyExc_AttributeError, "run");
-    return nullptr;
   }
-  return Py_NewRef(greenlet.run());
+  return run.release();
 }
 
 int set_run_attribute(PyObject* self, PyObject* value, void*) {
@@ -219,12 +244,13 @@ int set_parent_attribute(PyObject* self, PyObject* value, void*) {
   return set_parent(Greenlet::of(self), value);
 }
 
-// Calls `look` on a greenlet whose thread may be another one, with that thread held still.
+// Calls `look` on a greenlet that other threads may change, with those held still.
 template <typename Look>
 auto with_owner_still(const Greenlet& greenlet, Look look) {
   std::optional<cpython::StoppedWorld> still;
-  if (greenlet.thread() != nullptr && greenlet.thread() != Thread::current_or_null()) {
-    still.emplace();
+  const Thread* const owner = greenlet.thread();
+  if (owner == nullptr || owner != Thread::current_or_null()) {
+    still.emplace();  // without an owner any thread may change it
   }
   return look();
 }
@@ -432,6 +458,12 @@ void* slot(Function* function) {
 }
 
 }  // namespace
+
+void adopt_finalizer(PyTypeObject* type, const core::ModuleState& state) {
+  if (type->tp_finalize == state.slot_tp_finalize) {
+    type->tp_finalize = &finalize_subclass;
+  }
+}
 
 PyTypeObject* make_greenlet_type(PyObject* module) {
   PyType_Slot slots[] = {

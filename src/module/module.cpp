@@ -185,6 +185,20 @@ PyMethodDef functions[] = {
 constexpr const char* kSharedWithType[] = {"GreenletExit", "error", "getcurrent", "settrace",
                                            "gettrace"};
 
+// Reads them off a class with __del__.
+bool find_hidden_slots(ModuleState& state) {
+  const Ref names = Ref::take(Py_BuildValue("{sO}", "__del__", Py_None));
+  const Ref sample =
+      names ? Ref::take(PyErr_NewException("greenlet._Sample", nullptr, names.get())) : Ref();
+  if (!sample) {
+    return false;
+  }
+  auto* const type = reinterpret_cast<PyTypeObject*>(sample.get());
+  state.subtype_dealloc = type->tp_dealloc;
+  state.slot_tp_finalize = type->tp_finalize;
+  return true;
+}
+
 int add_types(PyObject* module, ModuleState& state) {
   state.error = PyErr_NewExceptionWithDoc(
       "greenlet.error", "A switch that cannot be: to another thread's greenlet, for instance.",
@@ -196,7 +210,9 @@ int add_types(PyObject* module, ModuleState& state) {
   if (state.error == nullptr || state.greenlet_exit == nullptr) {
     return -1;
   }
-  state.subtype_dealloc = reinterpret_cast<PyTypeObject*>(state.error)->tp_dealloc;
+  if (!find_hidden_slots(state)) {
+    return -1;
+  }
   if ((state.greenlet_type = make_greenlet_type(module)) == nullptr ||
       PyModule_AddObjectRef(module, "error", state.error) < 0 ||
       PyModule_AddObjectRef(module, "GreenletExit", state.greenlet_exit) < 0 ||

@@ -1,6 +1,7 @@
 #include "module/operations.h"
 
 #include "cpython/objects.h"
+#include "module/greenlet_type.h"
 
 namespace greenlet::module {
 
@@ -15,6 +16,7 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
     return nullptr;
   }
   Greenlet& running = thread->running();
+  adopt_finalizer(type, running.module());
   Ref self = Ref::take(type->tp_alloc(type, 0));
   if (!self || !Greenlet::create(reinterpret_cast<core::Object*>(self.get()), &running.module(),
                                  running.object())) {
@@ -78,11 +80,10 @@ int set_run(Greenlet& greenlet, PyObject* value) {
     PyErr_SetString(PyExc_AttributeError, "Main greenlets do not have a run attribute.");
     return -1;
   }
-  if (greenlet.is_started()) {
+  if (!greenlet.set_run(Ref::share(value))) {
     PyErr_SetString(PyExc_AttributeError, "run cannot be set after the start of the greenlet");
     return -1;
   }
-  greenlet.set_run(Ref::share(value));
   return 0;
 }
 
@@ -100,12 +101,9 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
                  Py_TYPE(value)->tp_name);
     return -1;
   }
-  for (Ref ancestor = Ref::share(value); ancestor;
-       ancestor = Greenlet::of(ancestor.get()).parent()) {
-    if (ancestor.get() == greenlet.object()) {
-      PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
-      return -1;
-    }
+  if (Greenlet::of(value).descends_from(greenlet)) {
+    PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
+    return -1;
   }
   if (greenlet.is_started()) {
     const Ref mine = greenlet.thread_representative();
