@@ -144,6 +144,21 @@ TEST(Pool, TakesRegionsThatAnotherPoolHandedOut) {
   to.release(region);
 }
 
+TEST(Pool, LeavesTheRegionsItHandedOutToOthersWhenItsThreadEnds) {
+  Pool pool;
+  const std::size_t before = statistics().in_use;
+  Region region;
+  in_threads(1, [&](int) {
+    Pool of_thread;
+    Failure failure{};
+    region = of_thread.acquire(failure);
+  });
+  EXPECT_EQ(statistics().in_use, before + 1);
+  tests::touch(region.low, region.high);
+  pool.release(region);
+  EXPECT_EQ(statistics().in_use, before);
+}
+
 TEST(Trimming, LowersResidentMemoryAfterADeepCall) {
   Pool pool;
   Regions regions(pool);
@@ -180,9 +195,9 @@ TEST(Trimming, SparesThePagesNearTheBoundary) {
 // A burst of deep calls after any number of shallow ones, whatever the number of releases is
 // between checks by then.
 TEST(Trimming, NoticesABurstOfDeepCallsAmongManyShallowOnes) {
-  for (const int shallow : {0, 1, 5, 40, 100, 1000}) {
-    Pool pool;
-    Regions regions(pool);
+  Pool pool;
+  Regions regions(pool);
+  for (const int shallow : {0, 1, 5, 40, 100, 1000, 1000}) {
     for (int i = 0; i < shallow; ++i) {
       ASSERT_TRUE(regions.acquire(1));
       tests::touch_stack(regions.all()[0], 1);

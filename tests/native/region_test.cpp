@@ -125,9 +125,24 @@ INSTANTIATE_TEST_SUITE_P(Means, Guard, ::testing::Values(false, true), [](const 
   return means.param ? "ByMprotect" : "ByAdviceWhereTheKernelHasIt";
 });
 
+// So that the pages which every greenlet touches spread over the sets of the TLB.
+TEST(Region, IsAnOddNumberOfPagesFromTheNext) {
+  const tests::SettingsGuard restore;
+  for (const std::size_t size : {default_size(), default_size() + tests::page_size()}) {
+    ASSERT_TRUE(set_default_size(size));
+    Pool pool;
+    Regions regions(pool);
+    ASSERT_TRUE(regions.acquire(3));
+    for (std::size_t i = 1; i < 3; ++i) {
+      const auto distance = regions.all()[i].low - regions.all()[i - 1].low;
+      EXPECT_EQ(distance / static_cast<std::ptrdiff_t>(tests::page_size()) % 2, 1);
+    }
+  }
+}
+
 TEST(Region, IsRefusedRatherThanHandedOutUnguarded) {
   const tests::SettingsGuard restore;
-  set_default_size(default_size() + tests::page_size());  // nothing of it in reserve
+  set_default_size(default_size() + 16 * tests::page_size());  // nothing of it in reserve
   Pool pool;
   Regions regions(pool);
   const Statistics before = statistics();
