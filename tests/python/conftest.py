@@ -18,10 +18,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "stress: takes minutes; run by `make stress` alone")
-
-
 def pytest_collection_finish() -> None:
     # What the test runner holds need not be searched in each of the suite's many collections.
     gc.collect()
