@@ -749,9 +749,7 @@ def test_the_process_ends_with_suspended_greenlets_of_several_threads(
 @pytest.mark.stress
 def test_a_thousand_processes_end_with_suspended_greenlets() -> None:
     for run in range(1_000):
-        run_clean(
-            DEFERRED + EXIT.replace("range(300)", "range(60)"), args=[str(run)], timeout=60
-        )
+        run_clean(DEFERRED + EXIT.replace("range(300)", "range(60)"), args=[str(run)], timeout=60)
 
 
 CYCLES = """
