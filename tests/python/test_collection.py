@@ -65,7 +65,7 @@ def suspender(leaves_by: str, log: Log) -> Suspend:
 
 
 def collect() -> None:
-    for _ in range(3):
+    for _ in range(2):
         gc.collect()
 
 
@@ -135,13 +135,13 @@ def test_garbage_is_collected_where_the_table_says_so(case: Case, leaves_by: str
 def test_what_is_in_use_survives_collections_and_goes_on(case: Case, leaves_by: str) -> None:
     garbage = Garbage(case, leaves_by)
     with Unraisable() as unraisable:
-        collect()
+        gc.collect()
         assert garbage.canary() is not None
         assert not garbage.released()
         assert garbage.log.unwound == garbage.log.died == []
         garbage.finish()
         garbage.drop()
-        collect()
+        gc.collect()
     assert garbage.canary() is None
     assert garbage.released()
     assert garbage.log.died == [threading.get_ident()]
@@ -372,7 +372,7 @@ def test_collections_in_the_middle_of_many_switches() -> None:
         while True:
             local = [getcurrent(), local, pause()]
 
-    for _ in range(20):
+    for _ in range(5):
         family = [greenlet(run) for _ in range(20)]
         for step in range(10):
             for g in family:
@@ -384,7 +384,7 @@ def test_collections_in_the_middle_of_many_switches() -> None:
     del family, g
     collect()
     # Each was left ten times and came back nine times, then died.
-    assert len(log.paused) == len(log.unwound) == 20 * 20 * 10
+    assert len(log.paused) == len(log.unwound) == 5 * 20 * 10
 
 
 def test_frozen_garbage_is_collected_once_it_is_thawed() -> None:
@@ -624,10 +624,14 @@ def by_lambda():
 '''
 NAMES = ["by_call", "by_attribute", "by_sort", "by_generator", "by_lambda"]
 
+compiled = {}
+
 def start(index):
     module = types.ModuleType(f"module{index}")
     module.suspend = getcurrent().switch
-    exec(SOURCE.format(index=index), module.__dict__)
+    code = compiled.get(index) or compile(SOURCE.format(index=index), "made", "exec")
+    compiled[index] = code
+    exec(code, module.__dict__)
     run = getattr(module, NAMES[index % len(NAMES)])
     if index % 2:
         # Nothing but the frames knows the functions then.
@@ -647,8 +651,8 @@ def forget(g):
 """
 
 
-def deferred(body: str, timeout: float = 60, **env: str) -> None:
-    run_clean(DEFERRED + body, timeout=timeout, env=env)
+def deferred(body: str, env: dict[str, str]) -> None:
+    run_clean(DEFERRED + body, timeout=60, env=env)
 
 
 tlbc = pytest.mark.parametrize(
@@ -679,6 +683,7 @@ def collector():
 def work():
     for turn in range(3):
         family = [start(index) for index in range(1, 26)]
+        compiled.clear()
         for g in family:
             forget(g)
         del g
@@ -705,7 +710,7 @@ for thread in collectors:
     thread.join()
 assert not failures
 """,
-        **env,
+        env,
     )
 
 
@@ -713,7 +718,7 @@ EXIT = """
 import os
 
 def work(daemon):
-    kept.append([start(index) for index in range(300)])
+    kept.append([start(index % 30) for index in range(300)])
     done.release()
     if daemon:
         forever.acquire()
@@ -729,7 +734,8 @@ for thread in threads:
     thread.start()
 for thread in threads:
     done.acquire()
-family = [start(index) for index in range(300)]
+family = [start(index % 30) for index in range(300)]
+compiled.clear()  # now only the frames know the code
 for g in family[::2]:
     forget(g)
 g = None
@@ -739,7 +745,7 @@ if int(sys.argv[1]) % 2:
 
 
 @tlbc
-@pytest.mark.parametrize("run", range(3))
+@pytest.mark.parametrize("run", range(2))
 def test_the_process_ends_with_suspended_greenlets_of_several_threads(
     env: dict[str, str], run: int
 ) -> None:
