@@ -17,20 +17,12 @@ import threading
 import types
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from greenlet import getcurrent, greenlet, settrace
 
 Suspend = Callable[..., Any]
-
-
-class Make(Protocol):
-    __code__: types.CodeType
-    __defaults__: tuple[Any, ...] | None
-    __closure__: tuple[types.CellType, ...] | None
-
-    def __call__(self, canary: Any, suspend: Suspend, /) -> Sequence[greenlet]: ...
-
+Make = Callable[[Any, Suspend], Sequence[greenlet]]
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 
@@ -63,10 +55,13 @@ class Case(NamedTuple):
         Code that has run a few times is specialized: then the interpreter itself calls what it
         called through C before, and more is collected on 3.12 and 3.13.
         """
+        assert isinstance(self.code, types.FunctionType)
         make = types.FunctionType(
-            fresh(self.code.__code__), globals(), closure=self.code.__closure__
+            fresh(self.code.__code__),
+            globals(),
+            argdefs=self.code.__defaults__,
+            closure=self.code.__closure__,
         )
-        make.__defaults__ = self.code.__defaults__
         greenlets: Sequence[greenlet] = make(canary, suspend)
         return greenlets
 
@@ -335,9 +330,6 @@ def parents(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     youngest = greenlet(run, parent=dead)
     youngest.switch(things)
     things.append(youngest)
-    # The oldest one first: the youngest one's end is delivered to its parents.
-    youngest.parent, keep = getcurrent(), youngest.parent
-    youngest.parent = keep
     return [oldest, youngest]
 
 
