@@ -26,6 +26,41 @@ void boost_round_trip(benchmark::State& state) {
 }
 BENCHMARK(boost_round_trip);
 
+[[gnu::noinline]] void resume_from(int depth, fiber& other) {
+  if (depth == 0) {
+    other = std::move(other).resume();
+  } else {
+    resume_from(depth - 1, other);
+  }
+  asm volatile("" : : : "memory");  // no tail call
+}
+
+[[gnu::noinline]] void resume_often(int depth, fiber& other, benchmark::IterationCount times,
+                                    const bool& stop) {
+  for (benchmark::IterationCount i = 0; i < times && !stop; ++i) {
+    resume_from(depth, other);
+  }
+}
+
+void boost_symmetric_round_trip(benchmark::State& state) {
+  constexpr benchmark::IterationCount kBatch = 1000;
+  const int depth = static_cast<int>(state.range(0));
+  bool stop = false;
+  fiber inside([&](fiber&& outside) {
+    fiber other = std::move(outside);
+    while (!stop) {
+      resume_often(depth, other, kBatch, stop);
+    }
+    return other;
+  });
+  while (state.KeepRunningBatch(kBatch)) {
+    resume_often(depth, inside, kBatch, stop);
+  }
+  stop = true;
+  inside = std::move(inside).resume();
+}
+BENCHMARK(boost_symmetric_round_trip)->Arg(0)->Arg(4)->Arg(8);
+
 void boost_create_run_finish(benchmark::State& state) {
   boost::context::pooled_fixedsize_stack stacks;
   for ([[maybe_unused]] auto _ : state) {

@@ -51,25 +51,51 @@ void round_trip(benchmark::State& state) {
 }
 BENCHMARK(round_trip);
 
-// Both sides called from a chain of functions: what the processor predicted about their returns
-// is put to the test.
-[[gnu::noinline]] void* ask_from(Echo& echo, int depth, void* message) {
-  if (depth == 0) {
-    return echo.ask(message);
-  }
-  void* answer = ask_from(echo, depth - 1, message);
-  asm volatile("" : : : "memory");
-  return answer;
+// Both sides switch at the end of the same chain of calls, as greenlets do (interpreter, method,
+// switch): the returns afterwards are predicted if the switch keeps calls and returns paired.
+[[gnu::noinline]] void* switch_from(int depth, Context& from, Context& to, ExceptionGlobals* live) {
+  void* message =
+      depth == 0 ? from.switch_to(to, live, nullptr) : switch_from(depth - 1, from, to, live);
+  asm volatile("" : : : "memory");  // no tail call
+  return message;
 }
 
-void round_trip_from_depth(benchmark::State& state) {
-  stack::Pool pool;
-  Echo echo(pool);
-  for ([[maybe_unused]] auto _ : state) {
-    benchmark::DoNotOptimize(ask_from(echo, static_cast<int>(state.range(0)), &state));
+struct Twin {
+  Context inside;
+  Context outside;
+  ExceptionGlobals* live;
+  int depth;
+};
+
+[[gnu::noinline]] void switch_often(int depth, Context& from, Context& to, ExceptionGlobals* live,
+                                    benchmark::IterationCount times) {
+  for (benchmark::IterationCount i = 0; i < times; ++i) {
+    switch_from(depth, from, to, live);
   }
 }
-BENCHMARK(round_trip_from_depth)->Arg(4)->Arg(16);
+
+void symmetric_round_trip(benchmark::State& state) {
+  constexpr benchmark::IterationCount kBatch = 1000;
+  stack::Pool pool;
+  stack::Failure failure{};
+  const stack::Region region = pool.acquire(failure);
+  Twin twin{.inside = {},
+            .outside = {},
+            .live = context::thread_exception_globals(),
+            .depth = static_cast<int>(state.range(0))};
+  twin.inside.prepare(region.low, region.boundary, [](void* message) {
+    auto* self = static_cast<Twin*>(message);
+    for (;;) {
+      switch_often(self->depth, self->inside, self->outside, self->live, kBatch);
+    }
+  });
+  twin.outside.switch_to(twin.inside, twin.live, &twin);
+  while (state.KeepRunningBatch(kBatch)) {
+    switch_often(twin.depth, twin.outside, twin.inside, twin.live, kBatch);
+  }
+  pool.release(region);
+}
+BENCHMARK(symmetric_round_trip)->Arg(0)->Arg(4)->Arg(8);
 
 // In turn through many contexts, whose memory competes for the caches.
 void round_trip_among(benchmark::State& state) {
