@@ -84,9 +84,16 @@ PyObject* switch_entry(PyObject* self, PyObject* args, PyObject* kwargs) {
   }
   Ref positional =
       Ref::share(args == nullptr || args == Py_None ? target->module().empty_tuple : args);
-  Ref keywords = Ref::share(kwargs == Py_None ? nullptr : kwargs);
-  if (!PyTuple_Check(positional.get()) || (keywords && !PyDict_Check(keywords.get()))) {
+  if (kwargs == Py_None) {
+    kwargs = nullptr;
+  }
+  if (!PyTuple_Check(positional.get()) || (kwargs != nullptr && !PyDict_Check(kwargs))) {
     PyErr_BadArgument();
+    return nullptr;
+  }
+  // A copy, as a Python call makes one: the caller may change its dict while we spread it.
+  Ref keywords = Ref::take(kwargs != nullptr ? PyDict_Copy(kwargs) : nullptr);
+  if (kwargs != nullptr && !keywords) {
     return nullptr;
   }
   return switch_to(*target, std::move(positional), std::move(keywords));
