@@ -47,7 +47,6 @@ class Thread {
   static PyObject* getcurrent() noexcept;
 
   Greenlet& running() const noexcept { return *running_; }
-  Greenlet& main() const noexcept { return *main_; }
   PyObject* empty_tuple() const noexcept { return module_->empty_tuple; }
 
   // Leaves the running greenlet for `to`, one that is suspended in this thread. `message` is an

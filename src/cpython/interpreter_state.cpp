@@ -116,14 +116,12 @@ void InterpreterState::care([[maybe_unused]] PyThreadState* tstate) noexcept {
   // when they are resumed; it knows nothing of ours. (3.12 to 3.14 do not export what it takes;
   // there a frame follows with its next call.)
   if (monitoring_version_ != monitoring_version_of(tstate)) {
-    PyObject* const exception = PyErr_GetRaisedException();
     for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
       if (frame->owner < FRAME_OWNED_BY_INTERPRETER &&
           _Py_Instrument(_PyFrame_GetCode(frame), tstate->interp) < 0) {
         PyErr_Clear();  // no memory: these frames' events are lost, as they would be without us
       }
     }
-    PyErr_SetRaisedException(exception);
   }
 #endif
 #ifdef Py_GIL_DISABLED
