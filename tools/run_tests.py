@@ -31,6 +31,7 @@ LOGS = CHECKOUT / "build" / "logs"
 PYTHON_SUITES = ("python", "contract", "interop")
 SUITES = ("native", *PYTHON_SUITES)
 TIME_LIMIT = 20 * 60.0  # for one suite on one interpreter; each test has a limit of its own
+TAIL = 60  # lines of a log, shown if something failed
 
 
 class Counts(NamedTuple):
@@ -174,6 +175,9 @@ def run_interpreter(name: str, base: Path, suites: Sequence[str], *, echo: bool)
         seconds = time.monotonic() - started
         where = log.path.relative_to(CHECKOUT)
         print(f"{name:12} {result} in {seconds:.0f} s ({where})", flush=True)
+        if result.failed:
+            lines = log.path.read_text(encoding="utf-8").splitlines()[-TAIL:]
+            print("\n".join([f"the end of {where}:", *lines]), flush=True)
     return result
 
 

@@ -48,18 +48,16 @@ Ref Greenlet::parent() const noexcept {
   return Ref::share(parent_);
 }
 
-Ref Greenlet::exchange_parent(Ref parent) noexcept {
+bool Greenlet::exchange_parent(Ref& parent) noexcept {
   const cpython::ObjectLock lock(object());
-  return Ref::take(std::exchange(parent_, parent.release()));
-}
-
-bool Greenlet::descends_from(const Greenlet& other) const noexcept {
-  for (Ref ancestor = Ref::share(object()); ancestor; ancestor = of(ancestor.get()).parent()) {
-    if (ancestor.get() == other.object()) {
-      return true;
+  const std::lock_guard chains(module_->parents);
+  for (PyObject* ancestor = parent.get(); ancestor != nullptr; ancestor = of(ancestor).parent_) {
+    if (ancestor == object()) {
+      return false;
     }
   }
-  return false;
+  parent = Ref::take(std::exchange(parent_, parent.release()));
+  return true;
 }
 
 Ref Greenlet::thread_representative() const noexcept {

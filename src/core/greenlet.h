@@ -41,7 +41,8 @@ enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned 
 
 // The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
 // which there is exactly one. After the start only the owner thread changes it, with the exception
-// of `parent`. The object's lock guards that, and `run` and the start itself.
+// of `parent`. The object's lock guards that, and `run` and the start itself; parents are changed
+// under module().parents as well, so that who holds that sees chains of them that stay.
 class Greenlet {
  public:
   // Makes the control block of `object`, whose parent is the object `parent` (null for a main
@@ -77,10 +78,9 @@ class Greenlet {
 
   // A new reference, empty for main greenlets.
   Ref parent() const noexcept;
-  // Replaces it without any check and returns the old one.
-  Ref exchange_parent(Ref parent) noexcept;
-  // True if `other` is this greenlet or one of its ancestors.
-  bool descends_from(const Greenlet& other) const noexcept;
+  // Puts `parent` in its place, and the old one into `parent`. False, and nothing done, if that
+  // would close a circle of parents.
+  bool exchange_parent(Ref& parent) noexcept;
   // The greenlet that says which thread this one belongs to: itself, or if it has not started or
   // is dead its nearest ancestor for which neither holds, or the last of the chain.
   Ref thread_representative() const noexcept;

@@ -27,6 +27,9 @@ struct ModuleState {
   // every started greenlet, each thread's main greenlet and queue. Held only for a few
   // instructions that neither run Python nor allocate. Free of contention under a GIL.
   std::mutex owners;
+  // Orders changes of parents, of which two at once could close a circle. Held only for a walk up
+  // one chain. Innermost: what holds it takes no other lock.
+  std::mutex parents;
 
   std::atomic<Py_ssize_t> main_greenlets{0};     // threads that have one
   std::atomic<Py_ssize_t> pending_greenlets{0};  // queued for their own thread to finish

@@ -273,16 +273,16 @@ void Thread::kill(Greenlet& greenlet) noexcept {
   }
   Ref pending = Ref::take(cpython::take_exception());
   const Ref killer = Ref::share(running_->object());
-  Ref parent = greenlet.exchange_parent(Ref::share(killer.get()));
+  Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
+  greenlet.exchange_parent(parent);
   PyErr_SetString(module_->greenlet_exit, kKilledText);
   const Ref received = Ref::take(deliver(greenlet, Message::raise_current()));
   if (!received) {
     PyErr_WriteUnraisable(greenlet.object());
   }
   // Back to its own parent, unless it has chosen another meanwhile, or made that one its child.
-  const bool unchanged = greenlet.parent().get() == killer.get();
-  if (unchanged && parent && !Greenlet::of(parent.get()).descends_from(greenlet)) {
-    parent = greenlet.exchange_parent(std::move(parent));
+  if (parent && greenlet.parent().get() == killer.get()) {
+    greenlet.exchange_parent(parent);
   }
   parent = {};
   if (pending) {

@@ -101,10 +101,6 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
                  Py_TYPE(value)->tp_name);
     return -1;
   }
-  if (Greenlet::of(value).descends_from(greenlet)) {
-    PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
-    return -1;
-  }
   if (greenlet.is_started()) {
     const Ref mine = greenlet.thread_representative();
     const Ref theirs = Greenlet::of(value).thread_representative();
@@ -113,7 +109,11 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
       return -1;
     }
   }
-  const Ref old = greenlet.exchange_parent(Ref::share(value));
+  Ref parent = Ref::share(value);
+  if (!greenlet.exchange_parent(parent)) {
+    PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
+    return -1;
+  }
   return 0;
 }
 
