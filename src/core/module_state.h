@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <atomic>
+#include <cstdint>
 #include <mutex>
 
 namespace greenlet::core {
@@ -37,9 +38,14 @@ struct ModuleState {
   // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so always 0.
   std::atomic<bool> counts_cleanup_clocks{true};
 
-  // The state of the module that `tstate`'s interpreter has loaded, borrowed; null with an
-  // exception if it has loaded none.
+  // Tells this state from every other that the process has had or will have.
+  std::uint64_t serial = 0;
+
+  // The state of the module that the calling thread's interpreter has loaded, borrowed; null with
+  // an exception if it has loaded none.
   static ModuleState* of_interpreter() noexcept;
+  // The same without an exception.
+  static ModuleState* of_interpreter_or_null() noexcept;
 };
 
 }  // namespace greenlet::core

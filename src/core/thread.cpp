@@ -2,6 +2,7 @@
 #include "core/thread.h"
 
 #include <cassert>
+#include <memory>
 #include <new>
 
 #include "cpython/objects.h"
@@ -15,26 +16,79 @@ constexpr const char* kKilledText = "Killing the greenlet because all references
 }  // namespace
 
 constinit thread_local Thread* Thread::current_thread_ = nullptr;
-constinit thread_local std::uint64_t Thread::ended_id_ = 0;
+constinit thread_local context::ExceptionGlobals* Thread::exception_globals_ = nullptr;
+constinit thread_local Thread* Thread::ending_ = nullptr;
+constinit thread_local Thread::Ended Thread::ended_;
+constinit std::atomic<Thread*> Thread::free_{nullptr};
 
-Thread::Thread(PyThreadState* tstate, ModuleState* module) noexcept
-    : tstate_(tstate),
-      exception_globals_(context::thread_exception_globals()),
-      anchors_(cpython::ThreadAnchors::of(tstate)),
-      module_(module),
-      module_object_(Py_NewRef(PyType_GetModule(module->greenlet_type))) {}
+Thread* Thread::allocate() noexcept {
+  // Without a lock, which fork() could leave held (another interpreter's threads do not wait for
+  // the one that forks). Takes the whole list, so that nobody can change what it looks at.
+  Thread* const first = free_.exchange(nullptr, std::memory_order_acquire);
+  if (first == nullptr) {
+    return new (std::nothrow) Thread();
+  }
+  for (Thread* rest = std::exchange(first->next_free_, nullptr); rest != nullptr;) {
+    Thread* const next = rest->next_free_;
+    rest->release();
+    rest = next;
+  }
+  return first;
+}
+
+void Thread::release() noexcept {
+  next_free_ = free_.load(std::memory_order_relaxed);
+  while (!free_.compare_exchange_weak(next_free_, this, std::memory_order_release,
+                                      std::memory_order_relaxed)) {
+  }
+}
+
+void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept {
+  tstate_ = tstate;
+  anchors_ = cpython::ThreadAnchors::of(tstate);
+  module_ = module;
+  module_object_ = Py_NewRef(PyType_GetModule(module->greenlet_type));
+  main_ = &main;
+  running_ = &main;
+  Py_INCREF(main.object());  // as the main greenlet
+  Py_INCREF(main.object());  // as the running one
+  main.is_main_ = true;
+  main.thread_ = this;
+  main.state_ = State::kRunning;
+  main.region_.boundary = static_cast<std::byte*>(__builtin_frame_address(0));
+  ++module->main_greenlets;
+  key_.store(tstate, std::memory_order_relaxed);
+}
+
+void Thread::remember(Thread* thread) noexcept {
+  current_thread_ = thread;
+  exception_globals_ = context::thread_exception_globals();
+}
+
+bool Thread::has_ended(PyThreadState* tstate) noexcept {
+  if (ended_.tstate_id != PyThreadState_GetID(tstate) ||
+      ended_.interpreter_id != PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate))) {
+    return false;
+  }
+  const ModuleState* const module = ModuleState::of_interpreter_or_null();
+  return module == nullptr || module->serial == ended_.module_serial;
+}
 
 Thread* Thread::current_or_null() noexcept {
   PyThreadState* const tstate = cpython::current_thread_state();
   if (tstate == nullptr) {
     return nullptr;
   }
-  if (current_thread_ != nullptr && current_thread_->tstate_ == tstate) {
+  if (current_thread_ != nullptr && current_thread_->is_of(tstate)) {
     return current_thread_;
   }
   // The OS thread has changed its thread state: PyGILState_Ensure() in a thread that Python did not
   // make, or another interpreter.
-  if (PyThreadState_GetID(tstate) == ended_id_) {
+  if (ending_ != nullptr && ending_->is_of(tstate)) {
+    remember(ending_);
+    return ending_;
+  }
+  if (has_ended(tstate)) {
     return nullptr;  // and no dict is to be made for it again
   }
   PyObject* const dict = PyThreadState_GetDict();
@@ -42,7 +96,7 @@ Thread* Thread::current_or_null() noexcept {
   if (capsule == nullptr) {
     return nullptr;
   }
-  current_thread_ = static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName));
+  remember(static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName)));
   return current_thread_;
 }
 
@@ -55,7 +109,7 @@ Thread* Thread::attach() noexcept {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
     return nullptr;
   }
-  if (PyThreadState_GetID(tstate) == ended_id_) {
+  if (has_ended(tstate)) {
     PyErr_SetString(PyExc_RuntimeError, "greenlets cannot be used any more: the thread is ending");
     return nullptr;
   }
@@ -73,33 +127,24 @@ Thread* Thread::attach() noexcept {
   if (!main || !Greenlet::create(reinterpret_cast<Object*>(main.get()), module, nullptr)) {
     return nullptr;
   }
-  auto* const thread = new (std::nothrow) Thread(tstate, module);
+  Thread* const thread = allocate();
   if (thread == nullptr) {
     PyErr_NoMemory();
     return nullptr;
   }
-  Greenlet& greenlet = Greenlet::of(main.get());
-  greenlet.is_main_ = true;
-  greenlet.thread_ = thread;
-  greenlet.state_ = State::kRunning;
-  greenlet.region_.boundary = static_cast<std::byte*>(__builtin_frame_address(0));
-  thread->main_ = &greenlet;
-  thread->running_ = &greenlet;
-  Py_INCREF(main.get());  // as the main greenlet
-  Py_INCREF(main.get());  // as the running one
-  ++module->main_greenlets;
+  thread->begin(tstate, module, Greenlet::of(main.get()));
   Ref capsule = Ref::take(PyCapsule_New(thread, kCapsuleName, &end_from_capsule));
   if (!capsule) {
     thread->end(/*in_own_thread=*/true);
-    ended_id_ = 0;  // there may be memory the next time
+    ended_ = {};  // there may be memory the next time
     return nullptr;
   }
   if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {
     capsule = {};  // ends it
-    ended_id_ = 0;
+    ended_ = {};
     return nullptr;
   }
-  current_thread_ = thread;
+  remember(thread);
   return thread;
 }
 
@@ -111,28 +156,55 @@ void Thread::end_from_capsule(PyObject* capsule) noexcept {
 }
 
 void Thread::end(bool in_own_thread) noexcept {
-  if (in_own_thread && running_ == main_ && cpython::can_run_python(tstate_)) {
-    current_thread_ = this;  // what runs now must not attach anew
-    finish_pending_slowly();
-    while (Greenlet* const greenlet = next_to_end()) {
-      const Ref hold = Ref::share(greenlet->object());
-      greenlet->end_tried_ = true;
-      kill(*greenlet);
+  Thread* const outer = std::exchange(ending_, this);  // its finally blocks may end other worlds
+  if (in_own_thread) {
+    remember(this);  // what runs now must not attach anew
+    if (running_ != main_) {
+      give_back_thread_state();
+    } else if (cpython::can_run_python(tstate_)) {
+      finish_pending_slowly();
+      while (Greenlet* const greenlet = next_to_end()) {
+        const Ref hold = Ref::share(greenlet->object());
+        greenlet->end_tried_ = true;
+        kill(*greenlet);
+      }
     }
   }
   abandon_all();
-  if (current_thread_ == this) {
-    current_thread_ = nullptr;
-  }
+  ending_ = outer;
+  key_.store(reinterpret_cast<PyThreadState*>(this), std::memory_order_relaxed);
   if (in_own_thread) {
-    ended_id_ = PyThreadState_GetID(tstate_);
+    current_thread_ = nullptr;
+    ended_ = {.tstate_id = PyThreadState_GetID(tstate_),
+              .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate_)),
+              .module_serial = module_->serial};
   }
   --module_->main_greenlets;
   const Ref tracer = exchange_tracer({});
-  const Ref module = Ref::take(module_object_);
-  const Ref main = Ref::take(main_->object());
-  const Ref running = Ref::take(running_->object());
-  delete this;
+  const Ref module = Ref::take(std::exchange(module_object_, nullptr));
+  const Ref main = Ref::take(std::exchange(main_, nullptr)->object());
+  const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
+  started_ = nullptr;
+  attention_ = 0;
+  std::destroy_at(&pool_);
+  std::construct_at(&pool_);
+  release();
+}
+
+// The thread state goes while a greenlet runs: Py_Finalize() called there. CPython will free the
+// thread state's data stack, which must not be the one in our region, and may clear what else it
+// has; so it gets the main greenlet's share again, except for the bounds of the C stack, which is
+// still the running one's.
+void Thread::give_back_thread_state() noexcept {
+  cpython::StackLimits limits;
+  if (anchors_.stack_limits != nullptr) {
+    limits = *anchors_.stack_limits;
+  }
+  running_->interpreter_.save(tstate_, anchors_);
+  main_->interpreter_.restore(tstate_, anchors_);
+  if (anchors_.stack_limits != nullptr) {
+    *anchors_.stack_limits = limits;
+  }
 }
 
 Greenlet* Thread::next_to_end() const noexcept {

@@ -25,8 +25,13 @@ struct Operands {
 
 // Owns the main greenlet, the trace callback and the stack pool of one Python thread state; holds
 // a reference to the greenlet that runs. Touched by its own thread only, except for the queue of
-// dropped greenlets. Lives in the thread state's dict, so that CPython ends it from inside the
-// dying thread while that can still run Python.
+// dropped greenlets. A capsule in the thread state's dict owns it, so that CPython ends it from
+// inside the dying thread while that can still run Python.
+//
+// The memory of one that has ended is only ever used for another. An OS thread may have several
+// thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread state may move
+// between OS threads, and both may be ended elsewhere; so the Thread that an OS thread remembers
+// may be of the past, and must still say truly whose it is now.
 class Thread {
  public:
   // The calling thread's world, made on first use. Null with an exception if there is no memory or
@@ -34,7 +39,7 @@ class Thread {
   static Thread* current() noexcept {
     PyThreadState* const tstate = cpython::current_thread_state();
     Thread* const thread = current_thread_;
-    if (thread != nullptr && thread->tstate_ == tstate) [[likely]] {
+    if (thread != nullptr && thread->is_of(tstate)) [[likely]] {
       return thread;
     }
     return attach();
@@ -95,11 +100,25 @@ class Thread {
   // What arrive() must look after beside the message; a set of bits.
   enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
 
-  explicit Thread(PyThreadState* tstate, ModuleState* module) noexcept;
+  Thread() = default;
+  ~Thread() = default;
+
+  // One that is nobody's; null if there is no memory.
+  static Thread* allocate() noexcept;
+  void release() noexcept;
+  void begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept;
+  bool is_of(PyThreadState* tstate) const noexcept {
+    return key_.load(std::memory_order_relaxed) == tstate;
+  }
 
   static Thread* attach() noexcept;
+  // Makes it the one that this OS thread remembers.
+  static void remember(Thread* thread) noexcept;
   static void end_from_capsule(PyObject* capsule) noexcept;
   void end(bool in_own_thread) noexcept;
+  void give_back_thread_state() noexcept;
+  // True if `tstate`, the calling thread's, had a world that has ended with it.
+  static bool has_ended(PyThreadState* tstate) noexcept;
   // A started greenlet that the end has not tried to kill yet, or null.
   Greenlet* next_to_end() const noexcept;
   void abandon_all() noexcept;
@@ -153,27 +172,50 @@ class Thread {
   void link(Greenlet& greenlet) noexcept;
   void unlink(Greenlet& greenlet) noexcept;
 
+  // The world that this OS thread used last; for the thread state it has now only if is_of() says
+  // so.
   static constinit thread_local Thread* current_thread_;
-  // The id of the thread state whose world has ended in this OS thread: nothing would end another.
-  static constinit thread_local std::uint64_t ended_id_;
+  // Of this OS thread; set if current_thread_ is.
+  static constinit thread_local context::ExceptionGlobals* exception_globals_;
+
+  // The world that is ending in this OS thread: its thread state has already lost the dict that
+  // tells whose it is.
+  static constinit thread_local Thread* ending_;
+
+  // The thread state that is being cleared in this OS thread and whose world has ended: nothing
+  // would end another. Ids of thread states are unique in one interpreter only, those of
+  // interpreters only until Py_Finalize(); the serial of the module state is unique for good.
+  struct Ended {
+    std::uint64_t tstate_id = 0;
+    std::int64_t interpreter_id = 0;
+    std::uint64_t module_serial = 0;
+  };
+  static constinit thread_local Ended ended_;
+
+  // Worlds that have ended, linked by next_free_.
+  static constinit std::atomic<Thread*> free_;
+
+  // Whose it is: tstate_ while that lives, else no thread state's address. The only field that
+  // another OS thread may read at any time.
+  std::atomic<PyThreadState*> key_{reinterpret_cast<PyThreadState*>(this)};
 
   // Hot.
-  PyThreadState* const tstate_;
+  PyThreadState* tstate_ = nullptr;
   Greenlet* running_ = nullptr;
   Greenlet* origin_ = nullptr;  // who was left by the last switch
   unsigned attention_ = 0;
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
-  context::ExceptionGlobals* const exception_globals_;
-  const cpython::ThreadAnchors anchors_;
+  cpython::ThreadAnchors anchors_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned
 
   // Cold.
-  ModuleState* const module_;
-  PyObject* const module_object_;  // keeps module_ alive
+  ModuleState* module_ = nullptr;
+  PyObject* module_object_ = nullptr;  // keeps module_ alive
   Greenlet* main_ = nullptr;
   PyObject* tracer_ = nullptr;
   Greenlet* started_ = nullptr;  // the list of greenlets that have a stack here
   stack::Pool pool_;
+  Thread* next_free_ = nullptr;
 };
 
 }  // namespace greenlet::core

@@ -25,13 +25,17 @@ PyObject* loaded_module() {  // borrowed; null without an exception if there is 
 
 }  // namespace
 
-ModuleState* ModuleState::of_interpreter() noexcept {
+ModuleState* ModuleState::of_interpreter_or_null() noexcept {
   PyObject* const module = loaded_module();
-  if (module == nullptr) {
+  return module == nullptr ? nullptr : static_cast<ModuleState*>(PyModule_GetState(module));
+}
+
+ModuleState* ModuleState::of_interpreter() noexcept {
+  ModuleState* const state = of_interpreter_or_null();
+  if (state == nullptr) {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is not loaded in this interpreter");
-    return nullptr;
   }
-  return static_cast<ModuleState*>(PyModule_GetState(module));
+  return state;
 }
 
 }  // namespace core
@@ -253,6 +257,8 @@ int exec(PyObject* module) {
     return -1;
   }
   auto& state = *new (PyModule_GetState(module)) ModuleState();
+  static constinit std::atomic<std::uint64_t> last_serial{0};
+  state.serial = ++last_serial;
   state.run_name = PyUnicode_InternFromString("run");
   state.empty_tuple = PyTuple_New(0);
   if (state.run_name == nullptr || state.empty_tuple == nullptr || add_types(module, state) < 0) {
