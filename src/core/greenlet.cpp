@@ -22,7 +22,8 @@ bool Greenlet::create(Object* object, ModuleState* module, PyObject* parent) noe
 
 void Greenlet::destroy() noexcept {
   assert(state() != State::kSuspended && state() != State::kRunning);
-  clear();
+  const Ref parent = Ref::take(std::exchange(parent_, nullptr));  // it is in nobody's chain
+  drop_rest();
   object_->greenlet = nullptr;
   this->~Greenlet();
   PyMem_Free(this);
@@ -143,7 +144,15 @@ void Greenlet::clear() noexcept {
   if (state() == State::kSuspended) {
     return;
   }
-  const Ref parent = Ref::take(std::exchange(parent_, nullptr));
+  Ref parent;
+  {
+    const std::lock_guard chains(module_->parents);
+    parent = Ref::take(std::exchange(parent_, nullptr));
+  }
+  drop_rest();
+}
+
+void Greenlet::drop_rest() noexcept {
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   if (state() != State::kRunning) {
     const Ref context = Ref::take(interpreter_.exchange_context(nullptr));

@@ -107,6 +107,9 @@ class Greenlet {
   // where the collector sees them, and the C stack has no reference of its own to any.
   PyObject* call_run() noexcept;
 
+  // What destroy() and clear() have in common: all references but the one to the parent.
+  void drop_rest() noexcept;
+
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 
   // Hot: what one switch reads and writes, in the order it does.

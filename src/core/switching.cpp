@@ -14,13 +14,16 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
   if (to == nullptr) {
     return nullptr;
   }
-  receiver = {};  // this stack is to hold nothing that the collector cannot see
-  if (to != running_) {
-    return resume(*to, payload, operands);
+  // The reference goes to the thread. It may be the only one, for `target` may be dead and another
+  // thread give it another parent at any moment.
+  assert(receiver.get() == to->object());
+  receiver.release();
+  if (to == running_) {
+    origin_ = to;
+    return receive(payload);
   }
-  origin_ = to;
-  Py_INCREF(to->object());
-  return receive(payload);
+  running_->interpreter_.set_operands(operands.begin, operands.end);
+  return arrive(exchange(*to, payload));
 }
 
 Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noexcept {
@@ -55,17 +58,24 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
     switch (greenlet.state()) {
       case State::kRunning:
       case State::kSuspended:
-        if (greenlet.thread() == this) {
-          return &greenlet;
+        if (const Thread* const owner = greenlet.thread(); owner != this) {
+          if (owner == nullptr && greenlet.state() == State::kDead) {
+            continue;  // in another thread, since the switch above
+          }
+          refuse_foreign(greenlet);
+          return nullptr;
         }
-        refuse_foreign(greenlet);
-        return nullptr;
+        return &greenlet;
 
       case State::kNew: {
-        const Ref representative = greenlet.thread_representative();
-        if (Greenlet::of(representative.get()).thread() != this) {
-          refuse_foreign(Greenlet::of(representative.get()));
-          return nullptr;
+        {
+          // Dropped before the start, after which no Python code may run: it may be the only
+          // reference left, if another thread changes parents.
+          const Ref representative = greenlet.thread_representative();
+          if (Greenlet::of(representative.get()).thread() != this) {
+            refuse_foreign(Greenlet::of(representative.get()));
+            return nullptr;
+          }
         }
         switch (start(greenlet, message)) {
           case Started::kYes:
@@ -129,14 +139,16 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     greenlet.run_ = run.release();
     greenlet.args_ = args.release();
     greenlet.kwargs_ = kwargs.release();
+    greenlet.region_ = region;
+    greenlet.interpreter_.start(tstate_, anchors_, region.low, region.boundary,
+                                region.data_bytes());
+    greenlet.context_.prepare(region.low, region.boundary, &run_greenlet);
+    link(greenlet);
+    // Complete, so others may see it: to give up the lock may wait for them.
     greenlet.thread_.store(this, std::memory_order_release);
     greenlet.state_.store(State::kSuspended, std::memory_order_release);
     break;
   }
-  greenlet.region_ = region;
-  greenlet.interpreter_.start(tstate_, anchors_, region.low, region.boundary, region.data_bytes());
-  greenlet.context_.prepare(region.low, region.boundary, &run_greenlet);
-  link(greenlet);
   if (!message.raises()) {
     message = Message::value(Ref::share(Py_None));  // only says that nothing is to be raised
   }
@@ -185,9 +197,10 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
     Py_INCREF(heir->object());
   }
   unlink(self);
-  self.thread_.store(nullptr, std::memory_order_relaxed);
   self.interpreter_.finish_running(tstate_);
+  // In this order, so that who finds no thread can tell that it is dead; see aim().
   self.state_.store(State::kDead, std::memory_order_release);
+  self.thread_.store(nullptr, std::memory_order_release);
   attention_ |= kOriginFinished;
   enter(self, *heir);
   self.context_.leave_for(heir->context_, exception_globals_, payload);

@@ -244,19 +244,31 @@ int set_parent_attribute(PyObject* self, PyObject* value, void*) {
   return set_parent(Greenlet::of(self), value);
 }
 
-// Calls `look` on a greenlet that other threads may change, with those held still.
+// Calls `look`, which runs no Python code, on a greenlet that other threads may change, with those
+// held still.
 template <typename Look>
 auto with_owner_still(const Greenlet& greenlet, Look look) {
+  {
+    // Without an owner any thread may change it, and give it one, but only under this lock.
+    const cpython::ObjectLock lock(greenlet.object());
+    const State state = greenlet.state();
+    if (state != State::kRunning && state != State::kSuspended) {
+      return look();
+    }
+  }
   std::optional<cpython::StoppedWorld> still;
   const Thread* const owner = greenlet.thread();
   if (owner == nullptr || owner != Thread::current_or_null()) {
-    still.emplace();  // without an owner any thread may change it
+    still.emplace();
   }
   return look();
 }
 
 PyObject* get_frame(PyObject* self, void*) {
   Greenlet& greenlet = Greenlet::of(self);
+  if (greenlet.state() != State::kSuspended) {
+    Py_RETURN_NONE;
+  }
   PyFrameObject* const frame = with_owner_still(greenlet, [&]() -> PyFrameObject* {
     return greenlet.state() == State::kSuspended
                ? greenlet.interpreter().innermost_frame(cpython::current_thread_state())
@@ -336,7 +348,9 @@ int set_context(PyObject* self, PyObject* value, void*) {
 PyObject* get_dead(PyObject* self, void*) { return PyBool_FromLong(Greenlet::of(self).is_dead()); }
 
 PyObject* get_stack_saved(PyObject* self, void*) {
-  return PyLong_FromSize_t(Greenlet::of(self).stack_in_use());
+  const Greenlet& greenlet = Greenlet::of(self);
+  return PyLong_FromSize_t(
+      with_owner_still(greenlet, [&]() -> std::size_t { return greenlet.stack_in_use(); }));
 }
 
 int is_active(PyObject* self) { return Greenlet::of(self).is_active() ? 1 : 0; }
@@ -460,8 +474,11 @@ void* slot(Function* function) {
 }  // namespace
 
 void adopt_finalizer(PyTypeObject* type, const core::ModuleState& state) {
-  if (type->tp_finalize == state.slot_tp_finalize) {
-    type->tp_finalize = &finalize_subclass;
+  // Other threads may make an instance of it at the same time, or look at the slot.
+  destructor found = __atomic_load_n(&type->tp_finalize, __ATOMIC_RELAXED);
+  if (found == state.slot_tp_finalize) {
+    __atomic_compare_exchange_n(&type->tp_finalize, &found, &finalize_subclass, /*weak=*/false,
+                                __ATOMIC_RELAXED, __ATOMIC_RELAXED);
   }
 }
 
