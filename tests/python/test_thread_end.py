@@ -1,0 +1,688 @@
+"""What becomes of greenlets when the thread that started them ends, whoever made the thread."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from greenlet import GreenletExit, _greenlet, error, getcurrent, greenlet, stacks
+from helpers import Unraisable, collect, in_thread, run_clean, run_script, to_parent
+
+EXITED = r"^cannot switch to a different thread \(which happens to have exited\)$"
+
+
+@contextlib.contextmanager
+def manager() -> Iterator[None]:
+    to_parent()
+    yield
+
+
+def generator() -> Generator[None]:
+    yield to_parent()
+
+
+async def coroutine() -> None:
+    to_parent()
+
+
+def in_a_handler() -> None:
+    try:
+        raise KeyError
+    except KeyError:
+        to_parent()
+
+
+def deep(level: int) -> None:
+    if level:
+        deep(level - 1)
+    else:
+        to_parent()
+
+
+class Hashed:
+    def __hash__(self) -> int:
+        to_parent()
+        return 1
+
+
+class Compared:
+    def __lt__(self, other: object) -> bool:
+        to_parent()
+        return True
+
+
+def with_block() -> None:
+    with manager():
+        pass
+
+
+def to_parent_quietly() -> None:
+    with contextlib.suppress(GreenletExit):  # ctypes would report it
+        to_parent()
+
+
+callback = ctypes.CFUNCTYPE(None)(to_parent_quietly)
+
+# Ways to call to_parent(), most of them from C.
+PLACES: dict[str, Callable[[], Any]] = {
+    "a Python function": lambda: to_parent(),
+    "a deep recursion": lambda: deep(200),
+    "an exception handler": in_a_handler,
+    "a generator": lambda: list(generator()),
+    "a coroutine": lambda: coroutine().send(None),
+    "a with block": with_block,
+    "map": lambda: list(map(lambda _: to_parent(), [1])),
+    "sorted with a key": lambda: sorted([1, 2], key=lambda _: to_parent()),
+    "list.sort": lambda: [Compared(), Compared()].sort(),
+    "re.sub": lambda: re.sub("a", lambda match: str(to_parent()), "a"),
+    "a hash": lambda: {Hashed(): 1},
+    "functools.reduce": lambda: functools.reduce(lambda a, b: to_parent(), [1, 2]),
+    "exec": lambda: exec("to_parent()", {"to_parent": to_parent}),
+    "a class body": lambda: exec("class C: v = to_parent()", {"to_parent": to_parent}),
+    "a ctypes callback": callback,
+}
+
+
+class Ending:
+    """A thread that leaves greenlets behind, and what ran in them when it ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[tuple[str, int]] = []
+        self.ident = 0
+
+    def body(self, name: str, place: Callable[[], Any]) -> None:
+        try:
+            place()
+        finally:
+            self.ends.append((name, threading.get_ident()))
+
+    def suspended(self, name: str, place: Callable[[], Any]) -> greenlet:
+        g = greenlet(self.body)
+        g.switch(name, place)
+        return g
+
+    def run(self, thread_body: Callable[[], Any]) -> Any:
+        def body() -> Any:
+            self.ident = threading.get_ident()
+            return thread_body()
+
+        return in_thread(body)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("holder", ["another thread", "its own thread", "nobody", "a cycle"])
+def test_a_suspended_greenlet_is_ended_in_the_thread_that_ends(place: str, holder: str) -> None:
+    ending = Ending()
+    local = threading.local()
+
+    def body() -> greenlet | None:
+        g = ending.suspended(place, PLACES[place])
+        if holder == "another thread":
+            return g
+        if holder == "its own thread":
+            local.g = g
+        elif holder == "a cycle":
+            g.itself = g  # type: ignore[attr-defined]
+        return None
+
+    with Unraisable() as reports:
+        g = ending.run(body)
+        collect()
+    assert ending.ends == [(place, ending.ident)]
+    assert reports.messages == []
+    if g is not None:
+        assert g.dead
+        with pytest.raises(error, match=EXITED):
+            g.switch()
+
+
+def test_greenlets_in_every_state_and_place_are_left_by_one_thread() -> None:
+    ending = Ending()
+
+    def body() -> list[greenlet]:
+        family = [ending.suspended(name, place) for name, place in PLACES.items()]
+        family += [greenlet(lambda: None) for _ in range(3)]
+        finished = greenlet(lambda: None)
+        finished.switch()
+        return [*family, finished, getcurrent()]
+
+    family = ending.run(body)
+    assert ending.ends == [(name, ending.ident) for name in PLACES]
+    for g in family:
+        assert not g
+        assert g.gr_frame is None
+        with pytest.raises(error, match=EXITED):
+            g.switch()
+        with pytest.raises(error, match=EXITED):
+            g.throw(KeyError)
+
+
+def test_an_unstarted_greenlet_of_an_ended_thread_runs_below_a_parent_that_lives() -> None:
+    g = in_thread(lambda: greenlet(lambda value: value + 1))
+    assert not g.dead
+    g.parent = getcurrent()
+    assert g.switch(1) == 2
+
+
+def test_the_started_greenlet_of_an_ended_thread_hands_nothing_to_a_new_parent() -> None:
+    def body() -> greenlet:
+        g = greenlet(to_parent)
+        g.switch()
+        return g
+
+    g = in_thread(body)
+    assert g.dead
+    assert g.parent is not None
+    with pytest.raises(error, match=EXITED):
+        g.switch()
+
+
+def test_a_greenlet_may_catch_its_end_and_is_dead_all_the_same() -> None:
+    log: list[str] = []
+
+    def stubborn() -> None:
+        while True:
+            try:
+                to_parent()
+            except GreenletExit:
+                log.append("caught")
+
+    def body() -> greenlet:
+        g = greenlet(stubborn)
+        g.switch()
+        return g
+
+    g = in_thread(body)
+    assert log == ["caught"]
+    assert g.dead
+    assert "(thread exited) dead" in repr(g)
+    del g
+    collect()
+    assert log == ["caught"]
+
+
+def test_what_a_finally_block_starts_in_a_thread_that_ends_is_ended_too() -> None:
+    ending = Ending()
+
+    def body() -> None:
+        def run() -> None:
+            try:
+                to_parent()
+            finally:
+                kept.append(ending.suspended("late", to_parent))
+
+        kept.append(greenlet(run))
+        kept[0].switch()
+
+    kept: list[greenlet] = []
+    ending.run(body)
+    assert [g.dead for g in kept] == [True, True]
+    assert ending.ends == [("late", ending.ident)]
+
+
+def test_greenlets_of_an_ending_thread_may_switch_among_themselves() -> None:
+    log: list[object] = []
+
+    def body() -> None:
+        other = greenlet(lambda: log.append(to_parent("started")))
+        other.switch()
+
+        def run() -> None:
+            try:
+                to_parent()
+            finally:
+                log.append(greenlet(lambda: "new").switch())
+                log.append(getcurrent() is kept[0])
+                other.parent = getcurrent()
+                other.switch("resumed")
+
+        kept.append(greenlet(run))
+        kept[0].switch()
+        kept.append(other)
+
+    kept: list[greenlet] = []
+    in_thread(body)
+    # The other one was started first and ends first, by GreenletExit: nothing is appended.
+    assert log == ["new", True]
+    assert all(g.dead for g in kept)
+
+
+def test_an_exception_that_escapes_at_the_end_of_a_thread_is_reported() -> None:
+    def body() -> None:
+        def run() -> None:
+            try:
+                to_parent()
+            finally:
+                raise KeyError("escaped")
+
+        kept.append(greenlet(run))
+        kept[0].switch()
+
+    kept: list[greenlet] = []
+    with Unraisable() as reports:
+        in_thread(body)
+    assert reports.types == [KeyError]
+    assert kept[0].dead
+
+
+def test_a_trace_function_of_a_thread_sees_its_greenlets_end() -> None:
+    events: list[str] = []
+
+    def body() -> None:
+        kept.append(greenlet(to_parent))
+        kept[0].switch()
+        kept[0].settrace(lambda event, pair: events.append(event))
+
+    kept: list[greenlet] = []
+    in_thread(body)
+    assert events == ["throw", "switch"]
+
+
+def test_references_of_greenlets_are_gone_with_their_thread() -> None:
+    class Local:
+        pass
+
+    gone: list[int] = []
+
+    class Watched(Local):
+        def __del__(self) -> None:
+            gone.append(threading.get_ident())
+
+    def body() -> tuple[int, list[greenlet]]:
+        def run(watched: Watched) -> None:
+            local = [watched]
+            to_parent()
+            del local
+
+        family = [greenlet(run) for _ in range(5)]
+        for g in family:
+            g.switch(Watched())
+        return threading.get_ident(), family
+
+    ident, family = in_thread(body)
+    assert gone == [ident] * 5
+    assert all(g.dead for g in family)
+
+
+def test_stacks_and_worlds_are_given_back_when_threads_end() -> None:
+    def body() -> list[greenlet]:
+        ending = Ending()
+        family = [ending.suspended(name, place) for name, place in PLACES.items()]
+        family[0].itself = family[0]  # type: ignore[attr-defined]
+        return family[1::2]
+
+    collect()
+    in_use = stacks.statistics().in_use
+    worlds = _greenlet.get_total_main_greenlets()
+    held = [in_thread(body) for _ in range(5)]
+    assert stacks.statistics().in_use == in_use
+    assert _greenlet.get_total_main_greenlets() == worlds
+    assert all(g.dead for family in held for g in family)
+
+
+def test_the_last_reference_to_a_greenlet_may_go_with_the_thread_that_holds_it() -> None:
+    """The holder ends first: its queue entry waits for the owner, which is still there."""
+    ended: list[int] = []
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            ended.append(threading.get_ident())
+
+    holder: list[greenlet] = []
+    g = greenlet(run)
+    g.switch()
+    holder.append(g)
+    del g
+
+    def take() -> None:
+        mine = holder.pop()
+        assert mine.gr_frame is not None
+
+    in_thread(take)
+    getcurrent()
+    assert ended == [threading.get_ident()]
+
+
+def test_greenlets_dropped_elsewhere_while_their_thread_ends_are_ended_once() -> None:
+    ended: list[int] = []
+
+    def round_of(count: int) -> None:
+        made, go = threading.Event(), threading.Event()
+        family: list[greenlet] = []
+
+        def owner() -> None:
+            def run() -> None:
+                try:
+                    to_parent()
+                finally:
+                    ended.append(1)
+
+            for _ in range(count):
+                family.append(greenlet(run))
+                family[-1].switch()
+            made.set()
+            go.wait()
+
+        thread = threading.Thread(target=owner)
+        thread.start()
+        made.wait()
+        go.set()
+        family.clear()
+        thread.join()
+
+    for _ in range(50):
+        round_of(10)
+    collect()
+    getcurrent()
+    # Never twice; not at all only if the thread had ended when the last reference went away.
+    assert len(ended) == 500
+    assert _greenlet.get_pending_cleanup_count() == 0
+
+
+# --- threads that Python did not make -------------------------------------------------------
+
+THREADS = """
+#include <pthread.h>
+
+typedef void (*callback)(int);
+struct work { callback call; int times; };
+
+static void *body(void *argument) {
+  struct work *work = argument;
+  for (int i = 0; i < work->times; ++i) work->call(i);
+  return 0;
+}
+
+/* Calls `call` so many times from one new thread that has no Python thread state of its own. */
+int call_in_thread(callback call, int times) {
+  struct work work = {call, times};
+  pthread_t thread;
+  if (pthread_create(&thread, 0, body, &work)) return -1;
+  return pthread_join(thread, 0);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library whose call_in_thread(function, times) calls from a thread made in C."""
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "threads.c").write_text(THREADS)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-o", "libthreads.so", "threads.c", "-lpthread"],
+        cwd=folder,
+        check=True,
+    )
+    return folder / "libthreads.so"
+
+
+# A ctypes callback that is suspended keeps the thread state alive (PyGILState_Ensure() counts), so
+# that the outer call does not end it.
+FOREIGN_PLACES = {name: place for name, place in PLACES.items() if place is not callback}
+
+
+def call_in_foreign_thread(library: Path, function: Callable[[int], None], times: int) -> None:
+    failures: list[BaseException] = []
+
+    def guarded(index: int) -> None:
+        try:
+            function(index)
+        except BaseException as failure:
+            failures.append(failure)
+
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_int)(guarded)
+    assert ctypes.CDLL(str(library)).call_in_thread(callback, times) == 0
+    if failures:
+        raise failures[0]
+
+
+def test_every_call_from_a_foreign_thread_has_a_main_greenlet_of_its_own(foreign: Path) -> None:
+    mains: list[greenlet] = []
+
+    def call(index: int) -> None:
+        assert all(main.dead for main in mains)
+        assert greenlet(lambda: getcurrent().parent).switch() is getcurrent()
+        mains.append(getcurrent())
+
+    call_in_foreign_thread(foreign, call, 20)
+    assert len({id(main) for main in mains}) == 20
+    assert all(main.dead for main in mains)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["held", "dropped"])
+def test_greenlets_of_a_foreign_thread_end_with_each_call(foreign: Path, held: bool) -> None:
+    ending = Ending()
+    kept: list[greenlet] = []
+    idents: list[int] = []
+    collect()
+    in_use = stacks.statistics().in_use
+    worlds = _greenlet.get_total_main_greenlets()
+
+    def call(index: int) -> None:
+        assert len(ending.ends) == index * len(FOREIGN_PLACES)
+        for name, place in FOREIGN_PLACES.items():
+            g = ending.suspended(name, place)
+            g.itself = g  # type: ignore[attr-defined]
+            if held:
+                kept.append(g)
+        idents.append(threading.get_ident())
+
+    call_in_foreign_thread(foreign, call, 5)
+    assert sorted(ending.ends) == sorted((n, ident) for ident in idents for n in FOREIGN_PLACES)
+    assert all(g.dead for g in kept)
+    for g in kept:
+        with pytest.raises(error, match=EXITED):
+            g.switch()
+    assert stacks.statistics().in_use == in_use
+    assert _greenlet.get_total_main_greenlets() == worlds
+
+
+def test_foreign_threads_come_and_go_at_once(foreign: Path) -> None:
+    counts: list[int] = []
+
+    def call(index: int) -> None:
+        g = greenlet(lambda value: to_parent(value) + 1)
+        assert g.switch(index) == index
+        assert g.switch(index) == index + 1
+        counts.append(index)
+        greenlet(to_parent).switch()
+
+    threads = [
+        threading.Thread(target=call_in_foreign_thread, args=(foreign, call, 50)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(counts) == sorted([*range(50)] * 4)
+
+
+def test_a_greenlet_may_make_a_foreign_thread_that_calls_back(foreign: Path) -> None:
+    seen: list[bool] = []
+
+    def run() -> str:
+        call_in_foreign_thread(foreign, lambda index: seen.append(getcurrent().parent is None), 3)
+        return "done"
+
+    assert greenlet(run).switch() == "done"
+    assert seen == [True] * 3
+
+
+def test_a_foreign_thread_that_never_comes_back_does_not_hold_up_the_exit(foreign: Path) -> None:
+    """It is in the middle of a call, inside a greenlet, when the interpreter ends."""
+    printed = run_clean(
+        """
+        import ctypes, sys, threading, time
+        from greenlet import greenlet
+
+        library = ctypes.CDLL(sys.argv[1])
+        inside = threading.Event()
+
+        def run():
+            inside.set()
+            while True:
+                time.sleep(0.001)
+
+        callback = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda index: greenlet(run).switch())
+        thread = threading.Thread(target=library.call_in_thread, args=(callback, 1), daemon=True)
+        thread.start()
+        inside.wait()
+        print("exiting")
+        """,
+        args=[str(foreign)],
+    )
+    assert printed == "exiting"
+
+
+# --- daemon threads at the end of the program -----------------------------------------------
+
+DAEMONS: dict[str, str] = {
+    "in its main greenlet": "g.switch(); ready.set(); stay()",
+    "in a greenlet": "greenlet(lambda: (ready.set(), stay())).switch()",
+    "deep in greenlets": (
+        "greenlet(lambda: greenlet(lambda: sorted([1], key=lambda _: (ready.set(), stay())))"
+        ".switch()).switch()"
+    ),
+    "with a deep data stack": (
+        "greenlet(lambda: deep(600, lambda: (ready.set(), stay()))).switch()"
+    ),
+    "in a generator": "greenlet(lambda: list((ready.set(), stay()) for _ in [1])).switch()",
+}
+
+
+@pytest.mark.parametrize("wait", ["time.sleep(600)", "never.wait()", "spin()"])
+def test_the_interpreter_exits_around_daemon_threads_in_greenlets(wait: str) -> None:
+    bodies = "".join(f"def body_{i}():\n    {code}\n" for i, code in enumerate(DAEMONS.values()))
+    program = f"""
+import threading, time
+from greenlet import getcurrent, greenlet
+
+ready = threading.Event()
+never = threading.Event()
+
+def spin():
+    while True:
+        pass
+
+def stay():
+    {wait}
+
+def deep(level, function):
+    return function() if not level else deep(level - 1, function)
+
+def leave(parent):
+    try:
+        parent.switch()
+    finally:
+        parent = None
+
+def prepared(body):
+    global g
+    g = greenlet(lambda: None)
+    family = [greenlet(leave) for _ in range(5)]
+    for member in family:
+        member.switch(getcurrent())
+    body()
+
+"""
+    program += bodies
+    for index in range(len(DAEMONS)):
+        program += (
+            f"ready.clear()\n"
+            f"threading.Thread(target=prepared, args=(body_{index},), daemon=True).start()\n"
+            f"ready.wait()\n"
+        )
+    program += "print('exiting')\n"
+    assert run_clean(program) == "exiting"
+
+
+def test_a_thread_that_ends_while_the_interpreter_exits_is_harmless() -> None:
+    program = """
+import threading
+from greenlet import getcurrent, greenlet
+
+def run(parent):
+    try:
+        parent.switch()
+    finally:
+        pass
+
+def body():
+    family = [greenlet(run) for _ in range(20)]
+    for g in family:
+        g.switch(getcurrent())
+
+def endless():
+    while True:
+        thread = threading.Thread(target=body, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # can't create new thread at interpreter shutdown
+            return
+        started.set()
+        thread.join()
+
+started = threading.Event()
+for _ in range(3):
+    threading.Thread(target=endless, daemon=True).start()
+started.wait()
+"""
+    for _ in range(3):
+        outcome = run_script(program)
+        assert outcome == (0, "", "")
+
+
+@pytest.mark.stress
+def test_threads_without_end_leave_no_memory_behind() -> None:
+    printed = run_clean(
+        """
+        import os, sys, threading
+        from greenlet import getcurrent, greenlet, stacks
+
+        finished = 0
+
+        def body():
+            global finished
+            try:
+                getcurrent().parent.switch()
+            finally:
+                finished += 1
+
+        def thread_body():
+            held = []
+            for index in range(10):
+                g = greenlet(body)
+                g.switch()
+                if index % 2:
+                    g.itself = g
+                held.append(g)
+
+        def resident():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+        warm = None
+        for number in range(1, 20_001):
+            thread = threading.Thread(target=thread_body)
+            thread.start()
+            thread.join()
+            if number == 2_000:
+                warm = resident()
+        print(finished, warm, resident(), stacks.statistics().in_use)
+        """,
+        timeout=600,
+    )
+    finished, warm, now, in_use = map(int, printed.split())
+    assert finished == 200_000
+    assert in_use == 0
+    assert now <= warm * 1.05, (warm, now)
