@@ -34,3 +34,33 @@
 #include <internal/pycore_interp.h>
 #include <internal/pycore_pystate.h>
 #include <internal/pycore_runtime.h>
+
+namespace greenlet::cpython {
+
+inline PyCodeObject* code_of(_PyInterpreterFrame* frame) noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  return _PyFrame_GetCode(frame);
+#else
+  return frame->f_code;
+#endif
+}
+
+// True for the frames that the interpreter pushes for itself where C code enters it (3.12+) and at
+// the bottom of a thread (3.15): they run no Python code and hold nothing.
+inline bool is_shim(const _PyInterpreterFrame* frame) noexcept {
+  return frame->owner != FRAME_OWNED_BY_THREAD && frame->owner != FRAME_OWNED_BY_GENERATOR;
+}
+
+// The frame of the Python code that called `frame`'s through C functions; null if there is none, or
+// it called without them.
+inline _PyInterpreterFrame* caller_through_c(_PyInterpreterFrame* frame) noexcept {
+  _PyInterpreterFrame* caller = frame->previous;
+#if PY_VERSION_HEX >= 0x030c0000
+  caller = caller != nullptr && is_shim(caller) ? caller->previous : nullptr;
+  return caller != nullptr && !is_shim(caller) ? caller : nullptr;
+#else
+  return frame->is_entry ? caller : nullptr;
+#endif
+}
+
+}  // namespace greenlet::cpython

@@ -81,14 +81,16 @@ void InterpreterState::finish_running(PyThreadState* tstate) noexcept {
 }
 
 void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
-  mark_generators(true);
+  for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
+    if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
+      mark_generator(frame);
+    }
 #if PY_VERSION_HEX >= 0x030f0000
-  for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
     if (frame->previous == anchors.base_frame) {
       frame->previous = nullptr;  // part of the thread state; someone may hold a frame object
     }
-  }
 #endif
+  }
   finish();
 }
 
@@ -108,8 +110,7 @@ void InterpreterState::clear_handled_exception(PyThreadState* tstate) noexcept {
 
 void InterpreterState::care([[maybe_unused]] PyThreadState* tstate) noexcept {
   if (generators_marked_) {
-    generators_marked_ = false;
-    mark_generators(false);
+    unmark_generators();
   }
 #if PY_VERSION_HEX >= 0x030f0000
   // CPython instruments the frames that threads run when events change, and those of generators

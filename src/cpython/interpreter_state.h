@@ -85,8 +85,13 @@ class InterpreterState {
   int traverse(visitproc visit, void* arg) const noexcept;
 
  private:
-  // Marks the generators that run in these frames as finalized already, or takes that back.
-  void mark_generators(bool finalized) const noexcept;
+  int visit_frames(visitproc visit, void* arg) const noexcept;
+  _PyInterpreterFrame* innermost() const noexcept;
+  // A generator that runs here is unwound with this stack. The collector may come to it first, and
+  // its finalizer could do nothing but raise "generator already executing". So those that a visit
+  // meets are marked as finalized already; care() takes that back.
+  void mark_generator(_PyInterpreterFrame* frame) const noexcept;
+  void unmark_generators() noexcept;
 
 #if PY_VERSION_HEX < 0x030e0000
   PyObject* const* operands_ = nullptr;
