@@ -79,7 +79,7 @@ PLACES: dict[str, Callable[[], Any]] = {
     "a generator": lambda: list(generator()),
     "a coroutine": lambda: coroutine().send(None),
     "a with block": with_block,
-    "map": lambda: list(map(lambda _: to_parent(), [1])),
+    "map": lambda: list(map(to_parent, [1])),
     "sorted with a key": lambda: sorted([1, 2], key=lambda _: to_parent()),
     "list.sort": lambda: [Compared(), Compared()].sort(),
     "re.sub": lambda: re.sub("a", lambda match: str(to_parent()), "a"),

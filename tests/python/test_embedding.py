@@ -1,0 +1,378 @@
+"""Programs that embed Python: several lives of it in one process, ends in odd places, thread
+states that are handed from one thread of the program to another."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from pathlib import Path
+
+import greenlet
+import pytest
+from helpers import DEBUG_BUILD, TIME_SCALE, Outcome
+
+# Runs argv[2] with Python in the way that argv[1] says, argv[3] times. Reports each end of Python.
+HOST = r"""
+#include <Python.h>
+#include <pthread.h>
+#include <semaphore.h>
+
+static const char *script;
+static int times;
+
+static void run(void) {
+  if (PyRun_SimpleString(script) != 0) {
+    printf("failed\n");
+    fflush(stdout);
+    _exit(1);
+  }
+}
+
+static void finalize(void) {
+  printf("end %d\n", Py_FinalizeEx());
+  fflush(stdout);
+}
+
+/* host.finalize(): ends Python from within it, and then the program. */
+static PyObject *finalize_and_exit(PyObject *self, PyObject *unused) {
+  finalize();
+  exit(0);
+}
+
+static PyMethodDef methods[] = {{"finalize", finalize_and_exit, METH_NOARGS, NULL},
+                                {NULL, NULL, 0, NULL}};
+static PyModuleDef_Slot slots[] = {
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL}};
+static PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "host", .m_methods = methods, .m_slots = slots};
+static PyObject *make_host(void) { return PyModuleDef_Init(&definition); }
+
+static void *one_life(void *unused) {
+  Py_Initialize();
+  run();
+  finalize();
+  return NULL;
+}
+
+/* A thread that is there before Python and outlives it, and calls it once in each life. */
+static sem_t begin, done;
+static void *worker(void *unused) {
+  for (int i = 0; i < times; ++i) {
+    sem_wait(&begin);
+    PyGILState_STATE state = PyGILState_Ensure();
+    run();
+    PyGILState_Release(state);
+    sem_post(&done);
+  }
+  return NULL;
+}
+
+/* Two threads that take turns with one thread state. */
+static PyThreadState *shared;
+static sem_t turns[2];
+static void *turner(void *number) {
+  const int me = (int)(size_t)number;
+  for (int i = me; i < times; i += 2) {
+    sem_wait(&turns[me]);
+    PyEval_RestoreThread(shared);
+    run();
+    shared = PyEval_SaveThread();
+    sem_post(i + 1 < times ? &turns[!me] : &done);
+  }
+  return NULL;
+}
+
+static void start(pthread_t *thread, void *(*body)(void *), int number) {
+  if (pthread_create(thread, NULL, body, (void *)(size_t)number) != 0) _exit(2);
+}
+
+int main(int argc, char **argv) {
+  const char *way = argv[1];
+  script = argv[2];
+  times = atoi(argv[3]);
+  PyImport_AppendInittab("host", &make_host);
+  pthread_t threads[2];
+  if (strcmp(way, "again") == 0) {
+    for (int i = 0; i < times; ++i) one_life(NULL);
+  } else if (strcmp(way, "in threads") == 0) {
+    for (int i = 0; i < times; ++i) {
+      start(&threads[0], one_life, 0);
+      pthread_join(threads[0], NULL);
+    }
+  } else if (strcmp(way, "worker") == 0) {
+    sem_init(&begin, 0, 0);
+    sem_init(&done, 0, 0);
+    start(&threads[0], worker, 0);
+    for (int i = 0; i < times; ++i) {
+      Py_Initialize();
+      PyThreadState *mine = PyEval_SaveThread();
+      sem_post(&begin);
+      sem_wait(&done);
+      PyEval_RestoreThread(mine);
+      finalize();
+    }
+    pthread_join(threads[0], NULL);
+  } else if (strcmp(way, "turns") == 0) {
+    Py_Initialize();
+    shared = PyThreadState_New(PyInterpreterState_Get());
+    sem_init(&turns[0], 0, 1);
+    sem_init(&turns[1], 0, 0);
+    sem_init(&done, 0, 0);
+    PyThreadState *mine = PyEval_SaveThread();
+    start(&threads[0], turner, 0);
+    start(&threads[1], turner, 1);
+    sem_wait(&done);
+    PyEval_RestoreThread(mine);
+    PyThreadState_Clear(shared);
+    PyThreadState_Delete(shared);
+    pthread_join(threads[0], NULL);
+    pthread_join(threads[1], NULL);
+    run();
+    finalize();
+  }
+  return 0;
+}
+"""
+
+
+def config(name: str) -> str:
+    return str(sysconfig.get_config_var(name) or "")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, linked with the library of the interpreter that runs the tests."""
+    folders = [config("LIBDIR"), config("LIBPL")]
+    if not any((Path(folder) / config("LDLIBRARY")).exists() for folder in folders):
+        pytest.skip("this interpreter came without its library, so nothing can embed it")
+    build = tmp_path_factory.mktemp("host")
+    (build / "host.c").write_text(HOST)
+    name = config("LDLIBRARY").removeprefix("lib").removesuffix(".so").removesuffix(".a")
+    subprocess.run(
+        [
+            *("gcc", "-o", "host", "host.c", f"-I{sysconfig.get_path('include')}"),
+            *(f"-L{folder}" for folder in folders),
+            *(f"-l{name}", f"-Wl,-rpath,{folders[0]}", "-lpthread", "-ldl", "-lutil", "-lm"),
+            *config("LINKFORSHARED").split(),
+        ],
+        cwd=build,
+        check=True,
+    )
+    return build / "host"
+
+
+def embed(host: Path, way: str, script: str, times: int = 1) -> Outcome:
+    path = [str(Path(greenlet.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    try:
+        done = subprocess.run(
+            [host, way, textwrap.dedent(script), str(times)],
+            env={
+                **os.environ,
+                "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
+                "PYTHONPATH": ":".join(filter(None, path)),
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=20 * TIME_SCALE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as hung:
+        pytest.fail(f"the program hangs\nstdout: {hung.stdout!r}\nstderr: {hung.stderr!r}")
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+EVERYTHING = """
+    import gc, threading
+    from greenlet import GreenletExit, error, getcurrent, gettrace, greenlet, settrace, stacks
+
+    main = getcurrent()
+    assert main.parent is None
+    assert gettrace() is None
+    assert stacks.statistics().in_use == 0, stacks.statistics()
+
+    def run(value):
+        try:
+            while True:
+                value = main.switch(value)
+        except GreenletExit:
+            pass
+
+    def in_thread():
+        family = [greenlet(getcurrent().switch) for _ in range(5)]
+        for g in family:
+            g.switch()
+        family[0].itself = family[0]
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    settrace(lambda event, pair: None)
+    family = [greenlet(run) for _ in range(20)]
+    for i in range(10):
+        assert [g.switch(i) for g in family] == [i] * 20
+    family[0].throw()
+    assert family[0].dead
+    family[1].itself = family[1]
+    del family[:5]
+    settrace(None)
+"""
+
+DROP_ALL = """
+    del family
+    gc.collect()
+"""
+
+
+@pytest.mark.parametrize("way", ["again", "in threads", "worker"])
+@pytest.mark.parametrize("left", ["with greenlets suspended", "with none"])
+def test_python_may_live_several_times_in_one_process(host: Path, way: str, left: str) -> None:
+    script = EVERYTHING
+    if left == "with none":
+        script += DROP_ALL
+    else:
+        # What is suspended when Python ends keeps its stack, as nothing may run in it any more.
+        script = script.replace("assert stacks.statistics().in_use == 0", "assert True")
+    outcome = embed(host, way, script, 4)
+    assert outcome == (0, "end 0\n" * 4, "")
+
+
+def test_each_life_of_python_has_a_main_greenlet_of_its_own(host: Path) -> None:
+    script = """
+        from greenlet import _greenlet, getcurrent, greenlet
+        assert _greenlet.get_total_main_greenlets() == 1
+        assert greenlet(lambda: getcurrent().parent).switch() is getcurrent()
+        assert not hasattr(getcurrent(), "mark")
+        getcurrent().mark = True
+    """
+    assert embed(host, "again", script, 5) == (0, "end 0\n" * 5, "")
+
+
+# Where host.finalize() is called.
+INSIDE: dict[str, str] = {
+    "the main greenlet": "host.finalize()",
+    "a greenlet that is a C function": "greenlet(host.finalize).switch()",
+    "a greenlet": "greenlet(lambda: host.finalize()).switch()",
+    "a greenlet in a greenlet": "greenlet(lambda: greenlet(lambda: host.finalize()).switch())"
+    ".switch()",
+    "a greenlet that was resumed": """
+g = greenlet(lambda: (main.switch(), host.finalize()))
+g.switch()
+g.switch()
+""",
+    "a deep recursion": """
+def deep(level):
+    if level:
+        return deep(level - 1)
+    host.finalize()
+
+sys.setrecursionlimit(20_000)
+greenlet(deep).switch(9_000)
+""",
+    "a greenlet below a deep recursion": """
+def deep(level):
+    if level:
+        return deep(level - 1)
+    greenlet(lambda: host.finalize()).switch()
+
+sys.setrecursionlimit(20_000)
+deep(9_000)
+""",
+    "an exception handler in a generator": """
+def generator():
+    try:
+        raise KeyError
+    except KeyError:
+        host.finalize()
+    yield
+
+greenlet(lambda: list(generator())).switch()
+""",
+    "a C caller": "greenlet(lambda: sorted([1, 2], key=lambda _: host.finalize())).switch()",
+    "a context": """
+import contextvars
+greenlet(lambda: contextvars.copy_context().run(host.finalize)).switch()
+""",
+    "a finalizer": """
+class Dropped:
+    def __del__(self):
+        host.finalize()
+
+greenlet(lambda: Dropped() and None).switch()
+""",
+}
+
+BESIDE = """
+import atexit, host, sys
+from greenlet import getcurrent, greenlet
+
+main = getcurrent()
+
+def leave():
+    local = [object()]
+    try:
+        main.switch()
+    finally:
+        local.clear()
+
+beside = [greenlet(leave) for _ in range(5)]
+for g in beside:
+    g.switch()
+beside[0].itself = beside[0]
+del beside[1]
+
+class Late:
+    def __init__(self):
+        self.functions = [getcurrent, greenlet, lambda: greenlet(int).switch()]
+
+    def __del__(self):
+        for function in self.functions:
+            try:
+                function()
+            except BaseException:
+                pass
+
+late = Late()
+main.late = Late()
+sys.late = Late()
+atexit.register(lambda: greenlet(print).switch("at exit"))
+"""
+
+
+@pytest.mark.parametrize("place", INSIDE)
+def test_python_may_be_ended_inside(host: Path, place: str) -> None:
+    # Nothing of it switches to the main greenlet, in which the script would go on.
+    outcome = embed(host, "again", BESIDE + INSIDE[place] + "\nprint('not reached')\n")
+    assert outcome == (0, "at exit\nend 0\n", "")
+
+
+def test_a_thread_state_may_move_between_threads_of_the_program(host: Path) -> None:
+    if DEBUG_BUILD:
+        pytest.skip("CPython asserts in debug builds that a thread state stays in its thread")
+    script = """
+        import builtins
+        from greenlet import getcurrent, greenlet
+
+        def body():
+            total = 0
+            while True:
+                total += getcurrent().parent.switch(total) or 1
+
+        state = builtins.__dict__.setdefault("state", {})
+        if getcurrent() in state:  # another turn of the same thread state
+            g, count = state[getcurrent()]
+        else:
+            g, count = greenlet(body), 0
+        assert g.switch() == count
+        state[getcurrent()] = g, count + 1
+        print(len(state), count)
+    """
+    outcome = embed(host, "turns", script, 6)
+    turns = [f"1 {turn}" for turn in range(6)]
+    assert outcome == (0, "\n".join([*turns, "2 0", "end 0", ""]), "")
