@@ -311,6 +311,66 @@ def test_finalizers_at_teardown_may_ask_for_the_current_greenlet_and_switch() ->
     assert outcome.stderr == ""
 
 
+def test_finalizers_at_teardown_may_use_the_c_api() -> None:
+    """Each entry answers or raises, whatever of the interpreter is gone."""
+    outcome = run_script(
+        """
+        import ctypes, sys
+        from ctypes import PYFUNCTYPE, c_int, c_void_p, py_object
+        import greenlet
+
+        get = ctypes.pythonapi.PyCapsule_GetPointer
+        get.restype, get.argtypes = c_void_p, [py_object, ctypes.c_char_p]
+        table = (c_void_p * 12).from_address(get(greenlet._C_API, b"greenlet._C_API"))
+        create = PYFUNCTYPE(py_object, py_object, c_void_p)(table[3])
+        current = PYFUNCTYPE(py_object)(table[4])
+        throw = PYFUNCTYPE(py_object, py_object, py_object, c_void_p, c_void_p)(table[5])
+        switch = PYFUNCTYPE(py_object, py_object, c_void_p, c_void_p)(table[6])
+        set_parent = PYFUNCTYPE(c_int, py_object, py_object)(table[7])
+        questions = [PYFUNCTYPE(c_int, py_object)(table[index]) for index in (8, 9, 10)]
+        parent = PYFUNCTYPE(py_object, py_object)(table[11])
+
+        def attempts(g, suspended, main):
+            yield current
+            yield lambda: create(int, None)
+            yield lambda: switch(create(int, None), None, None)
+            yield lambda: switch(g, None, None)
+            yield lambda: throw(suspended, KeyError, None, None)
+            yield lambda: set_parent(g, main)
+            yield lambda: parent(g)
+            for question in questions:
+                for asked in (g, suspended, main):
+                    yield lambda: question(asked)
+
+        class Late:
+            def __init__(self):
+                self.main = current()
+                self.g = create(int, None)
+                self.suspended = greenlet.greenlet(self.main.switch)
+                self.suspended.switch()
+                self.attempts = list(attempts(self.g, self.suspended, self.main))
+                self.write = sys.stdout.write
+
+            def __del__(self):
+                failed = set()
+                for attempt in self.attempts:
+                    try:
+                        attempt()
+                    except BaseException as failure:
+                        failed.add(type(failure).__name__)
+                self.write(f"{sorted(failed)}\\n")
+
+        late = Late()
+        late.cycle = late
+        sys.modules["late"] = Late()
+        import builtins
+        builtins.late = Late()
+        """
+    )
+    # What was thrown comes back, and only the current greenlet is not to be had any more.
+    assert outcome == (0, "['KeyError', 'RuntimeError']\n" * 3, "")
+
+
 def test_a_greenlet_that_is_dropped_at_teardown_runs_its_finally_block_or_nothing() -> None:
     outcome = run_script(
         """
