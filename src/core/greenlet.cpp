@@ -4,6 +4,7 @@
 #include <new>
 #include <utility>
 
+#include "core/thread.h"
 #include "cpython/objects.h"
 
 namespace greenlet::core {
@@ -135,6 +136,9 @@ int Greenlet::traverse(visitproc visit, void* arg) const noexcept {
   Py_VISIT(args_);
   Py_VISIT(kwargs_);
   if (state() != State::kRunning) {  // else the thread state has it all
+    if (const Thread* const owner = thread()) {
+      owner->read_ahead_of(*this);
+    }
     return interpreter_.traverse(visit, arg);
   }
   return 0;

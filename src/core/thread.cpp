@@ -273,6 +273,25 @@ void Thread::unlink(Greenlet& greenlet) noexcept {
   greenlet.next_ = greenlet.previous_ = nullptr;
 }
 
+void Thread::read_ahead_of(const Greenlet& greenlet) const noexcept {
+  constexpr int kBatch = 16;
+  const bool forward = greenlet.previous_ == last_visited_;
+  const bool backward = greenlet.next_ == last_visited_;
+  last_visited_ = &greenlet;
+  if (forward == backward || --read_ahead_ > 0) {
+    return;
+  }
+  read_ahead_ = kBatch;
+  const Greenlet* ahead = &greenlet;
+  for (int i = 0; i < kBatch; ++i) {
+    ahead = forward ? ahead->next_ : ahead->previous_;
+    if (ahead == nullptr || ahead->state() != State::kSuspended) {
+      return;
+    }
+    ahead->interpreter_.read_ahead();
+  }
+}
+
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
   if (running_->interpreter_.needs_care(tstate_)) {
     running_->interpreter_.care(tstate_);  // runs no Python code in this thread

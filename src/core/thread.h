@@ -87,6 +87,11 @@ class Thread {
   // owner, which takes a reference. If the owner has ended, there is nothing to do.
   static void hand_to_owner(Greenlet& greenlet) noexcept;
 
+  // The collector visits `greenlet`, and will visit the next of its list, one way or the other.
+  // Their frames lie in pages of their own, several cache and TLB misses away. The processor can
+  // have many of those under way at a time, if it meets the addresses before it needs the contents.
+  void read_ahead_of(const Greenlet& greenlet) const noexcept;
+
   // The trace callback, borrowed, or null.
   PyObject* tracer() const noexcept { return tracer_; }
   // Sets or (null) removes it; returns the old one.
@@ -214,6 +219,8 @@ class Thread {
   Greenlet* main_ = nullptr;
   PyObject* tracer_ = nullptr;
   Greenlet* started_ = nullptr;  // the list of greenlets that have a stack here
+  mutable const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
+  mutable int read_ahead_ = 0;                      // how many more to visit before the next batch
   stack::Pool pool_;
   Thread* next_free_ = nullptr;
 };

@@ -120,7 +120,7 @@ bool is_class_body(_PyInterpreterFrame* callee, _PyInterpreterFrame* caller) {
   if (callee->f_locals == callee->f_globals) {
     return false;
   }
-  PyObject* const code = reinterpret_cast<PyObject*>(code_of(callee));
+  auto* const code = reinterpret_cast<PyObject*>(code_of(callee));
   PyObject* const constants = code_of(caller)->co_consts;
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(constants); ++i) {
     if (PyTuple_GET_ITEM(constants, i) == code) {

@@ -207,6 +207,14 @@ int InterpreterState::visit_frames(visitproc visit, void* arg) const noexcept {
   return 0;
 }
 
+void InterpreterState::read_ahead() const noexcept {
+  unsigned owners = 0;
+  for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
+    owners += static_cast<unsigned char>(frame->owner);
+  }
+  asm volatile("" ::"r"(owners));
+}
+
 int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
   Py_VISIT(context_);
   Py_VISIT(exc_state_.exc_value);

@@ -83,6 +83,8 @@ class InterpreterState {
   // Visits each reference that the suspended stack owns: frames, C stack references, context,
   // handled exceptions. Never one that is not owned; see frames.cpp for what is exact where.
   int traverse(visitproc visit, void* arg) const noexcept;
+  // Reads what traverse() is about to read, but waits for nothing of it.
+  void read_ahead() const noexcept;
 
  private:
   int visit_frames(visitproc visit, void* arg) const noexcept;
