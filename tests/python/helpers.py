@@ -32,6 +32,7 @@ FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
     # stack, in a thread as much as in a greenlet; so a raised limit may crash there.
     "C recursion is bounded for itself": (3, 12),
     "sys._is_gil_enabled": (3, 13),
+    "concurrent.interpreters": (3, 14),
 }
 
 

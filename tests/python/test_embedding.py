@@ -12,7 +12,7 @@ from pathlib import Path
 
 import greenlet
 import pytest
-from helpers import DEBUG_BUILD, TIME_SCALE, Outcome
+from helpers import DEBUG_BUILD, TIME_SCALE, VERSION, Outcome
 
 # Runs argv[2] with Python in the way that argv[1] says, argv[3] times. Reports each end of Python.
 HOST = r"""
@@ -88,6 +88,26 @@ static void *turner(void *number) {
   return NULL;
 }
 
+/* A thread that makes interpreters, uses them, and leaves their end to another. */
+static void *maker(void *unused) {
+  PyThreadState *mine = PyThreadState_New(PyInterpreterState_Main());
+  PyEval_RestoreThread(mine);
+  for (int i = 0; i < times; ++i) {
+    shared = Py_NewInterpreter();
+    run();
+    PyThreadState_Swap(mine);
+    run();
+    PyEval_SaveThread();
+    sem_post(&turns[0]);
+    sem_wait(&turns[1]);
+    PyEval_RestoreThread(mine);
+    run();
+  }
+  PyThreadState_Clear(mine);
+  PyThreadState_DeleteCurrent();
+  return NULL;
+}
+
 static void start(pthread_t *thread, void *(*body)(void *), int number) {
   if (pthread_create(thread, NULL, body, (void *)(size_t)number) != 0) _exit(2);
 }
@@ -134,6 +154,24 @@ int main(int argc, char **argv) {
     pthread_join(threads[0], NULL);
     pthread_join(threads[1], NULL);
     run();
+    finalize();
+  } else if (strcmp(way, "ended elsewhere") == 0) {
+    Py_Initialize();
+    sem_init(&turns[0], 0, 0);
+    sem_init(&turns[1], 0, 0);
+    PyThreadState *mine = PyEval_SaveThread();
+    start(&threads[0], maker, 0);
+    for (int i = 0; i < times; ++i) {
+      sem_wait(&turns[0]);
+      PyEval_RestoreThread(shared);
+      Py_EndInterpreter(shared);
+      PyThreadState_Swap(mine);
+      run();
+      PyEval_SaveThread();
+      sem_post(&turns[1]);
+    }
+    pthread_join(threads[0], NULL);
+    PyEval_RestoreThread(mine);
     finalize();
   }
   return 0;
@@ -376,3 +414,26 @@ def test_a_thread_state_may_move_between_threads_of_the_program(host: Path) -> N
     outcome = embed(host, "turns", script, 6)
     turns = [f"1 {turn}" for turn in range(6)]
     assert outcome == (0, "\n".join([*turns, "2 0", "end 0", ""]), "")
+
+
+def test_an_interpreter_may_be_ended_by_a_thread_that_did_not_use_it(host: Path) -> None:
+    """The next one may have its address, and the maker must not take it for the old one."""
+    if DEBUG_BUILD:
+        pytest.skip("CPython asserts in debug builds that a thread state stays in its thread")
+    if VERSION < (3, 12):
+        pytest.skip("the end of an interpreter of 3.11 waits for the thread that made it")
+    script = """
+        from greenlet import getcurrent, greenlet
+
+        def run(value):
+            while True:
+                value = getcurrent().parent.switch(value)
+
+        main = getcurrent()
+        before = globals().setdefault("family", [])
+        assert all(g.dead or g.switch("again") == "again" for g in before if g.parent is main)
+        mine = [greenlet(run) for _ in range(5)]
+        assert [g.switch(i) for i, g in enumerate(mine)] == [*range(5)]
+        family += mine
+    """
+    assert embed(host, "ended elsewhere", script, 6) == (0, "end 0\n", "")

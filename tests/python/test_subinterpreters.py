@@ -1,0 +1,443 @@
+"""Several interpreters in one process: each has a module, types and greenlets of its own."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+from helpers import VERSION, run_clean, since
+
+# What the scripts start with: Interpreter, over what each version has.
+PRELUDE = """
+    import sys, textwrap, threading
+    from greenlet import getcurrent, greenlet, stacks
+
+    class Interpreter:
+        def __init__(self, own_gil=True):
+            if sys.version_info >= (3, 13):
+                import _interpreters as module
+                self.id = module.create("isolated" if own_gil else "legacy")
+            else:
+                import _xxsubinterpreters as module
+                self.id = module.create(isolated=own_gil)
+            self.module = module
+
+        def run(self, source):
+            source = textwrap.dedent(source)
+            if sys.version_info >= (3, 13):
+                failure = self.module.exec(self.id, source)
+                if failure is not None:
+                    raise RuntimeError(failure.errdisplay)
+            else:
+                self.module.run_string(self.id, source)
+
+        def close(self):
+            self.module.destroy(self.id)
+
+    USE = textwrap.dedent('''
+        from greenlet import GreenletExit, error, getcurrent, greenlet, settrace
+
+        main = getcurrent()
+        assert main.parent is None
+
+        def run(value):
+            ended = []
+            try:
+                while True:
+                    value = main.switch(value)
+            except GreenletExit:
+                ended.append(value)
+            finally:
+                assert ended == [9]
+
+        settrace(lambda event, pair: None)
+        family = [greenlet(run) for _ in range(20)]
+        for i in range(10):
+            assert [g.switch(i) for g in family] == [i] * 20
+        settrace(None)
+        family[0].throw()
+        assert family[0].dead
+        family[1].itself = family[1]
+        del family[:5]
+    ''')
+    USE_THREADS = USE + textwrap.dedent('''
+        import threading
+
+        def in_thread():
+            family = [greenlet(getcurrent().switch) for _ in range(5)]
+            for g in family:
+                g.switch()
+            family[0].itself = family[0]
+            try:
+                late.switch()
+            except error:
+                seen.append("another thread")
+
+        def late():
+            seen.append("late")
+
+        late = greenlet(late)
+        seen = []
+        thread = threading.Thread(target=in_thread)
+        thread.start()
+        thread.join()
+        late.switch()
+        assert seen == ["another thread", "late"], seen
+    ''')
+"""
+
+KINDS = ["own GIL", "shared GIL"] if VERSION >= (3, 12) else ["shared GIL"]
+
+
+def run_with_interpreters(kind: str, source: str, *, timeout: float = 30.0) -> str:
+    own_gil = kind == "own GIL"
+    program = textwrap.dedent(PRELUDE) + f"\nOWN_GIL = {own_gil}\n" + textwrap.dedent(source)
+    return run_clean(program, timeout=timeout)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greenlets_work_in_another_interpreter(kind: str) -> None:
+    run_with_interpreters(
+        kind,
+        """
+        other = Interpreter(OWN_GIL)
+        other.run(USE_THREADS)
+        other.close()
+        exec(USE_THREADS)
+        """,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_interpreter_has_types_a_capsule_and_counts_of_its_own(kind: str) -> None:
+    printed = run_with_interpreters(
+        kind,
+        """
+        PRINT = '''
+            import greenlet
+            from greenlet import _greenlet
+            for one in (
+                greenlet.greenlet, greenlet.error, greenlet.GreenletExit, greenlet._C_API,
+                greenlet.getcurrent(),
+            ):
+                print(id(one))
+            print(f"worlds {_greenlet.get_total_main_greenlets()}", flush=True)
+        '''
+        others = [Interpreter(OWN_GIL) for _ in range(3)]
+        for other in others:
+            other.run(PRINT)
+        exec(textwrap.dedent(PRINT))
+        for other in others:
+            other.close()
+        """,
+    )
+    lines = printed.splitlines()
+    assert lines.count("worlds 1") == 4
+    addresses = [line for line in lines if not line.startswith("worlds")]
+    assert len(addresses) == 4 * 5
+    assert len(set(addresses)) == 4 * 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_greenlet_may_use_another_interpreter_and_its_greenlets(kind: str) -> None:
+    printed = run_with_interpreters(
+        kind,
+        """
+        main = getcurrent()
+        others = [Interpreter(OWN_GIL) for _ in range(3)]
+
+        def run(other):
+            for _ in range(3):
+                other.run(USE)
+                main.switch()
+            other.close()
+            return "done"
+
+        family = [greenlet(run) for _ in others]
+        for g, other in zip(family, others):
+            g.switch(other)
+        for _ in range(2):
+            for g in family:
+                assert g.switch() == ()
+                assert getcurrent() is main
+        print([g.switch() for g in family])
+        """,
+    )
+    assert printed == "['done', 'done', 'done']"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greenlets_wait_while_their_thread_is_in_another_interpreter(kind: str) -> None:
+    run_with_interpreters(
+        kind,
+        """
+        def run():
+            value = None
+            while True:
+                value = getcurrent().parent.switch(value)
+
+        g = greenlet(run)
+        g.switch()
+        other = Interpreter(OWN_GIL)
+        for i in range(10):
+            other.run(f"import greenlet; greenlet.greenlet(lambda: {i}).switch()")
+            assert g.switch(i) == i
+            assert getcurrent() is g.parent
+        other.close()
+        assert g.switch("still") == "still"
+        """,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_interpreters_come_and_go_in_a_loop(kind: str) -> None:
+    """Their thread states have the same ids, and often the same addresses."""
+    in_use = run_with_interpreters(
+        kind,
+        """
+        for _ in range(10):
+            other = Interpreter(OWN_GIL)
+            other.run(USE_THREADS)
+            other.run(USE_THREADS)
+            other.close()
+            assert getcurrent().parent is None
+            assert greenlet(lambda: "here").switch() == "here"
+        print(stacks.statistics().in_use)
+        """,
+        timeout=60,
+    )
+    if VERSION >= (3, 12):
+        # Each run has a thread state of its own, whose end ends its greenlets.
+        assert in_use == "0"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interpreter_may_end_with_greenlets_suspended(kind: str) -> None:
+    run_with_interpreters(
+        kind,
+        """
+        LEAVE = USE + textwrap.dedent('''
+        import builtins, sys
+
+        class Late:
+            def __init__(self):
+                self.functions = [getcurrent, greenlet, lambda: greenlet(int).switch()]
+            def __del__(self):
+                for function in self.functions:
+                    try:
+                        function()
+                    except BaseException:
+                        pass
+
+        builtins.kept = family
+        sys.late = Late()
+        main.late = Late()
+        family[0].late = Late()
+        ''')
+        for _ in range(5):
+            other = Interpreter(OWN_GIL)
+            other.run(LEAVE)
+            other.close()
+        left = Interpreter(OWN_GIL)
+        left.run(LEAVE)
+        if sys.version_info >= (3, 14):
+            left.close()  # else reported at exit
+        """,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_interpreters_work_at_once_in_threads(kind: str) -> None:
+    run_with_interpreters(
+        kind,
+        """
+        failures = []
+
+        def work():
+            try:
+                for _ in range(3):
+                    other = Interpreter(OWN_GIL)
+                    other.run(USE_THREADS)
+                    exec(USE_THREADS, {})
+                    other.close()
+                    assert greenlet(lambda: getcurrent().parent).switch() is getcurrent()
+            except BaseException as failure:
+                failures.append(failure)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        """,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interpreter_may_be_ended_by_another_thread_than_the_one_that_used_it(kind: str) -> None:
+    """It does not import threading: before 3.13 that would wait for the first thread for ever."""
+    run_with_interpreters(
+        kind,
+        """
+        import queue
+
+        jobs, results = queue.Queue(), queue.Queue()
+
+        def worker():
+            g = greenlet(lambda: [getcurrent().parent.switch(i) for i in range(1_000)])
+            g.switch()
+            for count in range(1, 1_000):
+                source = jobs.get()
+                if source is None:
+                    return
+                other = Interpreter(OWN_GIL)
+                other.run(source)
+                results.put(other)
+                assert g.switch() == count
+
+        threads = [threading.Thread(target=worker) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for _ in range(8):
+            for _ in threads:
+                jobs.put(USE)
+            for _ in threads:
+                other = results.get()
+                other.run("import greenlet; greenlet.greenlet(lambda: None).switch()")
+                other.close()
+        for _ in threads:
+            jobs.put(None)
+        for thread in threads:
+            thread.join()
+        """,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_interpreter_may_be_used_by_several_threads_in_turns(kind: str) -> None:
+    run_with_interpreters(
+        kind,
+        """
+        other = Interpreter(OWN_GIL)
+        other.run("rounds = []")
+        for _ in range(10):
+            thread = threading.Thread(target=other.run, args=(USE + "rounds.append(getcurrent())",))
+            thread.start()
+            thread.join()
+        other.run("assert len(rounds) == 10")
+        other.close()
+        """,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_finally_block_of_a_dying_thread_may_use_another_interpreter(kind: str) -> None:
+    printed = run_with_interpreters(
+        kind,
+        """
+        log = []
+
+        def run():
+            try:
+                getcurrent().parent.switch()
+            finally:
+                other = Interpreter(OWN_GIL)
+                other.run(USE)
+                log.append(getcurrent() in family)
+                log.append(greenlet(lambda: "new").switch())
+                other.close()
+                log.append(getcurrent() in family)
+
+        family = []
+
+        def body():
+            family.extend(greenlet(run) for _ in range(3))
+            for g in family:
+                g.switch()
+
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        print(len(log), set(log) == {True, "new"}, [g.dead for g in family])
+        """,
+    )
+    assert printed == "9 True [True, True, True]"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_settings_of_the_stacks_are_those_of_the_process(kind: str) -> None:
+    run_with_interpreters(
+        kind,
+        """
+        other = Interpreter(OWN_GIL)
+        stacks.set_pool_bound(7)
+        other.run('''
+            from greenlet import stacks
+            assert stacks.get_pool_bound() == 7
+            stacks.set_default_size(1 << 20)
+        ''')
+        other.close()
+        assert stacks.get_default_size() == 1 << 20
+        """,
+    )
+
+
+def test_a_second_import_in_one_interpreter_does_not_disturb_another() -> None:
+    run_with_interpreters(
+        KINDS[0],
+        """
+        other = Interpreter(OWN_GIL)
+        other.run('''
+            import sys
+            import greenlet as first
+            for name in [name for name in sys.modules if name.split(".")[0] == "greenlet"]:
+                del sys.modules[name]
+            import greenlet as second
+            assert first is not second
+            assert first.greenlet is second.greenlet
+            assert first.getcurrent() is second.getcurrent()
+        ''')
+        import greenlet as here
+        assert here.getcurrent() is getcurrent()
+        other.close()
+        """,
+    )
+
+
+@since("concurrent.interpreters")
+def test_greenlets_work_in_concurrent_interpreters() -> None:
+    printed = run_clean(
+        """
+        from concurrent import futures, interpreters
+        from greenlet import getcurrent, greenlet
+
+        def work(count):
+            from greenlet import getcurrent, greenlet
+
+            def body(total):
+                for _ in range(count):
+                    total += getcurrent().parent.switch(total)
+                return total
+
+            g = greenlet(body)
+            g.switch(0)
+            while not g.dead:
+                total = g.switch(1)
+            return total
+
+        other = interpreters.create()
+        print(greenlet(lambda: other.call(work, 10)).switch())
+        thread = other.call_in_thread(work, 10)
+        thread.join()
+        other.close()
+        with futures.InterpreterPoolExecutor(max_workers=2) as executor:
+            print(list(executor.map(work, [1, 2, 3, 4])))
+        print(getcurrent().parent)
+        """,
+        timeout=60,
+    )
+    assert printed == "10\n[1, 2, 3, 4]\nNone"
