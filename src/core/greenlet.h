@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "context/context.h"
 #include "core/module_state.h"
@@ -95,6 +96,8 @@ class Greenlet {
   // they use: keeps it for ever.
   void freeze() noexcept;
   bool is_frozen() const noexcept { return frozen_; }
+  // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
+  bool may_call_del() noexcept { return !std::exchange(del_called_, true); }
 
   int traverse(visitproc visit, void* arg) const noexcept;
   // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
@@ -117,6 +120,7 @@ class Greenlet {
   bool is_main_ = false;
   bool kept_ = false;       // refused to die; its thread owns a reference to it
   bool frozen_ = false;     // see freeze()
+  bool del_called_ = false;
   bool end_tried_ = false;  // its thread is ending, and has tried to kill it
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;

@@ -40,6 +40,7 @@ bool type_is_ours_to_handle(PyObject* self) {
 }
 
 void finalize(PyObject* self);
+void finalize_subclass(PyObject* self);
 
 int traverse(PyObject* self, visitproc visit, void* arg) {
   Greenlet* const greenlet = as_object(self)->greenlet;
@@ -50,7 +51,9 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
   }
   Py_VISIT(as_object(self)->dict);
-  if (greenlet->state() == State::kSuspended && Py_TYPE(self)->tp_finalize == &finalize) {
+  const destructor finalizer = Py_TYPE(self)->tp_finalize;
+  if (greenlet->state() == State::kSuspended &&
+      (finalizer == &finalize || finalizer == &finalize_subclass)) {
     // It may have survived one finalization; for another, tp_clear would be too late.
     cpython::allow_finalizer_again(self);
   }
@@ -83,11 +86,13 @@ void finalize(PyObject* self) {
 // tp_finalize of subclasses with __del__, which runs first and may bring the greenlet back to life.
 void finalize_subclass(PyObject* self) {
   const Py_ssize_t references = Py_REFCNT(self);
-  const Greenlet* const greenlet = as_object(self)->greenlet;
+  Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet == nullptr) {
     return;  // there was no memory for the control block
   }
-  greenlet->module().slot_tp_finalize(self);
+  if (greenlet->may_call_del()) {
+    greenlet->module().slot_tp_finalize(self);
+  }
   if (Py_REFCNT(self) <= references) {
     finalize(self);
   }
