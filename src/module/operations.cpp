@@ -87,6 +87,19 @@ int set_run(Greenlet& greenlet, PyObject* value) {
   return 0;
 }
 
+// The thread it belongs to, only to be compared; null if that has ended.
+static const Thread* thread_of(const Greenlet& greenlet) {
+  for (;;) {
+    const Ref representative = greenlet.thread_representative();
+    const Greenlet& owner = Greenlet::of(representative.get());
+    const Thread* const thread = owner.thread();
+    if (thread != nullptr || owner.state() != core::State::kDead || !owner.parent()) {
+      return thread;
+    }
+    // It has ended since, in its own thread; now another stands for it.
+  }
+}
+
 int set_parent(Greenlet& greenlet, PyObject* value) {
   if (value == nullptr) {
     PyErr_SetString(PyExc_AttributeError, "can't delete attribute");
@@ -102,9 +115,7 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
     return -1;
   }
   if (greenlet.is_started()) {
-    const Ref mine = greenlet.thread_representative();
-    const Ref theirs = Greenlet::of(value).thread_representative();
-    if (Greenlet::of(mine.get()).thread() != Greenlet::of(theirs.get()).thread()) {
+    if (thread_of(greenlet) != thread_of(Greenlet::of(value))) {
       PyErr_SetString(PyExc_ValueError, "parent cannot be on a different thread");
       return -1;
     }

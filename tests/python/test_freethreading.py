@@ -6,13 +6,14 @@ Everything here holds on builds with the GIL as well; without it, the threads tr
 from __future__ import annotations
 
 import gc
+import os
 import random
 import threading
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from greenlet import GreenletExit, error, getcurrent, gettrace, greenlet, settrace
+from greenlet import GreenletExit, getcurrent, gettrace, greenlet, settrace
 from helpers import (
     TIME_SCALE,
     collect,
@@ -122,117 +123,6 @@ def test_threads_collect_while_others_switch() -> None:
         return done
 
     assert parallelize(work, THREADS) == [20] * THREADS
-
-
-# Reads of a greenlet that any thread may make at any time, and writes that it may try.
-LOOKS: dict[str, Callable[[Any], object]] = {
-    "dead": lambda g: g.dead,
-    "bool": bool,
-    "parent": lambda g: g.parent,
-    "gr_frame": lambda g: g.gr_frame,
-    "_stack_saved": lambda g: g._stack_saved,
-    "repr": repr,
-    "gr_context": lambda g: g.gr_context,
-    "run": lambda g: g.run,
-    "__dict__": lambda g: dict(g.__dict__),
-    "switch": lambda g: g.switch(),
-    "throw": lambda g: g.throw(KeyError),
-    "set parent": lambda g: setattr(g, "parent", g.parent),
-    "set run": lambda g: setattr(g, "run", None),
-    "set gr_context": lambda g: setattr(g, "gr_context", None),
-    "referents": gc.get_referents,
-    "hash": hash,
-}
-
-
-@pytest.mark.parametrize("name", LOOKS)
-def test_a_greenlet_may_be_looked_at_while_its_thread_switches_it(name: str) -> None:
-    look = LOOKS[name]
-    shared: list[greenlet] = []
-    stop = threading.Event()
-
-    def inner() -> Any:
-        local = [1, 2, 3]
-        return to_parent(local)
-
-    def body() -> None:
-        while True:
-            inner()
-
-    def owner() -> int:
-        turns = 0
-        g = greenlet(body)
-        g.switch()
-        shared.append(g)
-        while not stop.is_set():
-            for _ in range(20):
-                assert g.switch() == [1, 2, 3]
-                turns += 1
-        return turns
-
-    def looker() -> int:
-        while not shared:
-            pass
-        for _ in range(200):
-            try:
-                look(shared[0])
-            except (error, ValueError, AttributeError, TypeError):
-                pass
-        return 0
-
-    def work(index: int) -> int:
-        try:
-            return looker() if index else owner()
-        finally:
-            stop.set()
-
-    assert parallelize(work, 3)[0] > 0
-
-
-def test_greenlets_may_be_looked_at_while_their_thread_starts_and_ends_them() -> None:
-    shared: list[Any] = [greenlet()] * 8
-    stop = threading.Event()
-
-    def owner() -> int:
-        def body(turns: int) -> None:
-            for _ in range(turns):
-                to_parent()
-
-        for turn in range(ROUNDS // 2):
-            g = greenlet(body)
-            shared[turn % len(shared)] = g
-            try:
-                g.switch(turn % 3)
-            except TypeError:
-                continue  # somebody has set its run to None
-            for _ in range(turn % 4):
-                g.switch()
-            if turn % 5 == 0:
-                g.throw()
-        return 0
-
-    def looker() -> int:
-        looks = 0
-        functions = list(LOOKS.values())
-        while not stop.is_set():
-            g = random.choice(shared)
-            try:
-                random.choice(functions)(g)
-            except (error, ValueError, AttributeError, TypeError, KeyError):
-                pass
-            looks += 1
-            del g
-        return looks
-
-    def work(index: int) -> int:
-        if index:
-            return looker()
-        try:
-            return owner()
-        finally:
-            stop.set()
-
-    assert parallelize(work, 3)[0] == 0
 
 
 def test_the_last_reference_may_be_dropped_by_any_thread_while_the_owner_works() -> None:
@@ -379,51 +269,12 @@ def test_the_frame_of_a_greenlet_may_be_asked_for_while_its_thread_resumes_and_e
 
 
 @pytest.mark.stress
-def test_threads_hammer_each_others_greenlets_for_minutes() -> None:
+def test_threads_do_everything_with_each_others_greenlets_for_minutes() -> None:
+    seconds = os.environ.get("GREENLET_STRESS_SECONDS", "600")
+    directory = str(Path(__file__).parent)
     run_clean(
-        """
-        import gc, random, sys, threading, time
-        from greenlet import GreenletExit, error, getcurrent, greenlet
-
-        end = time.monotonic() + float(sys.argv[1])
-        shared = [None] * 64
-
-        def body():
-            local = [object()]
-            while True:
-                local = [getcurrent().parent.switch(local)]
-
-        def work(seed):
-            generator = random.Random(seed)
-            while time.monotonic() < end:
-                place = generator.randrange(len(shared))
-                g = shared[place]
-                action = generator.randrange(8)
-                try:
-                    if g is None or action == 0:
-                        g = greenlet(body)
-                        g.switch()
-                        shared[place] = g
-                    elif action == 1:
-                        shared[place] = None
-                    elif action == 2:
-                        g.throw()
-                    elif action == 3:
-                        g.gr_frame
-                    elif action == 4 and generator.random() < 0.01:
-                        gc.collect()
-                    else:
-                        g.switch(repr(g))
-                except error:
-                    pass
-                del g
-
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        """,
-        args=["120"],
-        timeout=400,
+        "import sys, stress_threads; stress_threads.main(float(sys.argv[1]))",
+        args=[seconds],
+        env={"PYTHONPATH": os.pathsep.join((directory, os.environ.get("PYTHONPATH", "")))},
+        timeout=float(seconds) + 300,
     )

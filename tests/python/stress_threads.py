@@ -1,0 +1,241 @@
+"""A program that does everything with greenlets that threads share, at random, for as long as told.
+
+Four threads that live and others that come and go share a few dozen greenlets: they create, start,
+switch, throw into, kill and drop them, change their parents, run and contexts, look at them and
+collect. It ends with an error if a greenlet that was started did not end with its thread, or if
+memory grew after a warm-up; a crash or a hang is for who runs it to see.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import faulthandler
+import gc
+import itertools
+import random
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from greenlet import GreenletExit, error, getcurrent, greenlet, stacks
+
+WORKERS = 4
+PLACES = 48
+ACTIONS_OF_VISITOR = 400
+WARM_UP = 0.4  # of the whole time
+GROWTH = 1.15
+SPARE_KIB = 24 * 1024  # for allocators that keep what threads gave back
+# What misuse raises, and what the bodies below throw about.
+EXPECTED = (error, KeyError, ValueError, AttributeError, TypeError, RuntimeError)
+
+started = itertools.count()
+finished = itertools.count()
+places: list[Any] = [None] * PLACES
+actions_done = itertools.count()
+
+
+class Subclass(greenlet):
+    """Has a dict in use, and a finalizer of its own."""
+
+    deleted = itertools.count()
+
+    def __del__(self) -> None:
+        next(self.deleted)
+
+
+def body(*args: Any) -> Any:
+    next(started)
+    try:
+        return wander(random.Random(), depth=0)
+    finally:
+        next(finished)
+
+
+def wander(chance: random.Random, depth: int) -> Any:
+    """Wait for switches, and act in between; sometimes deep in the stack, or in C callers."""
+    local = [object(), depth]
+    while True:
+        step = chance.randrange(24)
+        if step == 0:
+            return local
+        if step == 1:
+            raise KeyError(depth)
+        if step == 2 and depth < 8:
+            return wander(chance, depth + 1)
+        if step == 3:
+            [3, 1, 2].sort(key=to_parent)
+        elif step == 4:
+            local = [*(to_parent(number) for number in range(2)), depth]
+        elif step < 8:
+            act(chance)
+        else:
+            to_parent(local)
+
+
+def to_parent(value: Any = None) -> Any:
+    parent = getcurrent().parent
+    if parent is not None:
+        try:
+            parent.switch(value)
+        except EXPECTED:
+            pass
+    return value
+
+
+def create(chance: random.Random) -> greenlet:
+    g = (Subclass if chance.randrange(2) else greenlet)(body)
+    if chance.randrange(4) == 0:
+        g.gr_context = contextvars.copy_context()
+    if chance.randrange(8) == 0:
+        g.cycle = [g]  # type: ignore[attr-defined]
+    return g
+
+
+def create_and_start(chance: random.Random, g: Any, place: int) -> None:
+    g = create(chance)
+    g.switch()
+    places[place] = g
+
+
+def create_only(chance: random.Random, g: Any, place: int) -> None:
+    places[place] = create(chance)
+
+
+def drop(chance: random.Random, g: Any, place: int) -> None:
+    places[place] = None
+
+
+def switch(chance: random.Random, g: Any, place: int) -> None:
+    g.switch(place)
+
+
+def throw(chance: random.Random, g: Any, place: int) -> None:
+    g.throw(chance.choice((GreenletExit, KeyError, ValueError("thrown"))))
+
+
+def change_parent(chance: random.Random, g: Any, place: int) -> None:
+    g.parent = chance.choice(places) or getcurrent()
+
+
+def change_run(chance: random.Random, g: Any, place: int) -> None:
+    g.run = body
+
+
+def change_context(chance: random.Random, g: Any, place: int) -> None:
+    g.gr_context = contextvars.copy_context() if chance.randrange(2) else None
+
+
+def look(chance: random.Random, g: Any, place: int) -> None:
+    chance.choice(LOOKS)(g)
+
+
+def collect(chance: random.Random, g: Any, place: int) -> None:
+    if chance.randrange(100) == 0:
+        gc.collect()
+
+
+LOOKS: tuple[Callable[[Any], object], ...] = (
+    repr,
+    bool,
+    weakref.ref,
+    gc.get_referents,
+    lambda g: (g.dead, g.parent, g._stack_saved),
+    lambda g: g.gr_frame,
+    lambda g: g.gr_context,
+    lambda g: g.run,
+    lambda g: g.__dict__.update(attribute=1),
+    lambda g: setattr(g, "__dict__", {}),
+)
+
+ACTIONS: tuple[Callable[[random.Random, Any, int], None], ...] = (
+    create_and_start,
+    create_and_start,
+    create_only,
+    drop,
+    switch,
+    switch,
+    switch,
+    throw,
+    change_parent,
+    change_run,
+    change_context,
+    look,
+    look,
+    collect,
+)
+
+
+def act(chance: random.Random) -> None:
+    place = chance.randrange(PLACES)
+    g = places[place]
+    action = chance.choice(ACTIONS)
+    if g is None:
+        action = create_and_start
+    try:
+        action(chance, g, place)
+    except EXPECTED:
+        pass
+    next(actions_done)
+
+
+def work(seed: int, end: float) -> None:
+    chance = random.Random(seed)
+    while time.monotonic() < end:
+        act(chance)
+
+
+def visit(seed: int) -> None:
+    """Act for a while, and end with greenlets that others hold, or drop at that moment."""
+    chance = random.Random(seed)
+    for _ in range(ACTIONS_OF_VISITOR):
+        act(chance)
+
+
+def receive_visitors(end: float) -> None:
+    for seed in itertools.count(1_000):
+        if time.monotonic() >= end:
+            return
+        visitor = threading.Thread(target=visit, args=(seed,))
+        visitor.start()
+        visitor.join()
+
+
+def resident_kib() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def main(seconds: float) -> None:
+    faulthandler.dump_traceback_later(seconds + 120, exit=True)
+    begin = time.monotonic()
+    end = begin + seconds
+    threads = [threading.Thread(target=work, args=(seed, end)) for seed in range(WORKERS)]
+    threads.append(threading.Thread(target=receive_visitors, args=(end,)))
+    for thread in threads:
+        thread.start()
+    early, late = 0, 0
+    while time.monotonic() < end:
+        time.sleep(min(1.0, seconds / 100))
+        now = time.monotonic()
+        if now < begin + seconds * WARM_UP:
+            early = max(early, resident_kib())
+        elif now > end - seconds * WARM_UP:
+            late = max(late, resident_kib())
+    for thread in threads:
+        thread.join()
+    places.clear()
+    gc.collect()
+    number, ended = next(started), next(finished)
+    print(f"{next(actions_done)} actions, {number} greenlets started, {ended} ended")
+    print(f"resident: at most {early} KiB in the warm-up, {late} KiB in the end")
+    print(stacks.statistics())
+    assert number == ended, "greenlets were left behind"
+    assert late < early * GROWTH + SPARE_KIB, "memory grows"
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]))
