@@ -530,7 +530,8 @@ def test_a_collector_callback_may_resume_a_greenlet_that_waits() -> None:
         gc.collect()
     finally:
         gc.callbacks.remove(callback)
-    assert log == ["start", "stop"] * 2
+    assert len(log) >= 4
+    assert log == ["start", "stop"] * (len(log) // 2)
     collect()
     assert not waiting.dead
 
