@@ -118,8 +118,8 @@ class Greenlet {
   // Hot: what one switch reads and writes, in the order it does.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
-  bool kept_ = false;       // refused to die; its thread owns a reference to it
-  bool frozen_ = false;     // see freeze()
+  bool kept_ = false;    // refused to die; its thread owns a reference to it
+  bool frozen_ = false;  // see freeze()
   bool del_called_ = false;
   bool end_tried_ = false;  // its thread is ending, and has tried to kill it
   std::atomic<Thread*> thread_{nullptr};

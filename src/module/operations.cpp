@@ -10,6 +10,23 @@ using core::Message;
 using core::Ref;
 using core::Thread;
 
+namespace {
+
+// The thread it belongs to, only to be compared; null if that has ended.
+const Thread* thread_of(const Greenlet& greenlet) {
+  for (;;) {
+    const Ref representative = greenlet.thread_representative();
+    const Greenlet& owner = Greenlet::of(representative.get());
+    const Thread* const thread = owner.thread();
+    if (thread != nullptr || owner.state() != core::State::kDead || !owner.parent()) {
+      return thread;
+    }
+    // It has ended since, in its own thread; now another stands for it.
+  }
+}
+
+}  // namespace
+
 PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
   Thread* const thread = Thread::current();
   if (thread == nullptr) {
@@ -85,19 +102,6 @@ int set_run(Greenlet& greenlet, PyObject* value) {
     return -1;
   }
   return 0;
-}
-
-// The thread it belongs to, only to be compared; null if that has ended.
-static const Thread* thread_of(const Greenlet& greenlet) {
-  for (;;) {
-    const Ref representative = greenlet.thread_representative();
-    const Greenlet& owner = Greenlet::of(representative.get());
-    const Thread* const thread = owner.thread();
-    if (thread != nullptr || owner.state() != core::State::kDead || !owner.parent()) {
-      return thread;
-    }
-    // It has ended since, in its own thread; now another stands for it.
-  }
 }
 
 int set_parent(Greenlet& greenlet, PyObject* value) {
