@@ -32,7 +32,10 @@ FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
     # stack, in a thread as much as in a greenlet; so a raised limit may crash there.
     "C recursion is bounded for itself": (3, 12),
     "sys._is_gil_enabled": (3, 13),
+    "threading.setprofile_all_threads": (3, 12),
     "concurrent.interpreters": (3, 14),
+    "sys.remote_exec": (3, 14),
+    "profiling.sampling": (3, 15),
 }
 
 

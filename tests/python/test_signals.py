@@ -239,6 +239,8 @@ g = greenlet(body)
 g.switch()
 print(ours.recv(10) == bytes([signal.SIGUSR1]), g.switch() == signal.SIGUSR2)
 signal.set_wakeup_fd(-1)
+ours.close()
+theirs.close()
 """
     )
     assert printed == "True True"
