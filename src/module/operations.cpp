@@ -118,11 +118,9 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
                  Py_TYPE(value)->tp_name);
     return -1;
   }
-  if (greenlet.is_started()) {
-    if (thread_of(greenlet) != thread_of(Greenlet::of(value))) {
-      PyErr_SetString(PyExc_ValueError, "parent cannot be on a different thread");
-      return -1;
-    }
+  if (greenlet.is_started() && thread_of(greenlet) != thread_of(Greenlet::of(value))) {
+    PyErr_SetString(PyExc_ValueError, "parent cannot be on a different thread");
+    return -1;
   }
   Ref parent = Ref::share(value);
   if (!greenlet.exchange_parent(parent)) {
