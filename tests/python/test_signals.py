@@ -188,8 +188,14 @@ def thread_body():
 
 thread = threading.Thread(target=thread_body)
 thread.start()
-g = greenlet(thread.join)
+
+def wait():
+    while not stop.is_set():  # nothing wakes a join() of this thread
+        time.sleep(0.001)
+
+g = greenlet(wait)
 g.switch()
+thread.join()
 print(seen == [g] or seen == [main])
 """
     )
