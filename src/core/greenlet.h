@@ -122,6 +122,9 @@ class Greenlet {
   bool frozen_ = false;  // see freeze()
   bool del_called_ = false;
   bool end_tried_ = false;  // its thread is ending, and has tried to kill it
+  // In the queue of its thread, and put there by the collector; both guarded by module().owners.
+  bool is_pending_ = false;
+  bool collected_ = false;
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;
   context::Context context_;

@@ -4,6 +4,7 @@
 #include <cassert>
 #include <memory>
 #include <new>
+#include <optional>
 
 #include "cpython/objects.h"
 
@@ -163,14 +164,16 @@ void Thread::end(bool in_own_thread) noexcept {
       give_back_thread_state();
     } else if (cpython::can_run_python(tstate_)) {
       finish_pending_slowly();
-      while (Greenlet* const greenlet = next_to_end()) {
-        const Ref hold = Ref::share(greenlet->object());
-        greenlet->end_tried_ = true;
-        kill(*greenlet);
+      for (Ref held; (held = hold_those_to_end()) && PyList_GET_SIZE(held.get()) > 0;) {
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
+          Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
+          greenlet.end_tried_ = true;
+          kill(greenlet);
+        }
       }
     }
   }
-  abandon_all();
+  abandon_all(in_own_thread);
   ending_ = outer;
   key_.store(reinterpret_cast<PyThreadState*>(this), std::memory_order_relaxed);
   if (in_own_thread) {
@@ -207,17 +210,44 @@ void Thread::give_back_thread_state() noexcept {
   }
 }
 
-Greenlet* Thread::next_to_end() const noexcept {
-  Greenlet* greenlet = started_;
-  while (greenlet != nullptr && (greenlet->end_tried_ || greenlet->is_frozen())) {
-    greenlet = greenlet->next_;
+// The list of started greenlets owns no reference to them, and another thread may drop the last one
+// at this moment: it then deallocates the greenlet, or rather hands it to us. With the world
+// stopped it has not begun, or has done that; or the greenlet waits for its deallocation with all
+// that it hangs on (CPython's trashcan), and is out of reach.
+Ref Thread::hold_those_to_end() noexcept {
+  const auto is_to_end = [](const Greenlet& greenlet) {
+    return !greenlet.end_tried_ && !greenlet.is_frozen();
+  };
+  Py_ssize_t count = 0;
+  for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
+    count += is_to_end(*greenlet) ? 1 : 0;
   }
-  return greenlet;
+  if (count == 0) {
+    return {};
+  }
+  Ref held = Ref::take(PyList_New(count));
+  if (!held) {
+    PyErr_Clear();
+    return {};
+  }
+  const cpython::StoppedWorld still;
+  count = 0;
+  for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
+    if (is_to_end(*greenlet) && !cpython::is_being_deallocated(greenlet->object())) {
+      PyList_SET_ITEM(held.get(), count++, Py_NewRef(greenlet->object()));
+    }
+  }
+  Py_SET_SIZE(held.get(), count);
+  return held;
 }
 
-void Thread::abandon_all() noexcept {
+void Thread::abandon_all(bool in_own_thread) noexcept {
   Greenlet* greenlet = nullptr;
   {
+    std::optional<cpython::StoppedWorld> still;
+    if (in_own_thread && started_ != nullptr) {
+      still.emplace();  // see above; where another thread ends us, there is no third
+    }
     const std::lock_guard lock(module_->owners);
     // The main greenlet's stack goes with the thread, and may be gone (daemon threads). Of the one
     // that runs we know nothing that is up to date.
@@ -232,7 +262,9 @@ void Thread::abandon_all() noexcept {
       greenlet->thread_ = nullptr;
       greenlet->state_ = State::kAbandoned;
       greenlet->interpreter_.abandon(anchors_);
-      greenlet->keep();
+      if (!cpython::is_being_deallocated(greenlet->object())) {
+        greenlet->keep();
+      }
     }
     greenlet = pending_.exchange(nullptr);
   }
@@ -381,12 +413,14 @@ void Thread::kill(Greenlet& greenlet) noexcept {
   }
 }
 
-void Thread::hand_to_owner(Greenlet& greenlet) noexcept {
+void Thread::hand_to_owner(Greenlet& greenlet, bool collected) noexcept {
   const std::lock_guard lock(greenlet.module_->owners);
   Thread* const owner = greenlet.thread();
-  if (owner == nullptr) {
+  if (owner == nullptr || greenlet.is_pending_) {
     return;
   }
+  greenlet.is_pending_ = true;
+  greenlet.collected_ = collected;
   Py_INCREF(greenlet.object());
   greenlet.next_pending_ = owner->pending_.load(std::memory_order_relaxed);
   owner->pending_.store(&greenlet, std::memory_order_release);
@@ -396,6 +430,7 @@ void Thread::hand_to_owner(Greenlet& greenlet) noexcept {
 void Thread::finish_pending_slowly() noexcept {
   for (;;) {
     Ref dropped;
+    bool collected;
     {
       const std::lock_guard lock(module_->owners);
       Greenlet* const first = pending_.load(std::memory_order_relaxed);
@@ -403,6 +438,8 @@ void Thread::finish_pending_slowly() noexcept {
         return;
       }
       pending_.store(std::exchange(first->next_pending_, nullptr), std::memory_order_relaxed);
+      first->is_pending_ = false;
+      collected = first->collected_;
       --module_->pending_greenlets;
       dropped = Ref::take(first->object());
     }
@@ -410,6 +447,11 @@ void Thread::finish_pending_slowly() noexcept {
     // it to us may have been its finalizer.
     if (Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
       cpython::allow_finalizer_again(dropped.get());
+    }
+    // Not so if it is in a cycle. The collection that found it may still be under way, and would
+    // clear it once our reference is gone; to be dead before is all that helps.
+    if (Greenlet& greenlet = Greenlet::of(dropped.get()); collected && !greenlet.is_frozen()) {
+      kill(greenlet);
     }
   }
 }

@@ -83,9 +83,9 @@ class Thread {
       finish_pending_slowly();
     }
   }
-  // For a suspended greenlet that was dropped in another thread than its own: hands it to its
-  // owner, which takes a reference. If the owner has ended, there is nothing to do.
-  static void hand_to_owner(Greenlet& greenlet) noexcept;
+  // For a suspended greenlet that was dropped in another thread than its own, or `collected` there:
+  // hands it to its owner, which takes a reference. If the owner has ended, there is nothing to do.
+  static void hand_to_owner(Greenlet& greenlet, bool collected) noexcept;
 
   // The collector visits `greenlet`, and will visit the next of its list, one way or the other.
   // Their frames lie in pages of their own, several cache and TLB misses away. The processor can
@@ -124,9 +124,10 @@ class Thread {
   void give_back_thread_state() noexcept;
   // True if `tstate`, the calling thread's, had a world that has ended with it.
   static bool has_ended(PyThreadState* tstate) noexcept;
-  // A started greenlet that the end has not tried to kill yet, or null.
-  Greenlet* next_to_end() const noexcept;
-  void abandon_all() noexcept;
+  // Started greenlets that the end has not tried to kill yet, as a list of new references; empty if
+  // there are none, or no memory.
+  Ref hold_those_to_end() noexcept;
+  void abandon_all(bool in_own_thread) noexcept;
 
   // The switch: puts the running greenlet's interpreter state away and `to`'s in place, and swaps
   // stacks. Consumes a reference to `to`, which the thread then holds as the running one's; leaves
@@ -218,7 +219,7 @@ class Thread {
   PyObject* module_object_ = nullptr;  // keeps module_ alive
   Greenlet* main_ = nullptr;
   PyObject* tracer_ = nullptr;
-  Greenlet* started_ = nullptr;  // the list of greenlets that have a stack here
+  Greenlet* started_ = nullptr;                     // the list of greenlets that have a stack here
   mutable const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
   mutable int read_ahead_ = 0;                      // how many more to visit before the next batch
   stack::Pool pool_;

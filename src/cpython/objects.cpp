@@ -55,6 +55,29 @@ void allow_finalizer_again(PyObject* object) noexcept {
 #endif
 }
 
+bool is_being_deallocated(PyObject* object) noexcept {
+#ifdef Py_GIL_DISABLED
+  // Not Py_REFCNT(): zero in all is also what waits in the queue of the object's thread for its
+  // counts to be merged, which decides only then (Python/brc.c).
+  const Py_ssize_t shared = _Py_atomic_load_ssize_relaxed(&object->ob_ref_shared);
+  return _Py_atomic_load_uint32_relaxed(&object->ob_ref_local) == 0 &&
+         (shared == 0 || shared == _Py_REF_MERGED);
+#else
+  return Py_REFCNT(object) == 0;
+#endif
+}
+
+bool is_finalized_for_deallocation(PyObject* object) noexcept {
+#ifdef Py_GIL_DISABLED
+  // What _PyObject_ResurrectStart() makes of the counts; a collection has merged them.
+  return _Py_IsOwnedByCurrentThread(object) &&
+         _Py_atomic_load_uint32_relaxed(&object->ob_ref_local) == 1 &&
+         _Py_atomic_load_ssize_relaxed(&object->ob_ref_shared) == 0;
+#else
+  return Py_REFCNT(object) == 1;
+#endif
+}
+
 StoppedWorld::StoppedWorld() noexcept {
 #ifdef Py_GIL_DISABLED
   _PyEval_StopTheWorld(PyInterpreterState_Get());

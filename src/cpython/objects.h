@@ -18,6 +18,14 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
 // Takes back that the object's tp_finalize has been called, which it is only once otherwise.
 void allow_finalizer_again(PyObject* object) noexcept;
 
+// True if the object's last reference is gone: a thread is about to deallocate it. For pointers
+// that own no reference, while the world is stopped.
+bool is_being_deallocated(PyObject* object) noexcept;
+
+// In a finalizer: true if it is called because the last reference has gone, not by a collection. (A
+// collection of garbage that has come apart meanwhile may count as the former under a GIL.)
+bool is_finalized_for_deallocation(PyObject* object) noexcept;
+
 // False once the interpreter is so far into its finalization that running Python code is unwise.
 bool can_run_python(PyThreadState* tstate) noexcept;
 

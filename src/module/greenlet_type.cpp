@@ -71,7 +71,7 @@ void finalize(PyObject* self) {
   }
   Thread* const thread = Thread::current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
-    Thread::hand_to_owner(greenlet);
+    Thread::hand_to_owner(greenlet, !cpython::is_finalized_for_deallocation(self));
     return;
   }
   const Py_ssize_t references = Py_REFCNT(self);

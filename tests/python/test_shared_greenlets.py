@@ -435,3 +435,93 @@ def test_the_locals_of_a_greenlet_stay_while_others_of_its_thread_run() -> None:
         greenlet(body).switch(1)
     thread.join()
     frozen.switch()
+
+
+def end_while_others_drop(rounds: int) -> None:
+    """Drop greenlets that this thread made, while the thread that started them ends."""
+    ended: list[int] = []
+
+    def body() -> None:
+        try:
+            to_parent()
+        finally:
+            ended.append(1)
+
+    for _ in range(rounds):
+        mains: list[greenlet] = []
+        family: list[greenlet] = []
+        steps = [threading.Event() for _ in range(3)]
+
+        def start(
+            mains: list[greenlet] = mains,
+            family: list[greenlet] = family,
+            steps: list[threading.Event] = steps,
+        ) -> None:
+            mains.append(getcurrent())
+            steps[0].set()
+            steps[1].wait()
+            for place in range(len(family)):
+                family[place].switch()
+            steps[2].set()
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        steps[0].wait()
+        for _ in range(20):
+            family.append(greenlet(body, mains[0]))
+        mains.clear()
+        steps[1].set()
+        steps[2].wait()
+        while family:
+            family.pop()
+        thread.join()
+    assert len(ended) == 20 * rounds
+    print("ended")
+
+
+def test_a_thread_may_end_while_others_drop_its_greenlets() -> None:
+    # Once ended greenlets that another thread was deallocating.
+    assert run_here(f"end_while_others_drop({ROUNDS})") == "ended"
+
+
+def collect_for_others(rounds: int) -> None:
+    """Let cycles that hold suspended greenlets be collected by whichever thread comes to it."""
+    started: list[int] = []
+    ended: list[int] = []
+    stop = threading.Event()
+
+    class Finalized(greenlet):
+        def __del__(self) -> None:
+            pass
+
+    def body() -> None:
+        started.append(1)
+        try:
+            to_parent()
+        finally:
+            ended.append(1)
+
+    def work(index: int) -> None:
+        if index == 0:
+            while not stop.is_set():
+                gc.collect()
+            return
+        try:
+            for number in range(rounds):
+                outer: Any = Finalized(body) if number % 2 else greenlet(body)
+                outer.inner = inner = greenlet(body)
+                inner.switch()
+                outer.cycle = [outer]
+                outer.switch()
+        finally:
+            stop.set()
+
+    parallelize(work, 3)
+    collect()
+    assert len(ended) == len(started) > 0, (len(ended), len(started))
+    print("ended")
+
+
+def test_greenlets_that_another_thread_collects_are_ended_by_their_own() -> None:
+    # Once left for ever those that their owner took before the collection was over.
+    assert run_here(f"collect_for_others({ROUNDS * 2})") == "ended"
