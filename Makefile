@@ -5,7 +5,7 @@ BENCH ?= 3.14
 AARCH64 := build/native-aarch64
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all debug-tests stress native-aarch64 bench lint format compile-commands clean
+.PHONY: help demo test test-all debug-tests stress test-layout native-aarch64 bench lint format compile-commands clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -19,12 +19,16 @@ test: test-packages ## every test on the default interpreter: native, Python, co
 test-all: test-packages ## Python and contract tests on every supported interpreter
 	@$(TOOLS)/run_tests.py --suites python contract --interpreters all
 
-debug-tests: test-packages ## Python tests on debug builds of the interpreter, with assertions on
-	@$(TOOLS)/run_tests.py --suites python --interpreters 3.15-debug 3.15t-debug
+debug-tests: test-packages ## Python tests on debug builds, at each allocation a collection
+	@PYTEST_ADDOPTS="--gc-threshold 1 --timeout 900 -o faulthandler_timeout=930" \
+	  $(TOOLS)/run_tests.py --suites python --interpreters 3.14t-debug 3.15-debug 3.15t-debug
 
 stress: test-packages ## the long stress tests (NAME=3.15t for another interpreter)
 	@python=$$($(TOOLS)/environments.py ours $(NAME)) && \
-	  $$python -m pytest -m stress --timeout 1800 tests/python
+	  $$python -m pytest -m stress --timeout 3600 -o faulthandler_timeout=3660 tests/python
+
+test-layout: test-packages ## a wheel on interpreters with a field more and less than it was built with
+	@$(TOOLS)/layout_test.py
 
 native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and run under qemu
 	@tools=$$(dirname $$($(TOOLS)/environments.py build)) && \

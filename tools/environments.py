@@ -103,7 +103,6 @@ def tools(kind: str) -> Path:
 
 def ours(name: str, base: Path) -> Path:
     """Return the python of the environment with greenlet as it is in this checkout."""
-    build_tools = tools("build").parent
     folder = CHECKOUT / ".venvs" / name
     with _locked(folder):
         if name == interpreters.default()[0]:
@@ -117,21 +116,48 @@ def ours(name: str, base: Path) -> Path:
         stamp = folder / "greenlet.stamp"
         if not (stamp.exists() and stamp.read_text() == wanted):
             stamp.unlink(missing_ok=True)
-            _pip(
-                python,
-                "--force-reinstall",
-                "--no-build-isolation",
-                "--no-deps",
-                f"--config-settings=build-dir=build/{name}",
-                f"--config-settings=cmake.build-type={build_type}",
-                f"--config-settings=cmake.define.GREENLET_WERROR={WERROR}",
-                # asserts and their line numbers are what a debug build is for
-                f"--config-settings=install.strip={'false' if build_type == 'Debug' else 'true'}",
-                CHECKOUT,
-                PATH=f"{build_tools}{os.pathsep}{os.environ['PATH']}",
-                CMAKE_BUILD_PARALLEL_LEVEL="2",
-            )
+            command: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
+            _build([*command, "--force-reinstall"], name, build_type)
             stamp.write_text(wanted)
+    return python
+
+
+def _build(pip: list[str | Path], name: str, build_type: str) -> None:
+    """Run a command of pip's on the checkout."""
+    build_tools = tools("build").parent
+    _run(
+        [
+            *pip,
+            "--no-build-isolation",
+            "--no-deps",
+            f"--config-settings=build-dir=build/{name}",
+            f"--config-settings=cmake.build-type={build_type}",
+            f"--config-settings=cmake.define.GREENLET_WERROR={WERROR}",
+            # asserts and their line numbers are what a debug build is for
+            f"--config-settings=install.strip={'false' if build_type == 'Debug' else 'true'}",
+            CHECKOUT,
+        ],
+        PATH=f"{build_tools}{os.pathsep}{os.environ['PATH']}",
+        CMAKE_BUILD_PARALLEL_LEVEL="2",
+    )
+
+
+def wheel(name: str, base: Path) -> Path:
+    """Build and return the wheel for an interpreter."""
+    python = ours(name, base)
+    folder = CHECKOUT / "build" / "wheels" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    _build([python, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"], name, "Release")
+    (built,) = folder.iterdir()
+    return built
+
+
+def with_wheel(name: str, base: Path, built: Path) -> Path:
+    """Return the python of an environment with that wheel and what the tests need."""
+    folder = CHECKOUT / ".venvs" / name
+    with _locked(folder):
+        python = _environment(folder, base, "requirements-test.txt")
+        _pip(python, "--force-reinstall", "--no-deps", built)
     return python
 
 

@@ -19,7 +19,6 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 BUILDER = CHECKOUT.parent / "shared" / "interpreters" / "build.sh"
 
 STANDARD = ("3.11", "3.12", "3.13", "3.14", "3.14t", "3.15", "3.15t")
-DEBUG = ("3.15-debug", "3.15t-debug")
 
 # What a usable interpreter answers: its name. It needs headers, to build the extension for it, and
 # ensurepip, to make environments with it.

@@ -153,7 +153,12 @@ def run_python(suite: str, name: str, base: Path, log: Log) -> Counts:
         if suite == "contract" and "No matching distribution found" in str(reason):
             return Counts(skipped=1)  # nothing to compare with on this interpreter
         return Counts(failed=1)
-    results = LOGS / f"{name}-{suite}.xml"
+    return run_suite(suite, python, log)
+
+
+def run_suite(suite: str, python: Path, log: Log) -> Counts:
+    """Run a folder of tests/ in an environment that is there."""
+    results = LOGS / f"{log.path.stem}-{suite}.xml"
     results.unlink(missing_ok=True)
     command: list[str | Path] = [python, "-m", "pytest", f"tests/{suite}", f"--junit-xml={results}"]
     # Bytecode and pytest's cache would be written by several interpreters at once.

@@ -102,8 +102,7 @@ PyObject* replacing_function(const Call& call) {
       std::strcmp(Py_TYPE(call.self)->tp_name, "re.Pattern") != 0) {
     return nullptr;
   }
-  const PyMethodDef* const method =
-      reinterpret_cast<PyMethodDescrObject*>(call.callable)->d_method;
+  const PyMethodDef* const method = reinterpret_cast<PyMethodDescrObject*>(call.callable)->d_method;
   return is_named(method, "sub") || is_named(method, "subn") ? call.argument(0) : nullptr;
 }
 

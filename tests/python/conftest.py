@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import greenlet
 import pytest
+from helpers import FREE_THREADED
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,8 +31,10 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     if threshold is None:
         return (yield)
     usual = gc.get_threshold()
-    # The zeros: free-threaded builds would else wait until a quarter of all objects is new.
-    gc.set_threshold(threshold, 0, 0)
+    if FREE_THREADED:
+        gc.set_threshold(threshold, 0, 0)  # else they wait until a quarter of all objects is new
+    else:
+        gc.set_threshold(threshold, 5, 5)  # one in 25 looks at all objects
     try:
         return (yield)
     finally:
