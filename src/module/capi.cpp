@@ -1,5 +1,12 @@
 #include "module/capi.h"
 
+#include <greenlet/greenlet.h>
+
+#include <cstddef>
+#include <mutex>
+#include <new>
+#include <utility>
+
 #include "core/greenlet.h"
 #include "core/thread.h"
 #include "module/operations.h"
@@ -14,29 +21,34 @@ using core::Thread;
 
 constexpr const char* kCapsuleName = "greenlet._C_API";
 
-// Compiled programs index this table: entries are never moved.
+// Programs keep the address of a table in static storage, by which they may call us after the end
+// of the interpreter that it was made for: in another one, or from what the end destroys last. So
+// tables are never freed, but used again for the next interpreter.
 struct Table {
-  PyTypeObject* greenlet_type;
-  PyObject* error;
-  PyObject* greenlet_exit;
-  PyObject* (*create)(PyObject* run, PyObject* parent);
-  PyObject* (*get_current)();
-  PyObject* (*throw_into)(PyObject* self, PyObject* type, PyObject* value, PyObject* traceback);
-  PyObject* (*switch_to)(PyObject* self, PyObject* args, PyObject* kwargs);
-  int (*set_parent)(PyObject* self, PyObject* parent);
-  int (*is_main)(PyObject* self);
-  int (*is_started)(PyObject* self);
-  int (*is_active)(PyObject* self);
-  PyObject* (*get_parent)(PyObject* self);
+  PyGreenlet_CAPI entries;
+  Table* next;
 };
-static_assert(sizeof(Table) == 12 * sizeof(void*));
+static_assert(offsetof(Table, entries) == 0);
+
+std::mutex unused_lock;
+Table* unused = nullptr;  // guarded by unused_lock: interpreters may have GILs of their own
+
+static_assert(sizeof(PyGreenlet_CAPI) == 12 * sizeof(void*));
+static_assert(sizeof(PyGreenlet) == sizeof(core::Object));
+static_assert(offsetof(PyGreenlet, weakreflist) == offsetof(core::Object, weakreflist));
+static_assert(offsetof(PyGreenlet, dict) == offsetof(core::Object, dict));
+static_assert(offsetof(PyGreenlet, pimpl) == offsetof(core::Object, greenlet));
+
+PyObject* as_object(PyGreenlet* greenlet) { return reinterpret_cast<PyObject*>(greenlet); }
+PyGreenlet* as_greenlet(PyObject* object) { return reinterpret_cast<PyGreenlet*>(object); }
 
 // The greenlet behind a caller's argument; null with TypeError set if it is none.
-Greenlet* checked(PyObject* object) {
+Greenlet* checked(PyGreenlet* self) {
   ModuleState* const state = ModuleState::of_interpreter();
   if (state == nullptr) {
     return nullptr;
   }
+  PyObject* const object = as_object(self);
   if (object == nullptr || !PyObject_TypeCheck(object, state->greenlet_type)) {
     PyErr_BadArgument();
     return nullptr;
@@ -44,7 +56,7 @@ Greenlet* checked(PyObject* object) {
   return &Greenlet::of(object);
 }
 
-PyObject* create(PyObject* run, PyObject* parent) {
+PyGreenlet* create(PyObject* run, PyGreenlet* parent) {
   ModuleState* const state = ModuleState::of_interpreter();
   if (state == nullptr) {
     return nullptr;
@@ -57,15 +69,15 @@ PyObject* create(PyObject* run, PyObject* parent) {
   if (run != nullptr && set_run(greenlet, run) < 0) {
     return nullptr;
   }
-  if (parent != nullptr && set_parent(greenlet, parent) < 0) {
+  if (parent != nullptr && set_parent(greenlet, as_object(parent)) < 0) {
     return nullptr;
   }
-  return self.release();
+  return as_greenlet(self.release());
 }
 
-PyObject* get_current() { return Thread::getcurrent(); }
+PyGreenlet* get_current() { return as_greenlet(Thread::getcurrent()); }
 
-PyObject* throw_entry(PyObject* self, PyObject* type, PyObject* value, PyObject* traceback) {
+PyObject* throw_entry(PyGreenlet* self, PyObject* type, PyObject* value, PyObject* traceback) {
   Greenlet* const target = checked(self);
   if (target == nullptr) {
     return nullptr;
@@ -77,7 +89,7 @@ PyObject* throw_entry(PyObject* self, PyObject* type, PyObject* value, PyObject*
   return throw_into(*target, type, value, traceback);
 }
 
-PyObject* switch_entry(PyObject* self, PyObject* args, PyObject* kwargs) {
+PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
   Greenlet* const target = checked(self);
   if (target == nullptr) {
     return nullptr;
@@ -99,55 +111,72 @@ PyObject* switch_entry(PyObject* self, PyObject* args, PyObject* kwargs) {
   return switch_to(*target, std::move(positional), std::move(keywords));
 }
 
-int set_parent_entry(PyObject* self, PyObject* parent) {
+int set_parent_entry(PyGreenlet* self, PyGreenlet* parent) {
   ModuleState* const state = ModuleState::of_interpreter();
   if (state == nullptr) {
     return -1;
   }
-  if (self == nullptr || !PyObject_TypeCheck(self, state->greenlet_type)) {
+  PyObject* const object = as_object(self);
+  if (object == nullptr || !PyObject_TypeCheck(object, state->greenlet_type)) {
     PyErr_Format(PyExc_TypeError, "GreenletChecker: Expected any type of greenlet, not %s",
-                 self == nullptr ? "NULL" : Py_TYPE(self)->tp_name);
+                 object == nullptr ? "NULL" : Py_TYPE(object)->tp_name);
     return -1;
   }
-  return set_parent(Greenlet::of(self), parent);
+  return set_parent(Greenlet::of(object), as_object(parent));
 }
 
-int is_main(PyObject* self) {
+int is_main(PyGreenlet* self) {
   const Greenlet* const greenlet = checked(self);
   return greenlet == nullptr ? -1 : greenlet->is_main();
 }
 
-int is_started(PyObject* self) {
+int is_started(PyGreenlet* self) {
   const Greenlet* const greenlet = checked(self);
   return greenlet == nullptr ? -1 : greenlet->is_started();
 }
 
-int is_active(PyObject* self) {
+int is_active(PyGreenlet* self) {
   const Greenlet* const greenlet = checked(self);
   return greenlet == nullptr ? -1 : greenlet->is_active();
 }
 
 // Null without an exception for a main greenlet.
-PyObject* get_parent(PyObject* self) {
+PyGreenlet* get_parent(PyGreenlet* self) {
   const Greenlet* const greenlet = checked(self);
-  return greenlet == nullptr ? nullptr : greenlet->parent().release();
+  return greenlet == nullptr ? nullptr : as_greenlet(greenlet->parent().release());
 }
 
-void free_table(PyObject* capsule) { PyMem_Free(PyCapsule_GetPointer(capsule, kCapsuleName)); }
+Table* allocate_table() {
+  const std::scoped_lock lock(unused_lock);
+  return unused != nullptr ? std::exchange(unused, unused->next) : new (std::nothrow) Table;
+}
+
+void give_back(Table* table) {
+  // These objects are going. PyGreenlet_Check() is false for null, but to raise null would crash.
+  table->entries.type = nullptr;
+  table->entries.error = PyExc_RuntimeError;
+  table->entries.exit = PyExc_RuntimeError;
+  const std::scoped_lock lock(unused_lock);
+  table->next = std::exchange(unused, table);
+}
+
+void destroy(PyObject* capsule) {
+  give_back(static_cast<Table*>(PyCapsule_GetPointer(capsule, kCapsuleName)));
+}
 
 }  // namespace
 
 PyObject* make_capi(const ModuleState& state) {
-  auto* const table = static_cast<Table*>(PyMem_Malloc(sizeof(Table)));
+  Table* const table = allocate_table();
   if (table == nullptr) {
     return PyErr_NoMemory();
   }
-  *table = Table{state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
-                 &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,
-                 &is_active,          &get_parent};
-  PyObject* const capsule = PyCapsule_New(table, kCapsuleName, &free_table);
+  table->entries = {state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
+                    &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,
+                    &is_active,          &get_parent};
+  PyObject* const capsule = PyCapsule_New(table, kCapsuleName, &destroy);
   if (capsule == nullptr) {
-    PyMem_Free(table);
+    give_back(table);
   }
   return capsule;
 }

@@ -1,0 +1,43 @@
+"""Compile an extension module for the interpreter that runs this, and print its path.
+
+    compile.py SOURCE HEADERS FOLDER [FLAG ...]
+
+SOURCE is a C, C++ or Cython file beside this script; HEADERS is where `<greenlet/greenlet.h>` is
+looked for, FOLDER where the module goes. Warnings are errors, save in what Cython writes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+STANDARD = {".c": ["gcc", "-std=c99"], ".cpp": ["g++", "-std=c++11"], ".pyx": ["gcc", "-w"]}
+STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
+
+
+def main(name: str, headers: str, folder: str, *flags: str) -> None:
+    source = Path(__file__).with_name(name)
+    kind, module = source.suffix, source.stem
+    if kind == ".pyx":
+        translated = Path(folder, f"{module}.c")
+        subprocess.run([sys.executable, "-m", "cython", "-3", "-o", translated, source], check=True)
+        source = translated
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    target = Path(folder, f"{module}{suffix}")
+    # CPython's headers are not ours to warn about, nor are they C99 in every version.
+    include = ["-isystem", sysconfig.get_path("include")]
+    warnings = [] if kind == ".pyx" else STRICT
+    subprocess.run(
+        [
+            *(*STANDARD[kind], *warnings, *flags, "-O1", "-g0", "-fPIC", "-shared", "-pthread"),
+            *("-I", headers, *include, "-o", target, source),
+        ],
+        check=True,
+    )
+    print(target)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
