@@ -10,7 +10,8 @@ import sys
 import sysconfig
 import textwrap
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self, TypeVar
 
 import pytest
@@ -21,9 +22,11 @@ T = TypeVar("T")
 VERSION = sys.version_info[:2]
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
+THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 
-# Interpreters compiled with assertions are several times slower; their time limits stretch.
-TIME_SCALE = 5.0 if DEBUG_BUILD else 1.0
+# Interpreters compiled with assertions or ThreadSanitizer are several times slower; their time
+# limits stretch, and what tests do many times they do less often.
+TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if DEBUG_BUILD else 1.0
 
 # The first CPython release that has a feature tests speak about.
 FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
@@ -146,6 +149,23 @@ def to_parent(*args: Any, **kwargs: Any) -> Any:
     parent = getcurrent().parent
     assert parent is not None, "the main greenlet has no parent to go to"
     return parent.switch(*args, **kwargs)
+
+
+@contextmanager
+def collections_after(allocations: int | None) -> Iterator[None]:
+    """Let the collector run after so many allocations, or as usual (None)."""
+    if allocations is None:
+        yield
+        return
+    usual = gc.get_threshold()
+    if FREE_THREADED:
+        gc.set_threshold(allocations, 0, 0)  # else it waits until a quarter of all objects is new
+    else:
+        gc.set_threshold(allocations, 5, 5)  # one collection in 25 looks at all objects
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def collect() -> None:
