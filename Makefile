@@ -5,7 +5,8 @@ BENCH ?= 3.14
 AARCH64 := build/native-aarch64
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all debug-tests stress test-layout native-aarch64 bench lint format compile-commands clean
+.PHONY: help demo test test-all debug-tests stress test-layout test-tsan native-aarch64 \
+        bench lint format compile-commands clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -29,6 +30,9 @@ stress: test-packages ## the long stress tests (NAME=3.15t for another interpret
 
 test-layout: test-packages ## a wheel on interpreters with a field more and less than it was built with
 	@$(TOOLS)/layout_test.py
+
+test-tsan: test-packages ## the tests about threads under ThreadSanitizer, on 3.15t-tsan
+	@$(TOOLS)/tsan_test.py
 
 native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and run under qemu
 	@tools=$$(dirname $$($(TOOLS)/environments.py build)) && \

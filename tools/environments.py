@@ -111,8 +111,7 @@ def ours(name: str, base: Path) -> Path:
                 folder.symlink_to("../.venv")
             folder = CHECKOUT / ".venv"
         python = _environment(folder, base, "requirements-test.txt")
-        build_type = "Debug" if name.endswith("-debug") else "Release"
-        wanted = content_hash(_sources(), build_type, WERROR)
+        wanted = content_hash(_sources(), *_settings(name))
         stamp = folder / "greenlet.stamp"
         if not (stamp.exists() and stamp.read_text() == wanted):
             stamp.unlink(missing_ok=True)
@@ -122,7 +121,19 @@ def ours(name: str, base: Path) -> Path:
     return python
 
 
-def _build(pip: list[str | Path], name: str, build_type: str) -> None:
+def _settings(name: str) -> list[str]:
+    """Return the build's settings for an interpreter."""
+    settings = [f"cmake.define.GREENLET_WERROR={WERROR}"]
+    if name.endswith("-tsan"):
+        settings += ["cmake.build-type=RelWithDebInfo", "cmake.define.GREENLET_SANITIZE=thread"]
+    else:
+        settings.append(f"cmake.build-type={'Debug' if name.endswith('-debug') else 'Release'}")
+    # asserts and reports with their line numbers are what those builds are for
+    settings.append(f"install.strip={'false' if '-' in name else 'true'}")
+    return settings
+
+
+def _build(pip: list[str | Path], name: str) -> None:
     """Run a command of pip's on the checkout."""
     build_tools = tools("build").parent
     _run(
@@ -131,10 +142,7 @@ def _build(pip: list[str | Path], name: str, build_type: str) -> None:
             "--no-build-isolation",
             "--no-deps",
             f"--config-settings=build-dir=build/{name}",
-            f"--config-settings=cmake.build-type={build_type}",
-            f"--config-settings=cmake.define.GREENLET_WERROR={WERROR}",
-            # asserts and their line numbers are what a debug build is for
-            f"--config-settings=install.strip={'false' if build_type == 'Debug' else 'true'}",
+            *(f"--config-settings={setting}" for setting in _settings(name)),
             CHECKOUT,
         ],
         PATH=f"{build_tools}{os.pathsep}{os.environ['PATH']}",
@@ -147,7 +155,7 @@ def wheel(name: str, base: Path) -> Path:
     python = ours(name, base)
     folder = CHECKOUT / "build" / "wheels" / name
     shutil.rmtree(folder, ignore_errors=True)
-    _build([python, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"], name, "Release")
+    _build([python, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"], name)
     (built,) = folder.iterdir()
     return built
 

@@ -1,8 +1,10 @@
 """Find the CPython interpreters that greenlet is tested on, and print `NAME PATH` for each.
 
-A name is VERSION[t][-debug], such as 3.14t (free-threaded) or 3.15-debug. They are looked for in
-this order: the interpreter that runs this script, those built by ../shared/interpreters/build.sh,
-pyenv's, and those on PATH. With --build, missing ones that build.sh knows are built, two at a time.
+A name is VERSION[t][-debug|-tsan], such as 3.14t (free-threaded), 3.15-debug, or 3.15t-tsan (with
+ThreadSanitizer; it runs only without address space randomization, see tsan_test.py). They are
+looked for in this order: the interpreter that runs this script, those built by
+../shared/interpreters/build.sh, pyenv's, and those on PATH. With --build, missing ones that
+build.sh knows are built, two at a time.
 """
 
 import argparse
@@ -27,8 +29,10 @@ import ensurepip, os, sys, sysconfig
 assert sys.implementation.name == "cpython"
 assert os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
 free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
-debug = "-debug" if hasattr(sys, "gettotalrefcount") else ""
-print("%d.%d%s%s" % (*sys.version_info[:2], free_threaded, debug))
+kind = "-debug" if hasattr(sys, "gettotalrefcount") else ""
+if "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or ""):
+    kind = "-tsan"
+print("%d.%d%s%s" % (*sys.version_info[:2], free_threaded, kind))
 """
 
 

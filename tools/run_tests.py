@@ -156,13 +156,17 @@ def run_python(suite: str, name: str, base: Path, log: Log) -> Counts:
     return run_suite(suite, python, log)
 
 
-def run_suite(suite: str, python: Path, log: Log) -> Counts:
-    """Run a folder of tests/ in an environment that is there."""
+def run_suite(
+    suite: str, python: Path, log: Log, tests: Sequence[str] = (), **environment: str
+) -> Counts:
+    """Run a folder of tests/, or these tests of it, in an environment that is there."""
     results = LOGS / f"{log.path.stem}-{suite}.xml"
     results.unlink(missing_ok=True)
-    command: list[str | Path] = [python, "-m", "pytest", f"tests/{suite}", f"--junit-xml={results}"]
+    paths = [f"tests/{suite}/{test}" for test in tests] or [f"tests/{suite}"]
+    command: list[str | Path] = [python, "-m", "pytest", *paths, f"--junit-xml={results}"]
     # Bytecode and pytest's cache would be written by several interpreters at once.
-    code = log.run([*command, "-p", "no:cacheprovider"], PYTHONDONTWRITEBYTECODE="1")
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    code = log.run([*command, "-p", "no:cacheprovider"], **environment)
     return _count(results, code, log)
 
 

@@ -1,0 +1,193 @@
+"""Run the tests about threads under ThreadSanitizer, and count its reports as failures.
+
+    tsan_test.py [--only WORD] [NAME]        default: 3.15t-tsan
+
+Interpreter and extension are both compiled with it. A report passes only if it is of CPython's own:
+a race with an access in a function that tests/tsan-suppressions.txt names, with the reason, and none
+in the extension. Only where the accesses are counts: further out, frames of ours are around
+everything that runs in a greenlet, and CPython's around ours. What the tests print is in build/logs/NAME.log, each report in
+build/logs/NAME-reports. The last line is `N passed, N failed`.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import environments
+import interpreters
+import run_tests
+from interpreters import CHECKOUT
+from run_tests import LOGS, Log
+
+SUPPRESSIONS = CHECKOUT / "tests" / "tsan-suppressions.txt"
+# Files of tests/python, and single tests where the rest of a file is about one thread.
+TESTS = (
+    "test_freethreading.py",
+    "test_shared_greenlets.py",
+    "test_critical_sections.py",
+    "test_threads.py",
+    "test_thread_end.py",
+    "test_subinterpreters.py",
+    "test_collection.py::test_what_only_suspended_frames_know_outlives_collections_of_other_threads",
+    "test_collection.py::test_the_process_ends_with_suspended_greenlets_of_several_threads",
+    "test_collection.py::test_a_greenlet_of_another_thread_is_ended_by_its_own_thread",
+)
+OURS = ("_greenlet.", str(CHECKOUT / "src"))
+EDGE = "==================\n"
+
+
+class Frame(NamedTuple):
+    """One line of a stack in a report."""
+
+    function: str
+    place: str
+
+    @property
+    def is_of_runtime(self) -> bool:
+        """True for what ThreadSanitizer puts in the place of a function: memcpy(), malloc()…"""
+        return "libtsan" in self.place
+
+    @property
+    def is_ours(self) -> bool:
+        """True for code of the extension, and for what it inlined of CPython's headers."""
+        return any(mark in self.place for mark in OURS)
+
+    def __str__(self) -> str:
+        return f"{self.function} ({self.place.partition(' ')[0].removeprefix(f'{CHECKOUT}/')})"
+
+
+class Report(NamedTuple):
+    """What ThreadSanitizer has found."""
+
+    text: str
+    accesses: tuple[Frame, ...]  # innermost frames of those that race
+
+    @property
+    def title(self) -> str:
+        """Return one line that says which it is, the same each time it is found."""
+        kind = re.search(r"ThreadSanitizer:? (.*?)(?: \(pid=\d+\))?$", self.text, re.MULTILINE)
+        places = " against ".join(sorted(map(str, self.accesses)))
+        return f"{kind[1] if kind else 'report'}: {places or 'see its text'}"
+
+    def is_suppressed(self, functions: set[str]) -> bool:
+        """Tell if it is a race of CPython's with itself that is known."""
+        return (
+            "ThreadSanitizer: data race" in self.text
+            and any(frame.function in functions for frame in self.accesses)
+            and not any(frame.is_ours for frame in self.accesses)
+        )
+
+
+def _stacks(text: str) -> Iterator[tuple[str, list[Frame]]]:
+    """Split a report into what is said of each stack, and the stack."""
+    for part in text.split("\n\n"):
+        frames = re.findall(r"^    #\d+ (\S+|.+?\)) (.*)$", part, re.MULTILINE)
+        says = next((line for line in part.splitlines() if re.match(r"  \S", line)), "")
+        yield says.strip(), [Frame(*frame) for frame in frames]
+
+
+def parse(text: str) -> Report:
+    """Read one report."""
+    accesses = []
+    for says, frames in _stacks(text):
+        if re.match(r"(Previous )?(atomic )?(read|write) of size", says, re.IGNORECASE):
+            own = [frame for frame in frames if not frame.is_of_runtime]
+            accesses += own[:1]  # none if it is too long ago for ThreadSanitizer to know
+    return Report(text, tuple(accesses))
+
+
+def read_reports(folder: Path) -> list[Report]:
+    """Read all reports that the processes of a run have left."""
+    reports = []
+    for file in sorted(folder.iterdir()):
+        for text in file.read_text(errors="replace").split(EDGE):
+            if "WARNING: ThreadSanitizer" in text or "ERROR: ThreadSanitizer" in text:
+                reports.append(parse(text))
+            elif "FATAL: ThreadSanitizer" in text or "CHECK failed" in text:
+                reports.append(Report(text, ()))
+    return reports
+
+
+def suppressed_functions() -> set[str]:
+    """Read the file of suppressions, each of which must have its reason above it."""
+    functions = set()
+    reason = False
+    for line in SUPPRESSIONS.read_text().splitlines():
+        if line.startswith("#"):
+            reason = True
+        elif not line:
+            reason = False
+        elif reason and line.startswith("race_top:"):
+            functions.add(line.removeprefix("race_top:"))
+        else:
+            sys.exit(f"{SUPPRESSIONS.name}: {line!r} has no reason, or is no race_top")
+    return functions
+
+
+def judge(reports: list[Report], log: Log) -> int:
+    """Print the reports, those that count in full; return how many different ones count."""
+    functions = suppressed_functions()
+    suppressed = Counter(report.title for report in reports if report.is_suppressed(functions))
+    for title, count in sorted(suppressed.items()):
+        log.write(f"suppressed, {count} times: {title}\n")
+    failures: dict[str, list[Report]] = {}
+    for report in reports:
+        if not report.is_suppressed(functions):
+            failures.setdefault(report.title, []).append(report)
+    for title, same in failures.items():
+        log.write(f"{EDGE}reported {len(same)} times: {title}\n{same[0].text}")
+    log.write(
+        f"reports of ThreadSanitizer: {len(failures)} different ones, "
+        f"and {len(suppressed)} of CPython's own\n"
+    )
+    return len(failures)
+
+
+def with_fixed_addresses() -> None:
+    """Start again without address space randomization, which ThreadSanitizer cannot run with."""
+    addr_no_randomize = 0x0040000
+    if not int(Path("/proc/self/personality").read_text(), 16) & addr_no_randomize:
+        os.execvp("setarch", ["setarch", "-R", sys.executable, "-B", *sys.argv])
+
+
+def main() -> int:
+    """Run the tests, read the reports and print the total."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", metavar="WORD", help="tests whose file or name contains it")
+    parser.add_argument("name", nargs="?", default="3.15t-tsan", metavar="NAME")
+    options = parser.parse_args()
+    with_fixed_addresses()
+    name: str = options.name
+    os.environ["TSAN_OPTIONS"] = "report_bugs=0"  # for what makes the environment
+    found = interpreters.provide([name])
+    counts = [run_tests.Counts(failed=1)]
+    if found:
+        log = Log(name, echo=True)
+        folder = LOGS / f"{name}-reports"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        # exitcode: tests look at how children end, and reports count by themselves.
+        # history_size: how long ago the other access may be for its stack to be known still.
+        settings = f"log_path={folder / 'report'} exitcode=0 history_size=4"
+        tests = [test for test in TESTS if options.only is None or options.only in test]
+        try:
+            python = environments.ours(name, found[name])
+            counts = [run_tests.run_suite("python", python, log, tests, TSAN_OPTIONS=settings)]
+        except environments.Unavailable as reason:
+            log.write(f"{reason}\n")
+        counts.append(run_tests.Counts(failed=judge(read_reports(folder), log)))
+    result = run_tests.total(counts)
+    print(f"{result.passed} passed, {result.failed} failed")
+    return 1 if result.failed or not result.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
