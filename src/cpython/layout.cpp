@@ -1,12 +1,15 @@
 #include "cpython/layout.h"
 
+#include <atomic>
+
 #include "cpython/internals.h"
 #include "cpython/thread_anchors.h"
 
 namespace greenlet::cpython {
 namespace {
 
-std::ptrdiff_t g_thread_state_shift = 0;
+// The same for all interpreters of a process; several may write it at once.
+constinit std::atomic<std::ptrdiff_t> g_thread_state_shift{0};
 
 #if PY_VERSION_HEX >= 0x030d0000
 int refuse(const char* what, unsigned long long running, unsigned long long built) {
@@ -64,17 +67,20 @@ int check_layout() noexcept {
       return refuse(check.what, check.running, check.built);
     }
   }
-  g_thread_state_shift = static_cast<std::ptrdiff_t>(offsets.thread_state.size) -
-                         static_cast<std::ptrdiff_t>(sizeof(PyThreadState));
-  if (g_thread_state_shift % static_cast<std::ptrdiff_t>(alignof(void*)) != 0 ||
+  const auto shift = static_cast<std::ptrdiff_t>(offsets.thread_state.size) -
+                     static_cast<std::ptrdiff_t>(sizeof(PyThreadState));
+  if (shift % static_cast<std::ptrdiff_t>(alignof(void*)) != 0 ||
       offsets.thread_state.size < offsetof(PyThreadState, exc_state)) {
     return refuse("the size of PyThreadState", offsets.thread_state.size, sizeof(PyThreadState));
   }
+  g_thread_state_shift.store(shift, std::memory_order_relaxed);
 #endif
   return 0;
 }
 
-std::ptrdiff_t thread_state_shift() noexcept { return g_thread_state_shift; }
+std::ptrdiff_t thread_state_shift() noexcept {
+  return g_thread_state_shift.load(std::memory_order_relaxed);
+}
 
 ThreadAnchors ThreadAnchors::of(PyThreadState* tstate) noexcept {
   ThreadAnchors anchors;
