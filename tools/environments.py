@@ -116,7 +116,7 @@ def ours(name: str, base: Path) -> Path:
         if not (stamp.exists() and stamp.read_text() == wanted):
             stamp.unlink(missing_ok=True)
             command: list[str | Path] = [python, "-m", "pip", "install", "--quiet"]
-            _build([*command, "--force-reinstall"], name, build_type)
+            _build([*command, "--force-reinstall"], name)
             stamp.write_text(wanted)
     return python
 

@@ -3,10 +3,10 @@
     tsan_test.py [--only WORD] [NAME]        default: 3.15t-tsan
 
 Interpreter and extension are both compiled with it. A report passes only if it is of CPython's own:
-a race with an access in a function that tests/tsan-suppressions.txt names, with the reason, and none
-in the extension. Only where the accesses are counts: further out, frames of ours are around
-everything that runs in a greenlet, and CPython's around ours. What the tests print is in build/logs/NAME.log, each report in
-build/logs/NAME-reports. The last line is `N passed, N failed`.
+a race with an access in a function that tests/tsan-suppressions.txt names, with the reason, and
+none in the extension. Only where the accesses are counts: further out, frames of ours are around
+everything that runs in a greenlet, and CPython's around ours. What the tests print is in
+build/logs/NAME.log, each report in build/logs/NAME-reports. The last line is `N passed, N failed`.
 """
 
 import argparse
