@@ -72,7 +72,7 @@ def patched(name: str, change: str) -> Path:
         subprocess.run(["tar", "-xJf", archive, "-C", source, "--strip-components=1"], check=True)
         PATCHES[change](source)
         options = ["--disable-gil"] if name.endswith("t") else []
-        log = prefix.with_suffix(".log")
+        log = INTERPRETERS / f"{prefix.name}.log"
         with log.open("w") as output:
             for command in (
                 ["./configure", "-q", f"--prefix={prefix}", *options],

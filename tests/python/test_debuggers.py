@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import run_clean, since
+from helpers import frames_are_instrumented_anew, run_clean, since
 
 SWITCHING = """
 import sys, threading, time
@@ -310,6 +310,7 @@ def test_pdb_steps_over_switches(tmp_path: Path) -> None:
     ]
 
 
+@frames_are_instrumented_anew
 def test_pdb_steps_into_a_greenlet_that_starts_and_out_of_it_again(tmp_path: Path) -> None:
     shown = pdb_session(tmp_path, "run('next', *['step'] * 6)")
     assert shown[shown.index("first = g.switch(1)") :] == [

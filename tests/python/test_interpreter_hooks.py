@@ -13,18 +13,9 @@ from typing import Any
 
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import DEBUG_BUILD, VERSION, run_clean, since, to_parent
+from helpers import frames_are_instrumented_anew, run_clean, since, to_parent
 
 TOOL = 4
-
-# When trace functions come or go, CPython instruments the code of the frames that threads run then.
-# From 3.15 on it exports what we need to do the same for a frame that comes back. Before, such a
-# frame goes on as it is, which is sound, but which debug builds' debug_check_sanity() asserts never
-# to happen.
-frames_are_instrumented_anew = pytest.mark.skipif(
-    DEBUG_BUILD and (3, 12) <= VERSION < (3, 15),
-    reason="debug builds before 3.15 assert that all frames know the trace functions of the moment",
-)
 
 
 @pytest.fixture(autouse=True)
