@@ -141,6 +141,7 @@ print(b.switch(), look())
     ]
 
 
+@frames_are_instrumented_anew
 @since("threading.setprofile_all_threads")
 @pytest.mark.parametrize("kind", ["profile", "trace"])
 def test_hooks_set_for_all_threads_see_greenlets_that_run_already(kind: str) -> None:
