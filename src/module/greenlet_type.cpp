@@ -23,20 +23,15 @@ Object* as_object(PyObject* self) { return reinterpret_cast<Object*>(self); }
 
 // --- life cycle -----------------------------------------------------------------------------
 
-// The type whose code handles an instance before ours does: Python-level subclasses all share
-// subtype_dealloc(), so it is the first type above them that has another one.
-//
-// CPython's rule is that whoever ends the chain of such base calls gives back (or visits) the
-// instance's type if, and only if, the first base with a slot of its own is a heap type. Ours is
-// one; but a compiled subclass (Cython's) may be a static type between the two, in which case
-// subtype_dealloc() and subtype_traverse() have done it already.
-bool type_is_ours_to_handle(PyObject* self) {
+// The nearest type above an instance's that has a tp_dealloc of its own: all Python-level
+// subclasses share subtype_dealloc().
+PyTypeObject* deallocating_type(PyObject* self) {
   const destructor subtype_dealloc = Greenlet::of(self).module().subtype_dealloc;
   PyTypeObject* type = Py_TYPE(self);
   while (type->tp_dealloc == subtype_dealloc && type->tp_base != nullptr) {
     type = type->tp_base;
   }
-  return PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE);
+  return type;
 }
 
 void finalize(PyObject* self);
@@ -47,7 +42,9 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   if (greenlet == nullptr) {
     return 0;  // tp_alloc() has tracked it, and the control block is being made
   }
-  if (type_is_ours_to_handle(self)) {
+  // If a compiled class stands between, it or subtype_traverse() has visited the type.
+  PyTypeObject* const type = deallocating_type(self);
+  if (type->tp_traverse == &traverse && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) {
     Py_VISIT(Py_TYPE(self));
   }
   Py_VISIT(as_object(self)->dict);
@@ -126,7 +123,13 @@ void dealloc(PyObject* self) {
     PyObject_ClearWeakRefs(self);
   }
   Py_CLEAR(as_object(self)->dict);
-  const bool drop_type = greenlet == nullptr || type_is_ours_to_handle(self);
+  // Compiled classes are written for the published greenlet, a static type: theirs drops the type
+  // after ours if it is a heap type, and subtype_dealloc() does if it is a static one.
+  bool drop_type = true;
+  if (greenlet != nullptr) {
+    PyTypeObject* const owner = deallocating_type(self);
+    drop_type = owner->tp_dealloc == &dealloc && PyType_HasFeature(owner, Py_TPFLAGS_HEAPTYPE);
+  }
   if (greenlet != nullptr) {
     greenlet->destroy();
   }
