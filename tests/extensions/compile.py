@@ -13,8 +13,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
-STANDARD = {".c": ["gcc", "-std=c99"], ".cpp": ["g++", "-std=c++11"], ".pyx": ["gcc", "-w"]}
-STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
+STANDARD = {".c": ["gcc", "-std=c99"], ".cpp": ["g++", "-std=c++11"], ".pyx": ["gcc"]}
+STRICT = ["-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
 
 
 def main(name: str, headers: str, folder: str, *flags: str) -> None:
@@ -28,10 +28,10 @@ def main(name: str, headers: str, folder: str, *flags: str) -> None:
     target = Path(folder, f"{module}{suffix}")
     # CPython's headers are not ours to warn about, nor are they C99 in every version.
     include = ["-isystem", sysconfig.get_path("include")]
-    warnings = [] if kind == ".pyx" else STRICT
+    warnings = ["-O0", "-w"] if kind == ".pyx" else STRICT
     subprocess.run(
         [
-            *(*STANDARD[kind], *warnings, *flags, "-O1", "-g0", "-fPIC", "-shared", "-pthread"),
+            *(*STANDARD[kind], *warnings, *flags, "-g0", "-fPIC", "-shared", "-pthread"),
             *("-I", headers, *include, "-o", target, source),
         ],
         check=True,

@@ -193,7 +193,7 @@ static void call_every_entry(const struct late* late) {
     settle("PyGreenlet_Throw", value != NULL, value);
   }
   PyErr_SetString(PyExc_GreenletError, "late");
-  settle("PyExc_GreenletError", PyErr_ExceptionMatches(PyExc_GreenletExit), NULL);
+  settle("PyExc_GreenletError", !PyErr_ExceptionMatches(PyExc_GreenletError), NULL);
 }
 
 static void destroy_late(PyObject* capsule) {

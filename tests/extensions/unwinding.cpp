@@ -1,0 +1,174 @@
+// C++ programs: objects and exceptions on the stacks of greenlets, and a class derived from
+// PyGreenlet.
+#include <Python.h>
+#include <greenlet/greenlet.h>
+
+#include <exception>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace {
+
+int living = 0;  // objects of Counted; the tests use this module in one thread
+
+struct Counted {
+  Counted() { ++living; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() { --living; }
+};
+
+// What a C++ program makes of an error from Python.
+struct PythonError : std::exception {};
+
+// Leaves the running greenlet for its parent. Holds no reference to it meanwhile: that would keep
+// it alive for ever.
+void pause() {
+  PyGreenlet* const self = PyGreenlet_GetCurrent();
+  PyGreenlet* const parent = self != nullptr ? PyGreenlet_GetParent(self) : nullptr;
+  Py_XDECREF(reinterpret_cast<PyObject*>(self));
+  PyObject* const got = parent != nullptr ? PyGreenlet_Switch(parent, nullptr, nullptr) : nullptr;
+  Py_XDECREF(reinterpret_cast<PyObject*>(parent));
+  Py_XDECREF(got);
+  if (got == nullptr) {
+    throw PythonError();
+  }
+}
+
+// Throws from `depth` calls down and pauses in each handler on the way up.
+void descend(const std::string& text, long depth, std::vector<std::string>& seen) {
+  const Counted here;
+  pause();
+  try {
+    if (depth == 0) {
+      throw std::runtime_error(text);
+    }
+    descend(text, depth - 1, seen);
+  } catch (const std::runtime_error& error) {
+    pause();
+    seen.push_back(error.what());
+    throw std::runtime_error(error.what() + ("/" + std::to_string(depth)));
+  }
+}
+
+// handle(text, depth): every message that its handlers saw. A Python exception that is thrown in
+// passes through the same frames.
+PyObject* handle(PyObject*, PyObject* args) {
+  const char* text = nullptr;
+  long depth = 0;
+  if (!PyArg_ParseTuple(args, "sl", &text, &depth)) {
+    return nullptr;
+  }
+  std::vector<std::string> seen;
+  try {
+    descend(text, depth, seen);
+  } catch (const PythonError&) {
+    return nullptr;
+  } catch (const std::exception& error) {
+    seen.push_back(error.what());
+  }
+  PyObject* const list = PyList_New(0);
+  for (const std::string& one : seen) {
+    PyObject* const item = PyUnicode_FromString(one.c_str());
+    if (list == nullptr || item == nullptr || PyList_Append(list, item) < 0) {
+      Py_XDECREF(item);
+      Py_XDECREF(list);
+      return nullptr;
+    }
+    Py_DECREF(item);
+  }
+  return list;
+}
+
+PyObject* count_living(PyObject*, PyObject*) { return PyLong_FromLong(living); }
+
+// A class over greenlet whose instances have a member with a destructor.
+struct Task : PyGreenlet {
+  std::string name;
+  Counted counted;
+};
+
+PyObject* task_new(PyTypeObject* type, PyObject* args, PyObject* kwargs) {
+  PyObject* const self = PyGreenlet_Type.tp_new(type, args, kwargs);
+  if (self != nullptr) {
+    Task* const task = static_cast<Task*>(reinterpret_cast<PyGreenlet*>(self));
+    new (&task->name) std::string("a name too long to be kept inside the string object itself");
+    new (&task->counted) Counted;
+  }
+  return self;
+}
+
+void task_dealloc(PyObject* self) {
+  if (PyObject_CallFinalizerFromDealloc(self) < 0) {
+    return;
+  }
+  Task* const task = static_cast<Task*>(reinterpret_cast<PyGreenlet*>(self));
+  task->counted.~Counted();
+  task->name.~basic_string();
+  PyTypeObject* const type = Py_TYPE(self);
+  PyGreenlet_Type.tp_dealloc(self);
+  Py_DECREF(type);
+}
+
+int task_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return PyGreenlet_Type.tp_traverse(self, visit, arg);
+}
+
+int task_clear(PyObject* self) { return PyGreenlet_Type.tp_clear(self); }
+
+PyObject* task_name(PyObject* self, void*) {
+  const Task* const task = static_cast<Task*>(reinterpret_cast<PyGreenlet*>(self));
+  return PyUnicode_FromString(task->name.c_str());
+}
+
+PyGetSetDef task_attributes[] = {
+    {"name", task_name, nullptr, nullptr, nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyType_Slot task_slots[] = {
+    {Py_tp_new, reinterpret_cast<void*>(&task_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(&task_dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(&task_traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(&task_clear)},
+    {Py_tp_getset, task_attributes},
+    {0, nullptr},
+};
+
+PyType_Spec task_spec = {"unwinding.Task", sizeof(Task), 0,
+                         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, task_slots};
+
+int execute(PyObject* module) {
+  if (PyGreenlet_Import() < 0) {
+    return -1;
+  }
+  PyObject* const bases = PyTuple_Pack(1, &PyGreenlet_Type);
+  PyObject* const type = bases != nullptr ? PyType_FromSpecWithBases(&task_spec, bases) : nullptr;
+  Py_XDECREF(bases);
+  return type != nullptr ? PyModule_AddObject(module, "Task", type) : -1;
+}
+
+PyMethodDef methods[] = {
+    {"handle", handle, METH_VARARGS, nullptr},
+    {"count_living", count_living, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, reinterpret_cast<void*>(&execute)},
+#ifdef Py_mod_gil
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, nullptr},
+};
+
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "unwinding", nullptr, 0, methods, slots, nullptr, nullptr, nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit_unwinding() { return PyModuleDef_Init(&definition); }

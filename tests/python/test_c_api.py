@@ -1,0 +1,582 @@
+"""Programs in C, C++ and Cython that use `greenlet.h`, compiled here: see tests/extensions."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import subprocess
+import sys
+import sysconfig
+import threading
+import types
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import greenlet as library
+import pytest
+from greenlet import GreenletExit, _greenlet, getcurrent, greenlet
+from helpers import collect, in_thread, run_clean, since, to_parent
+
+COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
+HEADERS = Path(library.__file__).parent.parent  # the header is beside the package
+LOOPS = 500
+
+NULL = ...  # stands for it in both directions
+
+
+def compile_extension(source: str, folder: Path) -> Path:
+    """Return the path of the compiled module."""
+    done = subprocess.run(
+        [sys.executable, COMPILE, source, HEADERS, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def load(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("extensions")
+
+
+@pytest.fixture(scope="module")
+def entries(folder: Path) -> Any:
+    return load(compile_extension("entries.c", folder))
+
+
+@pytest.fixture(scope="module")
+def unwinding(folder: Path) -> Any:
+    return load(compile_extension("unwinding.cpp", folder))
+
+
+@pytest.fixture(scope="module")
+def fields(folder: Path) -> Any:
+    return load(compile_extension("fields.pyx", folder))
+
+
+def outcome(function: Callable[..., Any], *args: Any) -> str:
+    """Its result, or what it raised."""
+    try:
+        return repr(function(*args))
+    except BaseException as failure:
+        return f"{type(failure).__name__}: {failure}"
+
+
+def set_parent(child: greenlet, parent: greenlet) -> int:
+    child.parent = parent
+    return 0
+
+
+def suspended() -> greenlet:
+    g = greenlet(to_parent)
+    g.switch()
+    return g
+
+
+def dead() -> greenlet:
+    g = greenlet(int)
+    g.switch()
+    return g
+
+
+# --- what the header says -----------------------------------------------------------------------
+
+
+def test_the_header_agrees_with_the_module(entries: Any) -> None:
+    kind, error, leave, version, size, weakreflist, dictionary, _ = entries.facts()
+    assert (kind, error, leave) == (greenlet, library.error, GreenletExit)
+    assert version == "1.0.0"
+    assert (size, weakreflist, dictionary) == (
+        greenlet.__basicsize__,
+        greenlet.__weakrefoffset__,
+        greenlet.__dictoffset__,
+    )
+
+
+def test_check_tells_greenlets_from_others(entries: Any) -> None:
+    class Special(greenlet):
+        pass
+
+    assert [entries.check(one) for one in (greenlet(), Special(), getcurrent())] == [True] * 3
+    assert not any(entries.check(one) for one in (None, 5, greenlet, Special, object()))
+
+
+@pytest.mark.parametrize("standard", ["c99", "c17", "c++11", "c++20"])
+def test_the_header_is_valid_in(standard: str, tmp_path: Path) -> None:
+    source = tmp_path / "includes.c"
+    source.write_text("#include <greenlet/greenlet.h>\n#include <greenlet/greenlet.h>\n")
+    language = "c++" if "+" in standard else "c"
+    warnings = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wunused", "-Werror"]
+    command = ["g++", "-x", language, f"-std={standard}", *warnings, "-fsyntax-only"]
+    done = subprocess.run(
+        [*command, "-I", HEADERS, "-isystem", sysconfig.get_path("include"), source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- wrong arguments ----------------------------------------------------------------------------
+
+WRONG = (NULL, None, 5, greenlet, "text", object())
+WITH_A_TARGET: dict[str, Sequence[Any]] = {
+    "throw": (KeyError, NULL, NULL),
+    "switch": (NULL, NULL),
+    "is_main": (),
+    "is_started": (),
+    "is_active": (),
+    "get_parent": (),
+    "get_parent_by_old_name": (),
+}
+
+
+@pytest.mark.parametrize("entry", [*WITH_A_TARGET, "set_parent"])
+def test_no_entry_takes_what_is_no_greenlet(entry: str, entries: Any) -> None:
+    more = WITH_A_TARGET.get(entry, [getcurrent()])
+    for wrong in WRONG:
+        with pytest.raises(TypeError):
+            getattr(entries, entry)(wrong, *more)
+
+
+@pytest.mark.parametrize("entry", ["set_parent", "create"])
+def test_no_parent_is_taken_that_is_no_greenlet(entry: str, entries: Any) -> None:
+    child = greenlet()
+    first = child if entry == "set_parent" else int
+    for wrong in WRONG[1:]:
+        with pytest.raises(TypeError):
+            getattr(entries, entry)(first, wrong)
+    assert child.parent is getcurrent()
+
+
+def test_a_wrong_argument_leaves_the_target_as_it_was(entries: Any) -> None:
+    for args, kwargs in ((5, NULL), ([1], NULL), ((1,), 5), ((1,), [("a", 1)]), ("ab", NULL)):
+        for g in (greenlet(to_parent), suspended()):
+            before = g.dead, bool(g)
+            with pytest.raises(TypeError):
+                entries.switch(g, args, kwargs)
+            assert (g.dead, bool(g)) == before
+            g.throw()
+    for typ, val, tb in ((NULL, NULL, NULL), (5, NULL, NULL), (KeyError, NULL, 5)):
+        for g in (greenlet(to_parent), suspended()):
+            before = g.dead, bool(g)
+            with pytest.raises(TypeError):
+                entries.throw(g, typ, val, tb)
+            assert (g.dead, bool(g)) == before
+            g.throw()
+
+
+# --- wrong threads ------------------------------------------------------------------------------
+
+
+class Elsewhere:
+    """Greenlets of a thread that waits meanwhile, or that has ended."""
+
+    def __init__(self, *, alive: bool) -> None:
+        ready = threading.Event()
+        self._done = threading.Event()
+
+        def live() -> None:
+            self.main = getcurrent()
+            self.suspended = suspended()
+            self.dead = dead()
+            self.parented = greenlet(int)
+            ready.set()
+            if alive:
+                self._done.wait()
+
+        self._thread = threading.Thread(target=live)
+        self._thread.start()
+        ready.wait()
+        if not alive:
+            self._thread.join()
+
+    def all(self) -> list[greenlet]:
+        return [self.main, self.suspended, self.dead, self.parented]
+
+    def end(self) -> None:
+        self._done.set()
+        self._thread.join()
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["living", "ended"])
+def test_each_entry_does_with_another_threads_greenlets_what_methods_do(
+    alive: bool, entries: Any
+) -> None:
+    elsewhere = Elsewhere(alive=alive)
+    try:
+        for g in elsewhere.all():
+            assert outcome(entries.switch, g, NULL, NULL) == outcome(g.switch)
+            assert outcome(entries.throw, g, KeyError, NULL, NULL) == outcome(g.throw, KeyError)
+            assert outcome(entries.is_active, g) == outcome(lambda g: int(bool(g)), g)
+            assert entries.is_started(g) == (g is not elsewhere.parented)
+            assert entries.is_main(g) == (g is elsewhere.main)
+            assert outcome(entries.get_parent, g) == outcome(
+                lambda g: NULL if g.parent is None else g.parent, g
+            )
+            for child in (greenlet(), suspended()):
+                assert outcome(entries.set_parent, child, g) == outcome(set_parent, child, g)
+    finally:
+        elsewhere.end()
+
+
+def test_a_switch_to_another_threads_greenlet_is_an_error(entries: Any) -> None:
+    g = suspended()
+    for attempt in (
+        lambda: entries.switch(g, NULL, NULL),
+        lambda: entries.throw(g, KeyError, NULL, NULL),
+    ):
+        assert in_thread(lambda attempt=attempt: outcome(attempt)).startswith(  # type: ignore[misc]
+            "error: Cannot switch to a different thread"
+        )
+    assert g.switch("here") == "here"
+
+
+def test_a_thread_that_python_did_not_make_may_use_every_entry(entries: Any) -> None:
+    before = _greenlet.get_total_main_greenlets()
+    assert entries.in_a_foreign_thread(50) == 50
+    assert _greenlet.get_total_main_greenlets() == before
+
+
+# --- reference counts ---------------------------------------------------------------------------
+
+
+def counts(objects: Sequence[object]) -> list[int]:
+    collect()
+    gc.collect()  # free-threaded builds add up what each thread has counted as a collection begins
+    return [sys.getrefcount(one) for one in objects]
+
+
+def assert_balanced(call: Callable[[], object], *objects: object) -> None:
+    """Fail if many calls change how many references there are to an object, or to our types."""
+    watched = [*objects, getcurrent(), GreenletExit, library.error]
+    call()
+    before = counts(watched)
+    for _ in range(LOOPS):
+        call()
+    after = counts(watched)
+    # Free-threaded builds keep parts of some counts elsewhere; a leak would be of LOOPS.
+    changes = {repr(o): a - b for o, a, b in zip(watched, after, before, strict=True)}
+    assert {name: n for name, n in changes.items() if abs(n) > LOOPS // 5} == {}
+
+
+def test_new_is_balanced(entries: Any) -> None:
+    def run() -> None: ...
+
+    parent = greenlet()
+    assert_balanced(lambda: entries.create(run, parent), run, parent)
+    assert_balanced(lambda: entries.create(run, NULL), run)
+    assert_balanced(lambda: entries.create(NULL, NULL))
+    assert_balanced(lambda: outcome(entries.create, run, run), run)
+
+
+def test_get_current_is_balanced(entries: Any) -> None:
+    assert_balanced(entries.get_current)
+    inside = greenlet(lambda: assert_balanced(entries.get_current))
+    inside.switch()
+
+
+def test_switch_is_balanced(entries: Any) -> None:
+    class Item: ...
+
+    item, key = Item(), "keyword" * 20
+    positional, keywords = (item,), {key: item}
+
+    def echo() -> None:
+        received: Any = None
+        while True:
+            received = to_parent(received)
+
+    g = greenlet(echo)
+    g.switch()
+    watched = (g, item, key, positional, keywords)
+    for args, kwargs in ((positional, NULL), (NULL, keywords), (positional, keywords)):
+        assert_balanced(lambda a=args, k=kwargs: entries.switch(g, a, k), *watched)  # type: ignore[misc]
+
+    def start() -> object:
+        return entries.switch(greenlet(lambda *a, **k: a), positional, keywords)
+
+    assert_balanced(start, *watched)
+    ended = dead()
+    assert_balanced(lambda: entries.switch(ended, positional, keywords), ended, *watched)
+    assert_balanced(lambda: outcome(entries.switch, g, item, NULL), *watched)
+    assert_balanced(lambda: outcome(entries.switch, g, positional, item), *watched)
+    assert_balanced(lambda: outcome(entries.switch, item, positional, keywords), *watched)
+
+
+def test_throw_is_balanced(entries: Any) -> None:
+    class Problem(Exception): ...
+
+    value = Problem("value")
+
+    def catch() -> None:
+        while True:
+            try:
+                to_parent()
+            except Problem:
+                pass
+
+    g = greenlet(catch)
+    g.switch()
+    watched = (g, Problem, value)
+
+    def throw(*args: Any) -> None:
+        outcome(entries.throw, *args)
+        value.__traceback__ = value.__context__ = None
+
+    assert_balanced(lambda: throw(g, Problem, NULL, NULL), *watched)
+    assert_balanced(lambda: throw(g, Problem, value, NULL), *watched)
+    assert_balanced(lambda: throw(g, value, NULL, NULL), *watched)
+    assert_balanced(lambda: throw(dead(), Problem, value, NULL), *watched)
+    assert_balanced(lambda: throw(greenlet(), GreenletExit, value, NULL), *watched)
+    assert_balanced(lambda: throw(g, value, value, NULL), *watched)
+    assert_balanced(lambda: throw(g, Problem, NULL, value), *watched)
+    assert_balanced(lambda: throw(value, Problem, value, NULL), *watched)
+
+
+def test_the_other_entries_are_balanced(entries: Any) -> None:
+    parents, child, wrong = (greenlet(), greenlet()), greenlet(), "w" * 20
+    watched = (*parents, child, wrong)
+
+    def set_parents() -> None:
+        for parent in parents:
+            entries.set_parent(child, parent)
+
+    assert_balanced(set_parents, *watched)
+    assert_balanced(lambda: outcome(entries.set_parent, child, wrong), *watched)
+    assert_balanced(lambda: outcome(entries.set_parent, child, child), *watched)
+    assert_balanced(lambda: outcome(entries.set_parent, getcurrent(), child), *watched)
+    for name in ("get_parent", "get_parent_by_old_name", "is_main", "is_started", "is_active"):
+        entry = getattr(entries, name)
+        for target in (child, getcurrent(), wrong):
+            assert_balanced(lambda e=entry, t=target: outcome(e, t), *watched)  # type: ignore[misc]
+
+
+# --- late callers -------------------------------------------------------------------------------
+
+LATE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import greenlet, entries
+
+def late():
+    main = greenlet.getcurrent()
+    started = greenlet.greenlet(main.switch)
+    started.switch()
+    return entries.late_caller(started, greenlet.greenlet(), main)
+
+"""
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        "import atexit; atexit.register(lambda kept=late(): None)",
+        "kept = late()",
+        "sys.kept = late()",
+        "import builtins; builtins.kept = late()",
+        "greenlet._greenlet.kept = late()",
+        "class Cycle: pass\ncycle = Cycle(); cycle.itself, cycle.kept = cycle, late()",
+        "import threading; local = threading.local(); local.kept = late()",
+        "g = greenlet.greenlet(lambda kept: g.parent.switch()); g.switch(late())",
+        "entries.keep_to_the_end(late())",
+    ],
+)
+def test_every_entry_answers_or_raises_when_called_at_interpreter_exit(
+    keep: str, entries: Any, folder: Path
+) -> None:
+    said = run_clean(LATE + keep, args=[str(folder)], env={"PYTHONMALLOC": "debug"})
+    assert said == "late"
+
+
+@since("concurrent.interpreters")
+def test_a_table_outlives_its_interpreter(entries: Any, folder: Path) -> None:
+    """The extension's static pointer is to the table of whichever interpreter came last."""
+    said = run_clean(
+        LATE
+        + """
+from concurrent import interpreters
+other = interpreters.create()
+other.exec(f"import sys; sys.path.insert(0, {sys.argv[1]!r}); import greenlet, entries")
+other.close()
+assert entries.get_current() is greenlet.getcurrent()
+assert entries.switch(entries.create(lambda *args: args, ...), (1,), ...) == (1,)
+assert not entries.check(5)
+kept = late()
+del kept
+""",
+        args=[str(folder)],
+        env={"PYTHONMALLOC": "debug"},
+    )
+    assert said == "late"
+
+
+# --- C++ ----------------------------------------------------------------------------------------
+
+
+def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
+    """Each greenlet has its own stack of exceptions that are being handled."""
+    greenlets = [greenlet(unwinding.handle) for _ in range(3)]
+    results: dict[int, list[str]] = {}
+    for index, g in enumerate(greenlets):
+        g.switch(str(index), index + 1)
+    while len(results) < 3:
+        for index, g in enumerate(greenlets):
+            if index not in results:
+                result = g.switch()
+                if g.dead:
+                    results[index] = result
+    assert results == {
+        0: ["0", "0/0", "0/0/1"],
+        1: ["1", "1/0", "1/0/1", "1/0/1/2"],
+        2: ["2", "2/0", "2/0/1", "2/0/1/2", "2/0/1/2/3"],
+    }
+    assert unwinding.count_living() == 0
+
+
+@pytest.mark.parametrize("pauses", range(8))
+def test_a_python_exception_unwinds_cpp_frames(pauses: int, unwinding: Any) -> None:
+    g = greenlet(unwinding.handle)
+    g.switch("x", 3)
+    for _ in range(pauses):
+        g.switch()
+    assert unwinding.count_living() > 0
+    with pytest.raises(KeyError):
+        g.throw(KeyError)
+    assert unwinding.count_living() == 0
+
+
+def test_a_dropped_greenlet_destroys_what_is_on_its_cpp_stack(unwinding: Any) -> None:
+    g = greenlet(unwinding.handle)
+    g.switch("x", 5)
+    g.switch()
+    assert unwinding.count_living() == 2
+    del g
+    assert unwinding.count_living() == 0
+
+
+def test_a_cpp_class_over_greenlet_has_members(unwinding: Any) -> None:
+    g = unwinding.Task(to_parent)
+    g.switch()
+    assert g.name.startswith("a name too long")
+    assert unwinding.count_living() == 1
+    g.extra = 1
+    reference = weakref.ref(g)
+    del g
+    assert unwinding.count_living() == 0
+    assert reference() is None
+
+
+@pytest.mark.parametrize("python_subclass", [False, True])
+def test_compiled_classes_are_counted_right(
+    python_subclass: bool, unwinding: Any, fields: Any
+) -> None:
+    """Their heap types drop their own reference, which a greenlet has to leave to them."""
+    for kind in (unwinding.Task, fields.Task, fields.Named):
+        cls = type("Python", (kind,), {}) if python_subclass else kind
+
+        def use(cls: Any = cls) -> None:
+            g = cls()
+            if python_subclass:
+                g.cycle = g
+
+        assert_balanced(use, cls)
+
+
+# --- Cython -------------------------------------------------------------------------------------
+
+
+def test_a_cython_class_keeps_its_fields_through_switches(fields: Any) -> None:
+    log: list[Any] = []
+    tasks = [fields.Task() for _ in range(3)]
+    for task in tasks:
+        task.kept = log
+    for count in range(1, 4):
+        for task in tasks:
+            item = object()
+            assert task.switch(item) is item
+            assert (task.received, task.sum_of_squares(), task.active) == (count, 140.0, True)
+    for task in tasks:
+        with pytest.raises(KeyError):
+            fields.end(task, KeyError)
+    assert log == [("ended", 3, 140.0)] * 3
+
+
+def test_a_dropped_cython_instance_has_its_fields_while_it_ends(fields: Any) -> None:
+    log: list[Any] = []
+    task = fields.Task()
+    task.kept = log
+    task.switch(1)
+    task.switch(2)
+    del task
+    collect()  # its method has it as an argument
+    assert log == [("ended", 2, 140.0)]
+
+
+@pytest.mark.parametrize("python_subclass", [False, True])
+def test_a_cycle_through_a_cython_field_is_collected(python_subclass: bool, fields: Any) -> None:
+    cls = type("Python", (fields.Named,), {}) if python_subclass else fields.Named
+
+    class Log(list[Any]): ...
+
+    log = Log()
+    ended: list[Any] = []
+    weakref.finalize(log, ended.append, "log")
+    task = cls()
+    task.name = "named"
+    task.kept = log
+    task.switch(1)
+    log.append(task)
+    reference = weakref.ref(task)
+    del task, log
+    assert reference() is not None
+    collect()
+    assert reference() is None
+    assert ended == ["log"]
+
+
+def test_python_classes_over_cython_ones_override_their_methods(fields: Any) -> None:
+    class Python(fields.Task):  # type: ignore[misc]
+        def run(self, *args: Any) -> Any:
+            return args, self.received, fields.current() is self
+
+    assert Python().switch(1, 2) == ((1, 2), 0, True)
+    assert fields.call_in_greenlet(lambda a: a + 1, 2) == 3
+
+
+def test_cython_sets_parents_and_raises_what_that_raises(fields: Any) -> None:
+    child, parent = fields.Task(), fields.Named()
+    fields.adopt(child, parent)
+    assert child.parent is parent
+    with pytest.raises(ValueError, match="cyclic parent chain"):
+        fields.adopt(parent, child)
+    for wrong in (None, 5):
+        with pytest.raises(TypeError):
+            fields.adopt(child, wrong)
+
+
+def test_cython_generators_and_with_blocks_switch(fields: Any) -> None:
+    log: list[Any] = []
+
+    def body() -> str:
+        with fields.Guard(log):
+            for number in fields.numbers(3):
+                log.append(number)
+        return "done"
+
+    greenlets = [greenlet(body) for _ in range(2)]
+    results = [g.switch() for _ in range(6) for g in greenlets]
+    assert results == [()] * 10 + ["done"] * 2
+    assert log == [item for item in ("enter", 0, 1, 2, "exit") for _ in range(2)]
