@@ -29,10 +29,11 @@ def main(name: str, headers: str, folder: str, *flags: str) -> None:
     # CPython's headers are not ours to warn about, nor are they C99 in every version.
     include = ["-isystem", sysconfig.get_path("include")]
     warnings = ["-O0", "-w"] if kind == ".pyx" else STRICT
+    shared = ["-g0", "-fPIC", "-shared", "-pthread"]
     subprocess.run(
         [
-            *(*STANDARD[kind], *warnings, *flags, "-g0", "-fPIC", "-shared", "-pthread"),
-            *("-I", headers, *include, "-o", target, source),
+            *(*STANDARD[kind], *warnings, *flags, *shared),
+            *("-I", headers, *include, "-o", str(target), str(source)),
         ],
         check=True,
     )

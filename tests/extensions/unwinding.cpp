@@ -142,7 +142,8 @@ PyType_Spec task_spec = {"unwinding.Task", sizeof(Task), 0,
                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, task_slots};
 
 int execute(PyObject* module) {
-  if (PyGreenlet_Import() < 0) {
+  PyGreenlet_Import();
+  if (_PyGreenlet_API == nullptr) {
     return -1;
   }
   PyObject* const bases = PyTuple_Pack(1, &PyGreenlet_Type);
