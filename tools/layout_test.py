@@ -48,7 +48,7 @@ def _one_less(source: Path) -> None:
     _replace(source / "Include" / "cpython" / "pystate.h", LAST_FIELD + END, END)
     file = source / "Python" / "pystate.c"
     _replace(file, "tstate->datastack_cached_chunk", "datastack_cached_chunk")
-    include = '#include "pycore_pystate.h"'
+    include = '#include "pycore_stackref.h"'
     variable = "static _Thread_local _PyStackChunk *datastack_cached_chunk;"
     text = file.read_text()
     line_end = text.index("\n", text.index(include)) + 1

@@ -16,9 +16,10 @@ struct ModuleState {
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;
-  // Functions of CPython's that it does not export: the tp_dealloc of every class made in Python,
-  // and the tp_finalize of those that define __del__.
+  // Functions of CPython's that it does not export: tp_dealloc and tp_traverse of all classes made
+  // in Python, and tp_finalize of those that define __del__.
   destructor subtype_dealloc = nullptr;
+  traverseproc subtype_traverse = nullptr;
   destructor slot_tp_finalize = nullptr;
   PyObject* capi = nullptr;      // the capsule greenlet._C_API
   PyObject* run_name = nullptr;  // the interned string "run"

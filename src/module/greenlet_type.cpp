@@ -23,12 +23,12 @@ Object* as_object(PyObject* self) { return reinterpret_cast<Object*>(self); }
 
 // --- life cycle -----------------------------------------------------------------------------
 
-// The nearest type above an instance's that has a tp_dealloc of its own: all Python-level
-// subclasses share subtype_dealloc().
-PyTypeObject* deallocating_type(PyObject* self) {
-  const destructor subtype_dealloc = Greenlet::of(self).module().subtype_dealloc;
+// The first type, from an instance's upwards, with another function in a slot than `inherited`,
+// which all classes made in Python share, and compiled ones that leave the slot out.
+template <typename Function>
+PyTypeObject* first_with_own(PyObject* self, Function PyTypeObject::* slot, Function inherited) {
   PyTypeObject* type = Py_TYPE(self);
-  while (type->tp_dealloc == subtype_dealloc && type->tp_base != nullptr) {
+  while (type->*slot == inherited && type->tp_base != nullptr) {
     type = type->tp_base;
   }
   return type;
@@ -42,9 +42,11 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   if (greenlet == nullptr) {
     return 0;  // tp_alloc() has tracked it, and the control block is being made
   }
-  // If a compiled class stands between, it or subtype_traverse() has visited the type.
-  PyTypeObject* const type = deallocating_type(self);
-  if (type->tp_traverse == &traverse && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) {
+  // If a compiled class with one of its own stands between, it or subtype_traverse() has visited
+  // the type.
+  const traverseproc subtype_traverse = greenlet->module().subtype_traverse;
+  if (first_with_own(self, &PyTypeObject::tp_traverse, subtype_traverse)->tp_traverse ==
+      &traverse) {
     Py_VISIT(Py_TYPE(self));
   }
   Py_VISIT(as_object(self)->dict);
@@ -127,7 +129,8 @@ void dealloc(PyObject* self) {
   // after ours if it is a heap type, and subtype_dealloc() does if it is a static one.
   bool drop_type = true;
   if (greenlet != nullptr) {
-    PyTypeObject* const owner = deallocating_type(self);
+    PyTypeObject* const owner =
+        first_with_own(self, &PyTypeObject::tp_dealloc, greenlet->module().subtype_dealloc);
     drop_type = owner->tp_dealloc == &dealloc && PyType_HasFeature(owner, Py_TPFLAGS_HEAPTYPE);
   }
   if (greenlet != nullptr) {

@@ -199,6 +199,7 @@ bool find_hidden_slots(ModuleState& state) {
   }
   auto* const type = reinterpret_cast<PyTypeObject*>(sample.get());
   state.subtype_dealloc = type->tp_dealloc;
+  state.subtype_traverse = type->tp_traverse;
   state.slot_tp_finalize = type->tp_finalize;
   return true;
 }

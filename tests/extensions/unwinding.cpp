@@ -141,15 +141,30 @@ PyType_Slot task_slots[] = {
 PyType_Spec task_spec = {"unwinding.Task", sizeof(Task), 0,
                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, task_slots};
 
+// One that visits its type, and leaves it to others to drop it.
+PyType_Slot visiting_slots[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(&task_traverse)},
+    {0, nullptr},
+};
+
+PyType_Spec visiting_spec = {"unwinding.Visiting", sizeof(PyGreenlet), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                             visiting_slots};
+
+int add_type(PyObject* module, const char* name, PyType_Spec* spec) {
+  PyObject* const bases = PyTuple_Pack(1, &PyGreenlet_Type);
+  PyObject* const type = bases != nullptr ? PyType_FromSpecWithBases(spec, bases) : nullptr;
+  Py_XDECREF(bases);
+  return type != nullptr ? PyModule_AddObject(module, name, type) : -1;
+}
+
 int execute(PyObject* module) {
   PyGreenlet_Import();
   if (_PyGreenlet_API == nullptr) {
     return -1;
   }
-  PyObject* const bases = PyTuple_Pack(1, &PyGreenlet_Type);
-  PyObject* const type = bases != nullptr ? PyType_FromSpecWithBases(&task_spec, bases) : nullptr;
-  Py_XDECREF(bases);
-  return type != nullptr ? PyModule_AddObject(module, "Task", type) : -1;
+  return add_type(module, "Task", &task_spec) < 0 ? -1
+                                                  : add_type(module, "Visiting", &visiting_spec);
 }
 
 PyMethodDef methods[] = {

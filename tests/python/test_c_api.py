@@ -484,7 +484,7 @@ def test_compiled_classes_are_counted_right(
     python_subclass: bool, unwinding: Any, fields: Any
 ) -> None:
     """Their heap types drop their own reference, which a greenlet has to leave to them."""
-    for kind in (unwinding.Task, fields.Task, fields.Named):
+    for kind in (unwinding.Task, unwinding.Visiting, fields.Task, fields.Named):
         cls = type("Python", (kind,), {}) if python_subclass else kind
 
         def use(cls: Any = cls) -> None:
@@ -493,6 +493,8 @@ def test_compiled_classes_are_counted_right(
                 g.cycle = g
 
         assert_balanced(use, cls)
+        is_heap_type = cls.__flags__ >> 9 & 1  # Py_TPFLAGS_HEAPTYPE
+        assert gc.get_referents(cls()).count(cls) == is_heap_type
 
 
 # --- Cython -------------------------------------------------------------------------------------

@@ -495,6 +495,9 @@ def test_keyboard_interrupt_in_a_greenlet_ends_the_program() -> None:
         import os, signal, time
         from greenlet import greenlet
 
+        # A job in the background of a shell ignores it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
         def run():
             try:
                 os.kill(os.getpid(), signal.SIGINT)
