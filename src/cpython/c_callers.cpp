@@ -34,6 +34,9 @@ Call call_under_way(_PyInterpreterFrame* frame) {
   const _Py_CODEUNIT instruction = *frame->instr_ptr;
   const int count = instruction.op.arg;
   const _PyStackRef* end = frame->stackpointer;
+  if (end <= _PyFrame_Stackbase(frame)) {
+    return {};  // null, or an instruction that takes no operands
+  }
   int keywords = 0;
   switch (instruction.op.code) {
     case CALL:
@@ -49,9 +52,11 @@ Call call_under_way(_PyInterpreterFrame* frame) {
     case CALL_KW:
     case INSTRUMENTED_CALL_KW:
     case CALL_KW_NON_PY:
-      --end;
-      keywords = static_cast<int>(PyTuple_GET_SIZE(borrow(*end)));
-      break;
+      if (PyObject* const names = borrow(*--end); names != nullptr && PyTuple_CheckExact(names)) {
+        keywords = static_cast<int>(PyTuple_GET_SIZE(names));
+        break;
+      }
+      return {};
     default:
       return {};
   }
