@@ -124,8 +124,8 @@ class Thread {
   void give_back_thread_state() noexcept;
   // True if `tstate`, the calling thread's, had a world that has ended with it.
   static bool has_ended(PyThreadState* tstate) noexcept;
-  // Started greenlets that the end has not tried to kill yet, as a list of new references; empty if
-  // there are none, or no memory.
+  // Started greenlets that the end has not tried to kill often enough, as a list of new references;
+  // empty if there are none, or no memory.
   Ref hold_those_to_end() noexcept;
   void abandon_all(bool in_own_thread) noexcept;
 
