@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "core/free_list.h"
 #include "core/greenlet.h"
 #include "core/message.h"
 #include "core/module_state.h"
@@ -105,12 +106,11 @@ class Thread {
   // What arrive() must look after beside the message; a set of bits.
   enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
 
+  friend class FreeList<Thread>;
+
   Thread() = default;
   ~Thread() = default;
 
-  // One that is nobody's; null if there is no memory.
-  static Thread* allocate() noexcept;
-  void release() noexcept;
   void begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept;
   bool is_of(PyThreadState* tstate) const noexcept {
     return key_.load(std::memory_order_relaxed) == tstate;
@@ -198,8 +198,8 @@ class Thread {
   };
   static constinit thread_local Ended ended_;
 
-  // Worlds that have ended, linked by next_free_.
-  static constinit std::atomic<Thread*> free_;
+  // Worlds that have ended.
+  static constinit FreeList<Thread> free_;
 
   // Whose it is: tstate_ while that lives, else no thread state's address. The only field that
   // another OS thread may read at any time.
@@ -223,7 +223,7 @@ class Thread {
   mutable const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
   mutable int read_ahead_ = 0;                      // how many more to visit before the next batch
   stack::Pool pool_;
-  Thread* next_free_ = nullptr;
+  Thread* next_free = nullptr;  // in free_
 };
 
 }  // namespace greenlet::core
