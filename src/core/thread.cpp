@@ -111,6 +111,9 @@ Thread* Thread::attach() noexcept {
     ended_ = {};  // there may be memory the next time
     return nullptr;
   }
+  // The dict goes when the thread does, and the capsule with it: not later, and in no other thread.
+  cpython::unbias(dict);
+  cpython::unbias(capsule.get());
   if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {
     capsule = {};  // ends it
     ended_ = {};

@@ -247,6 +247,39 @@ def test_a_greenlet_whose_first_greenlet_exit_was_swallowed_is_ended_by_another(
     assert unraisable.types == [GreenletExit]
 
 
+def test_greenlets_end_in_their_thread_wherever_the_memory_of_its_dict_is_from() -> None:
+    # Our hold on a thread is in its dict. On free-threaded builds that may be one that another
+    # thread made once, and a collection gives it back to that, which then deallocates it.
+    ending = Ending()
+    made: list[dict[str, object]] = []
+    steps = [threading.Event() for _ in range(4)]
+
+    def body() -> None:
+        steps[0].wait()
+        mine = list(made)
+        steps[1].set()
+        steps[2].wait()
+        mine.clear()  # to the free list of this thread
+        kept.append(ending.suspended("held", to_parent))
+        collect()
+
+    def other() -> None:
+        made.extend({"key": index} for index in range(500))
+        steps[0].set()
+        steps[1].wait()
+        made.clear()
+        steps[2].set()
+        steps[3].wait()
+
+    kept: list[greenlet] = []
+    maker = threading.Thread(target=other)
+    maker.start()
+    ending.run(body)
+    steps[3].set()
+    maker.join()
+    assert ending.ends == [("held", ending.ident)]
+
+
 def test_what_a_finally_block_starts_in_a_thread_that_ends_is_ended_too() -> None:
     ending = Ending()
 
