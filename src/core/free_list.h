@@ -6,7 +6,7 @@
 
 namespace greenlet::core {
 
-// Holds those that are nobody's, linked by their `next_free`. Any thread of any interpreter may use
+// Holds those that are nobody's, linked by their `next_free_`. Any thread of any interpreter may use
 // it, under whichever GIL. It has no lock, which fork() could leave held: other interpreters'
 // threads do not wait for the one that forks. A fork in the middle of take() may lose some.
 template <typename T>
@@ -19,17 +19,22 @@ class FreeList {
     if (first == nullptr) {
       return nullptr;
     }
-    for (T* rest = std::exchange(first->next_free, nullptr); rest != nullptr;) {
-      T* const next = rest->next_free;
-      put(rest);
-      rest = next;
+    T* rest = std::exchange(first->next_free_, nullptr);
+    T* none = nullptr;
+    if (!head_.compare_exchange_strong(none, rest, std::memory_order_release,
+                                       std::memory_order_relaxed)) {
+      while (rest != nullptr) {  // others have put some meanwhile
+        T* const next = rest->next_free_;
+        put(rest);
+        rest = next;
+      }
     }
     return first;
   }
 
   void put(T* object) noexcept {
-    object->next_free = head_.load(std::memory_order_relaxed);
-    while (!head_.compare_exchange_weak(object->next_free, object, std::memory_order_release,
+    object->next_free_ = head_.load(std::memory_order_relaxed);
+    while (!head_.compare_exchange_weak(object->next_free_, object, std::memory_order_release,
                                         std::memory_order_relaxed)) {
     }
   }

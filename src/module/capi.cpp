@@ -26,7 +26,7 @@ constexpr const char* kCapsuleName = "greenlet._C_API";
 // tables are never freed, but used again for the next interpreter.
 struct Table {
   PyGreenlet_CAPI entries;
-  Table* next_free;
+  Table* next_free_;
 };
 static_assert(offsetof(Table, entries) == 0);
 
