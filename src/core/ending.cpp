@@ -13,8 +13,8 @@ namespace {
 
 constexpr const char* kKilledText = "Killing the greenlet because all references have vanished.";
 // How often a thread that ends raises GreenletExit in a greenlet that goes on. One may have to let
-// it pass, as where it was in the middle of dropping another greenlet, whose finally block switched:
-// what is raised in a destructor goes no further.
+// it pass, as where it was in the middle of dropping another greenlet, whose finally block
+// switched: what is raised in a destructor goes no further.
 constexpr std::uint8_t kEndTries = 10;
 // How often it looks for greenlets that were started meanwhile.
 constexpr int kEndRounds = 100;
@@ -127,8 +127,11 @@ void Thread::end_greenlets() noexcept {
     held = any ? std::move(next) : Ref{};
     return any;
   };
-  // Twice, for to let go of the last ones may run finalizers, which start others.
-  for (int round = 0; round < kEndRounds && (are_left() || are_left()); ++round) {
+  const auto are_left_or_new = [&] {
+    // To let go of the last ones may run finalizers, which start others.
+    return are_left() ? true : are_left();
+  };
+  for (int round = 0; round < kEndRounds && are_left_or_new(); ++round) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
       ++greenlet.end_tries_;

@@ -18,7 +18,7 @@ constinit thread_local Thread* Thread::current_thread_ = nullptr;
 constinit thread_local context::ExceptionGlobals* Thread::exception_globals_ = nullptr;
 constinit thread_local Thread* Thread::ending_ = nullptr;
 constinit thread_local Thread::Ended Thread::ended_;
-constinit FreeList<Thread> Thread::free_;
+constinit FreeList<Thread, &Thread::next_free_> Thread::free_;
 
 void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept {
   tstate_ = tstate;
@@ -115,8 +115,8 @@ Thread* Thread::attach() noexcept {
     return nullptr;
   }
   // So that the dict goes when the thread does, and the capsule with it, not later and in another
-  // thread. Nobody else is to find it, either (gc.get_objects()); collections do not miss it, as the
-  // thread state's reference is one that they do not see.
+  // thread. Nobody else is to find it, either (gc.get_objects()); collections do not miss it, as
+  // the thread state's reference is one that they do not see.
   cpython::unbias(dict);
   cpython::unbias(capsule.get());
   if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {

@@ -106,8 +106,6 @@ class Thread {
   // What arrive() must look after beside the message; a set of bits.
   enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
 
-  friend class FreeList<Thread>;
-
   Thread() = default;
   ~Thread() = default;
 
@@ -201,11 +199,12 @@ class Thread {
   static constinit thread_local Ended ended_;
 
   // Worlds that have ended.
-  static constinit FreeList<Thread> free_;
+  Thread* next_free_ = nullptr;
+  static constinit FreeList<Thread, &Thread::next_free_> free_;
 
-  // Whose it is: tstate_ while that lives, else no thread state's address; and its id, for the world
-  // of one that has gone may be there still, if others hold the dict that the capsule is in, and
-  // another thread state where that one was. No other field may be read by another OS thread.
+  // Whose it is: tstate_ while that lives, else no thread state's address; and its id, for the
+  // world of one that has gone may be there still, if others hold the dict that the capsule is in,
+  // and another thread state where that one was. No other field may be read by another OS thread.
   std::atomic<PyThreadState*> key_{reinterpret_cast<PyThreadState*>(this)};
   std::atomic<std::uint64_t> id_{0};
 
@@ -227,7 +226,6 @@ class Thread {
   mutable const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
   mutable int read_ahead_ = 0;                      // how many more to visit before the next batch
   stack::Pool pool_;
-  Thread* next_free_ = nullptr;  // in free_
 };
 
 }  // namespace greenlet::core

@@ -26,11 +26,11 @@ constexpr const char* kCapsuleName = "greenlet._C_API";
 // tables are never freed, but used again for the next interpreter.
 struct Table {
   PyGreenlet_CAPI entries;
-  Table* next_free_;
+  Table* next_free;
 };
 static_assert(offsetof(Table, entries) == 0);
 
-constinit core::FreeList<Table> unused;
+constinit core::FreeList<Table, &Table::next_free> unused;
 
 static_assert(sizeof(PyGreenlet_CAPI) == 12 * sizeof(void*));
 static_assert(sizeof(PyGreenlet) == sizeof(core::Object));

@@ -348,7 +348,7 @@ def test_what_a_finalizer_starts_when_the_last_greenlet_of_a_thread_goes_is_ende
 
     def run() -> None:
         me = getcurrent()  # the frame and the greenlet: nobody else has it
-        me.parent.switch()
+        to_parent(me)
 
     late: list[greenlet] = []
     ending.run(body)
