@@ -85,9 +85,9 @@ def prepare(name: str) -> Callable[[], int]:
         def nothing() -> None: ...
 
         def greenlets() -> int:
-            for _ in range(LOOPS // 4):
+            for _ in range(LOOPS // 8):
                 create(nothing).switch()
-            return LOOPS // 4
+            return LOOPS // 8
 
         return greenlets
 
