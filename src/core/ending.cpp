@@ -1,7 +1,9 @@
 // How greenlets end that do not end by themselves: dropped, here or in another thread, and left
 // behind by a thread that ends, with that thread's world.
+#include <atomic>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -19,9 +21,98 @@ constexpr std::uint8_t kEndTries = 10;
 // How often it looks for greenlets that were started meanwhile.
 constexpr int kEndRounds = 100;
 
+// In the dict of a GreenletExit that tells when it is let go of: a capsule with a Killing.
+constexpr const char* kKillingName = "greenlet._greenlet.Killing";
+
 }  // namespace
 
-void Thread::kill(Greenlet& greenlet) noexcept {
+// An attempt to end a greenlet that only we ask for, by an exception that leads here. It is shared
+// by the one who waits for the outcome and the exception, which may go anywhere.
+class Thread::Killing {
+ public:
+  // Null without an exception if there is no memory.
+  static Killing* begin(PyObject* exit, Greenlet& victim, Greenlet& killer) noexcept {
+    void* const memory = PyMem_RawMalloc(sizeof(Killing));
+    const Ref name = Ref::take(PyUnicode_FromString(kKillingName));
+    if (memory == nullptr || !name) {
+      PyMem_RawFree(memory);
+      PyErr_Clear();
+      return nullptr;
+    }
+    auto* const killing = new (memory) Killing(victim, killer);
+    const Ref capsule = Ref::take(PyCapsule_New(killing, kKillingName, &exit_is_let_go));
+    if (!capsule || PyObject_SetAttr(exit, name.get(), capsule.get()) < 0) {
+      PyErr_Clear();
+      if (!capsule) {
+        killing->release();
+      }
+      killing->end();
+      return nullptr;
+    }
+    return killing;
+  }
+  // By the one who waits, when it has the outcome.
+  void end() noexcept {
+    over_.store(true, std::memory_order_relaxed);
+    release();
+  }
+  // For an exception that its victim cannot but swallow, and may be raised again later.
+  static void forgive(PyObject* exception) noexcept {
+    const Ref capsule = Ref::take(PyObject_GetAttrString(exception, kKillingName));
+    if (capsule && PyCapsule_IsValid(capsule.get(), kKillingName)) {
+      of(capsule.get())->over_.store(true, std::memory_order_relaxed);
+    }
+    PyErr_Clear();
+  }
+
+ private:
+  Killing(Greenlet& victim, Greenlet& killer) noexcept
+      : references_(Py_REFCNT(victim.object()) + 1), victim_(victim), killer_(killer) {}
+
+  static Killing* of(PyObject* capsule) noexcept {
+    return static_cast<Killing*>(PyCapsule_GetPointer(capsule, kKillingName));
+  }
+  static void exit_is_let_go(PyObject* capsule) noexcept {
+    Killing* const killing = of(capsule);
+    Thread* const thread = current_or_null();
+    if (thread != nullptr && !killing->over_.load(std::memory_order_relaxed) &&
+        thread->running_ == &killing->victim_ && killing->is_refused()) {
+      killing->over_.store(true, std::memory_order_relaxed);
+      thread->running_->refused_ = true;
+      thread->leave_for(killing->killer_);
+    }
+    killing->release();
+  }
+  // Not if its run has returned, or it has come back to life: someone has a new reference to it.
+  bool is_refused() const noexcept {
+    return victim_.run_ != nullptr && Py_REFCNT(victim_.object()) <= references_;
+  }
+  void release() noexcept {
+    if (holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+      PyMem_RawFree(this);
+    }
+  }
+
+  std::atomic<int> holders_{2};
+  std::atomic<bool> over_{false};
+  const Py_ssize_t references_;  // to the victim when it runs
+  // Both are there until it is over, and to be looked into by their thread only.
+  Greenlet& victim_;
+  Greenlet& killer_;
+};
+
+void Thread::leave_for(Greenlet& to) noexcept {
+  Ref pending = Ref::take(cpython::take_exception());
+  const Ref received = Ref::take(deliver(to, Message::value(Ref::share(Py_None))));
+  if (!received) {
+    PyErr_WriteUnraisable(running_->object());  // this is in a destructor
+  }
+  if (pending) {
+    cpython::raise_exception(pending.release());
+  }
+}
+
+void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
   if (greenlet.state() != State::kSuspended) {
     return;
   }
@@ -29,9 +120,21 @@ void Thread::kill(Greenlet& greenlet) noexcept {
   const Ref killer = Ref::share(running_->object());
   Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
   greenlet.exchange_parent(parent);
-  PyErr_SetString(module_->greenlet_exit, kKilledText);
-  const Ref received = Ref::take(deliver(greenlet, Message::raise_current()));
+  Ref exit = Ref::take(PyObject_CallFunction(module_->greenlet_exit, "s", kKilledText));
+  if (!exit) {
+    exit = Ref::take(cpython::take_exception());
+  }
+  Killing* const killing =
+      if_caught == IfCaught::kIsLeft ? Killing::begin(exit.get(), greenlet, *running_) : nullptr;
+  const Ref received = Ref::take(deliver(greenlet, Message::raise(std::move(exit))));
+  if (killing != nullptr) {
+    killing->end();
+  }
   if (!received) {
+    // Ours, if we are killed ourselves meanwhile.
+    Ref exception = Ref::take(cpython::take_exception());
+    Killing::forgive(exception.get());
+    cpython::raise_exception(exception.release());
     PyErr_WriteUnraisable(greenlet.object());
   }
   // Back to its own parent, unless it has chosen another meanwhile, or made that one its child.
@@ -82,7 +185,7 @@ void Thread::finish_pending_slowly() noexcept {
     // Not so if it is in a cycle. The collection that found it may still be under way, and would
     // clear it once our reference is gone; to be dead before is all that helps.
     if (Greenlet& greenlet = Greenlet::of(dropped.get()); collected && !greenlet.is_frozen()) {
-      kill(greenlet);
+      kill(greenlet, IfCaught::kIsLeft);
     }
   }
 }
@@ -136,7 +239,7 @@ void Thread::end_greenlets() noexcept {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
       ++greenlet.end_tries_;
       if (!greenlet.is_frozen()) {
-        kill(greenlet);
+        kill(greenlet, IfCaught::kIsLeft);
       }
     }
   }
@@ -164,7 +267,7 @@ void Thread::give_back_thread_state() noexcept {
 // that it hangs on (CPython's trashcan), and is out of reach.
 Ref Thread::hold_those_to_end() noexcept {
   const auto is_to_end = [](const Greenlet& greenlet) {
-    return greenlet.end_tries_ < kEndTries && !greenlet.is_frozen();
+    return greenlet.end_tries_ < kEndTries && !greenlet.is_frozen() && !greenlet.has_refused();
   };
   Py_ssize_t most = 0;
   for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {

@@ -96,6 +96,8 @@ class Greenlet {
   // they use: keeps it for ever.
   void freeze() noexcept;
   bool is_frozen() const noexcept { return frozen_; }
+  // It has caught a GreenletExit of ours (see Thread::IfCaught).
+  bool has_refused() const noexcept { return refused_; }
   // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
   bool may_call_del() noexcept { return !std::exchange(del_called_, true); }
 
@@ -118,8 +120,9 @@ class Greenlet {
   // Hot: what one switch reads and writes, in the order it does.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
-  bool kept_ = false;    // refused to die; its thread owns a reference to it
-  bool frozen_ = false;  // see freeze()
+  bool kept_ = false;     // refused to die; its thread owns a reference to it
+  bool frozen_ = false;   // see freeze()
+  bool refused_ = false;  // see has_refused()
   bool del_called_ = false;
   std::uint8_t end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.

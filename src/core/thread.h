@@ -74,10 +74,16 @@ class Thread {
   // and returns what the running greenlet receives when it is switched to again.
   PyObject* deliver(Greenlet& target, Message message, const Operands& operands = {}) noexcept;
 
+  // What to do with a greenlet that catches the GreenletExit that we raise in it. Event loops do so
+  // (the hubs of gevent and eventlet), and then wait for events that never come. So it goes on only
+  // where the published greenlet raises one, too: when its last reference has gone. Elsewhere it is
+  // left at the point where it lets go of the exception, and never ended again.
+  enum class IfCaught : unsigned char { kGoesOn, kIsLeft };
+
   // Raises GreenletExit in a suspended greenlet of this thread that nobody refers to any more, with
   // the running greenlet as its parent for the time being. What else escapes from it is reported
   // as unraisable. Keeps the exception that is set.
-  void kill(Greenlet& greenlet) noexcept;
+  void kill(Greenlet& greenlet, IfCaught if_caught) noexcept;
   // Ends greenlets of this thread that other threads dropped.
   void finish_pending() noexcept {
     if (pending_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
@@ -105,6 +111,8 @@ class Thread {
   enum class Started : unsigned char { kYes, kNo, kMeanwhile };
   // What arrive() must look after beside the message; a set of bits.
   enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
+
+  class Killing;
 
   Thread() = default;
   ~Thread() = default;
@@ -174,6 +182,8 @@ class Thread {
   static void run_greenlet(void* message) noexcept;  // the entry of every stack
   [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
 
+  // Switches to it from a destructor, which has no result and raises nothing.
+  void leave_for(Greenlet& to) noexcept;
   void finish_pending_slowly() noexcept;
   void link(Greenlet& greenlet) noexcept;
   void unlink(Greenlet& greenlet) noexcept;

@@ -68,13 +68,20 @@ void finalize(PyObject* self) {
   if (greenlet.state() != State::kSuspended || greenlet.is_frozen()) {
     return;
   }
+  const bool dropped = cpython::is_finalized_for_deallocation(self);
   Thread* const thread = Thread::current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
-    Thread::hand_to_owner(greenlet, !cpython::is_finalized_for_deallocation(self));
+    Thread::hand_to_owner(greenlet, !dropped);
     return;
   }
   const Py_ssize_t references = Py_REFCNT(self);
-  thread->kill(greenlet);
+  if (!greenlet.has_refused()) {
+    thread->kill(greenlet, dropped ? Thread::IfCaught::kGoesOn : Thread::IfCaught::kIsLeft);
+  }
+  if (greenlet.has_refused()) {
+    greenlet.keep();
+    return;
+  }
   if (greenlet.state() == State::kSuspended && Py_REFCNT(self) <= references) {
     // It caught GreenletExit and nobody wants it: what its stack holds must stay as it is.
     greenlet.keep();

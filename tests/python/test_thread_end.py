@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 import functools
 import gc
+import os
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -65,13 +67,6 @@ def with_block() -> None:
         pass
 
 
-def to_parent_quietly() -> None:
-    with contextlib.suppress(GreenletExit):  # ctypes would report it
-        to_parent()
-
-
-callback = ctypes.CFUNCTYPE(None)(to_parent_quietly)
-
 # Ways to call to_parent(), most of them from C.
 PLACES: dict[str, Callable[[], Any]] = {
     "a Python function": lambda: to_parent(),
@@ -88,7 +83,6 @@ PLACES: dict[str, Callable[[], Any]] = {
     "functools.reduce": lambda: functools.reduce(lambda a, b: to_parent(), [1, 2]),
     "exec": lambda: exec("to_parent()", {"to_parent": to_parent}),
     "a class body": lambda: exec("class C: v = to_parent()", {"to_parent": to_parent}),
-    "a ctypes callback": callback,
 }
 
 
@@ -209,6 +203,53 @@ def test_a_greenlet_may_catch_its_end_and_is_dead_all_the_same() -> None:
     del g
     collect()
     assert log == ["caught"] * tries
+
+
+def in_a_loop_that_goes_on() -> None:
+    while True:
+        try:
+            to_parent()
+        except BaseException:
+            pass
+        threading.Event().wait()  # as a hub for events: for ever
+
+
+def in_a_callback_from_c() -> None:
+    ctypes.CFUNCTYPE(None)(to_parent)()  # reports exceptions, and returns
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("loop", ["in_a_loop_that_goes_on", "in_a_callback_from_c"])
+@pytest.mark.parametrize("end", ["its thread", "a collection", "the program"])
+def test_nobody_waits_for_an_event_loop_that_catches_its_end(loop: str, end: str) -> None:
+    # gevent's and eventlet's do: their thread, the collector and the program would wait with them.
+    printed = run_clean(
+        """
+        import gc, sys, threading
+        from greenlet import greenlet
+        sys.unraisablehook = lambda report: None  # ctypes reports what it swallows
+        import test_thread_end
+
+        def leave_a_loop():
+            g = greenlet(getattr(test_thread_end, sys.argv[1]))
+            g.itself = g
+            g.switch()
+
+        if sys.argv[2] == "its thread":
+            thread = threading.Thread(target=leave_a_loop)
+            thread.start()
+            thread.join()
+        else:
+            leave_a_loop()
+        if sys.argv[2] == "a collection":
+            gc.collect()
+            gc.collect()
+        print("went on")
+        """,
+        args=[loop, end],
+        env={"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *filter(None, sys.path)))},
+    )
+    assert printed == "went on"
 
 
 def test_a_greenlet_whose_first_greenlet_exit_was_swallowed_is_ended_by_another() -> None:
@@ -591,11 +632,6 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "libthreads.so"
 
 
-# A ctypes callback that is suspended keeps the thread state alive (PyGILState_Ensure() counts), so
-# that the outer call does not end it.
-FOREIGN_PLACES = {name: place for name, place in PLACES.items() if place is not callback}
-
-
 def call_in_foreign_thread(library: Path, function: Callable[[int], None], times: int) -> None:
     failures: list[BaseException] = []
 
@@ -634,8 +670,8 @@ def test_greenlets_of_a_foreign_thread_end_with_each_call(foreign: Path, held: b
     worlds = _greenlet.get_total_main_greenlets()
 
     def call(index: int) -> None:
-        assert len(ending.ends) == index * len(FOREIGN_PLACES)
-        for name, place in FOREIGN_PLACES.items():
+        assert len(ending.ends) == index * len(PLACES)
+        for name, place in PLACES.items():
             g = ending.suspended(name, place)
             g.itself = g  # type: ignore[attr-defined]
             if held:
@@ -643,7 +679,7 @@ def test_greenlets_of_a_foreign_thread_end_with_each_call(foreign: Path, held: b
         idents.append(threading.get_ident())
 
     call_in_foreign_thread(foreign, call, 5)
-    assert sorted(ending.ends) == sorted((n, ident) for ident in idents for n in FOREIGN_PLACES)
+    assert sorted(ending.ends) == sorted((n, ident) for ident in idents for n in PLACES)
     assert all(g.dead for g in kept)
     for g in kept:
         with pytest.raises(error, match=EXITED):
