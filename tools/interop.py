@@ -5,12 +5,13 @@
     interop.py --table                            only generate the table again
     interop.py --list                             the names of the suites
 
-Two environments differ in the greenlet alone. How each test went is compared and kept in docs/interop,
-and docs/compatibility.md gets a table of it. Ends with 1 if a test passes with the published greenlet
-and fails with ours in every run so far.
+Two environments differ in the greenlet alone. How each test went is compared and kept in
+docs/interop, and docs/compatibility.md gets a table of it. Ends with 1 if a test passes with the
+published greenlet and fails with ours in every run so far.
 """
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -89,6 +90,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="only generate the table again")
     parser.add_argument("--list", action="store_true", help="print the names of the suites")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # ends the suite that runs, too
     if options.list:
         print("\n".join(slugs))
         return 0

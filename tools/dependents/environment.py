@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import environments
-from environments import CHECKOUT, Unavailable
+from environments import Unavailable
+from interpreters import CHECKOUT
 
 FOLDER = CHECKOUT / ".venvs" / "dependents"
 SDISTS = CHECKOUT / "build" / "dependents" / "sdists"
+SIDES = ("published", "ours")
 # For one command of pip's: what has no wheel is built, gevent for example takes minutes.
 TIME_LIMIT = 30 * 60.0
 
@@ -93,14 +95,13 @@ def make(name: str, base: Path, requirements: Iterable[str], *, renew: bool = Fa
         _run([ours, *install, "--no-deps", "--prefer-binary", *same])
         complete.touch()
     _install_ours(name, base, ours)
-    versions = {side: _versions(python) for side, python in zip(SIDES, (published, ours))}
+    versions = {
+        side: _versions(python) for side, python in zip(SIDES, (published, ours), strict=True)
+    }
     greenlets = {side: versions[side].pop("greenlet") for side in SIDES}
     if versions["published"] != versions["ours"]:
         raise Unavailable(f"the environments in {folder} differ in more than the greenlet")
     return Pair(published, ours, versions["ours"], greenlets)
-
-
-SIDES = ("published", "ours")
 
 
 def _install_ours(name: str, base: Path, python: Path) -> None:
@@ -110,8 +111,8 @@ def _install_ours(name: str, base: Path, python: Path) -> None:
     wanted = environments.content_hash([wheel])
     if not (stamp.exists() and stamp.read_text() == wanted):
         stamp.unlink(missing_ok=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
-        _run([*command, wheel])
+        pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall"]
+        _run([python, *pip, wheel])
         stamp.write_text(wanted)
 
 
@@ -120,8 +121,8 @@ def source(python: Path, package: str, version: str, into: Path) -> None:
     folder = SDISTS / f"{package}-{version}"
     if not folder.exists():
         # pip looks at the metadata of what it downloads, so this may build some of it.
-        command = [python, "-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}"]
-        _run([*command, f"--no-binary={package}", f"{package}=={version}"])
+        pip = ["-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}"]
+        _run([python, *pip, f"--no-binary={package}", f"{package}=={version}"])
     (archive,) = folder.iterdir()
     shutil.rmtree(into, ignore_errors=True)
     into.mkdir(parents=True)

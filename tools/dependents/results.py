@@ -1,9 +1,9 @@
 """How the tests of a suite went over the runs of both sides.
 
 Each run is kept in build/dependents/runs, with the outcome of every test. What they say together is
-kept in docs/interop, one file for each suite and interpreter: a test that went the same way in every
-run of both sides, and did not fail, is only counted there; any other is kept by its name, with a
-letter for each run: P passed, F failed, S skipped, - not there.
+kept in docs/interop, one file for each suite and interpreter: a test that went the same way in
+every run of both sides, and did not fail, is only counted there; any other is kept by its name,
+with a letter for each run: P passed, F failed, S skipped, - not there.
 """
 
 import json
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from environments import CHECKOUT
+from interpreters import CHECKOUT
 
 from .environment import SIDES
 from .running import FAILED, PASSED, SKIPPED

@@ -6,18 +6,20 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from environments import CHECKOUT
+from interpreters import CHECKOUT
 
 from . import environment
 from .catalog import Suite
 from .environment import Pair
 
 LOGS = CHECKOUT / "build" / "dependents" / "logs"
-WORK = CHECKOUT / "build" / "dependents" / "work"
+# Not below the checkout, or pytest would take our settings for suites that have none of their own.
+WORK = Path(tempfile.gettempdir()) / f"greenlet-dependents-{os.getuid()}"
 RECORDER = Path(__file__).parent / "recorder"
 ATTEMPTS = 25  # of a pytest that crashes or runs into a time limit in the middle
 
@@ -65,7 +67,7 @@ def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
         code = _end_in_time([python, *suite.command], folder, settings, log, deadline)
         outcomes = _read(record)
         # pytest: 0 all passed, 1 some failed, 5 nothing left to run; else it was interrupted.
-        if suite.runner == "gevent" or code in (0, 1, 5) and not _unfinished(record):
+        if suite.runner == "gevent" or (code in (0, 1, 5) and not _unfinished(record)):
             break
         if time.monotonic() > deadline or len(outcomes) == before:
             break
@@ -78,7 +80,11 @@ def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
 
 
 def _end_in_time(
-    command: Sequence[str | Path], folder: Path, settings: dict[str, str], log: Path, deadline: float
+    command: Sequence[str | Path],
+    folder: Path,
+    settings: dict[str, str],
+    log: Path,
+    deadline: float,
 ) -> int:
     """Run a command until the deadline, and end what it leaves behind; its return code."""
     with open(log, "ab") as output:
@@ -98,8 +104,9 @@ def _end_in_time(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGABRT)
             time.sleep(2)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         return process.wait()
 
 
@@ -125,9 +132,9 @@ def _unfinished(record: Path) -> bool:
     return bool(open_tests)
 
 
-# What gevent's runner prints of each module: `- ... -mgevent.tests.test__x [took 0.5s]`, and with an
-# exclamation mark if it ended badly. Some modules are plain programs, and this is all there is to
-# know of them.
+# What gevent's runner prints of each module: `- ... -mgevent.tests.test__x [took 0.5s]`, and with
+# an exclamation mark if it ended badly. Some modules are plain programs, and this is all there is
+# to know of them.
 _MODULE = re.compile(r"^([-!]) \S.* -m ?(?:unittest )?gevent\.tests\.(test_\w+)(?: \[|$)", re.M)
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 

@@ -1,8 +1,8 @@
-"""The table in docs/compatibility.md of how the suites of dependents go, generated from docs/interop.
+"""The table in docs/compatibility.md of how the suites of dependents go, from docs/interop.
 
-What explains a difference is written by hand, in docs/interop/explanations.toml: for tests that match
-a pattern, of suites that match one, on interpreters that match one. A difference that none explains is
-said to be unexplained.
+What explains a difference is written by hand, in docs/interop/explanations.toml: for tests that
+match a pattern, of suites that match one, on interpreters that match one. A difference that none
+explains is said to be unexplained.
 """
 
 import tomllib
@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
-from environments import CHECKOUT
+from interpreters import CHECKOUT
 
 from . import results
 from .catalog import SUITES

@@ -1,7 +1,7 @@
 """A plugin of pytest's that writes down how each test goes, as sitecustomize.py does for unittest.
 
-What is in the file that INTEROP_DONE names has been run before, by a pytest that did not come to its
-end, and is left out.
+What is in the file that INTEROP_DONE names has been run before, by a pytest that did not come to
+its end, and is left out.
 """
 
 import os

@@ -1,9 +1,8 @@
 """Writes down how each test of unittest goes, in the process that finds this on its PYTHONPATH.
 
-Each event is a line of the file that INTEROP_RECORD names, `OUTCOME<tab>TEST`; a test that started and
-never ended, because its process did, leaves the line `started` alone. Nothing is imported here that
-Python has not imported by itself, for the sake of suites that look at what is: unittest is wrapped
-when it is imported.
+Each event is a line of the file that INTEROP_RECORD names, `OUTCOME<tab>TEST`; a test that started
+and never ended, because its process did, leaves the line `started` alone. Next to nothing is
+imported here, for the sake of suites that look at what is: unittest is wrapped when it is imported.
 """
 
 import os
