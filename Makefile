@@ -6,7 +6,7 @@ RUNS ?= 1
 AARCH64 := build/native-aarch64
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all debug-tests stress test-layout test-tsan interop \
+.PHONY: help demo test test-all debug-tests stress test-layout test-tsan interop interop-load \
         native-aarch64 bench lint format compile-commands clean
 
 help: ## list these commands
@@ -38,6 +38,9 @@ test-tsan: test-packages ## the tests about threads under ThreadSanitizer, on 3.
 interop: interop-packages ## the suites of dependents with either greenlet, compared (hours; RUNS=3)
 	@$(TOOLS)/interop.py --runs $(RUNS) $(if $(SUITES),--suites $(SUITES)) \
 	  $(if $(INTERPRETERS),--interpreters $(INTERPRETERS))
+
+interop-load: interop-packages ## what dependents do per second with either greenlet (BENCH=3.14)
+	@$(TOOLS)/interop.py --load --runs 3 --interpreters $(BENCH)
 
 native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and run under qemu
 	@tools=$$(dirname $$($(TOOLS)/environments.py build)) && \

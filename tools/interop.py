@@ -3,6 +3,7 @@
     interop.py                                    every suite on every interpreter, once
     interop.py --suites gevent-libev --interpreters 3.14 3.14t --runs 3
     interop.py --table                            only generate the table again
+    interop.py --load --interpreters 3.14         a fixed load, on a quiet machine
     interop.py --list                             the names of the suites
 
 Two environments differ in the greenlet alone. How each test went is compared and kept in
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 
 import interpreters
-from dependents import environment, results, running, table
+from dependents import environment, load, results, running, table
 from dependents.catalog import SUITES, Suite
 from dependents.environment import SIDES
 from dependents.results import Results, Run
@@ -85,6 +86,7 @@ def main() -> int:
     parser.add_argument("--suites", nargs="+", choices=slugs, default=slugs, metavar="NAME")
     parser.add_argument("--interpreters", nargs="+", default=INTERPRETERS, metavar="NAME")
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--load", action="store_true", help="compare speed, not tests")
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs of these")
     parser.add_argument("--renew", action="store_true", help="make the environments anew")
     parser.add_argument("--table", action="store_true", help="only generate the table again")
@@ -94,7 +96,11 @@ def main() -> int:
     if options.list:
         print("\n".join(slugs))
         return 0
-    if not options.table:
+    if options.load:
+        for name, base in interpreters.provide(options.interpreters).items():
+            for line in load.measure(name, base, options.runs):
+                _say(f"{name}: {line}")
+    elif not options.table:
         suites = [suite for suite in SUITES if suite.slug in options.suites]
         found = interpreters.provide(options.interpreters)
         for number in range(options.runs):
