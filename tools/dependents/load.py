@@ -86,12 +86,12 @@ def _output(command: list[str | Path], folder: Path) -> str:
     return done.stdout
 
 
-def _pyperf(python: Path, program: str, folder: Path) -> dict[str, float]:
+def _pyperf(python: Path, program: Path) -> dict[str, float]:
     """Run a benchmark of pyperf's; operations per second by name."""
     with tempfile.TemporaryDirectory() as results:
         file = Path(results) / "results.json"
-        settings = ("--processes=3", "--values=3", "--warmups=1", "--inherit-environ=PATH")
-        _output([python, program, *settings, f"--output={file}"], folder)
+        settings = ("--processes=2", "--values=3", "--warmups=1", "--inherit-environ=PATH")
+        _output([python, program, *settings, f"--output={file}"], program.parent)
         suite = json.loads(file.read_text())
     found = {}
     for benchmark in suite["benchmarks"]:
@@ -107,7 +107,7 @@ def _once(load: Load, pair: Pair, side: str) -> dict[str, float]:
         folder = WORK / f"load-{load.package}"
         if not folder.exists():
             environment.source(python, load.package, pair.versions[load.package], folder)
-        return _pyperf(python, load.program, folder / "benchmarks")
+        return _pyperf(python, folder / load.program)
     output = _output([python, PROGRAMS / load.program, *load.arguments], PROGRAMS)
     found: dict[str, float] = json.loads(output.splitlines()[-1])
     return found
