@@ -7,7 +7,7 @@ AARCH64 := build/native-aarch64
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all debug-tests stress test-layout test-tsan interop interop-load \
-        native-aarch64 bench lint format compile-commands clean
+        native-aarch64 bench wheels lint format compile-commands clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -54,6 +54,9 @@ bench: build-packages ## compare with the published greenlet (BENCH=3.14)
 	@ours=$$($(TOOLS)/environments.py ours $(BENCH) --extra bench) && \
 	  published=$$($(TOOLS)/environments.py published $(BENCH) --extra bench) && \
 	  $$ours benchmarks/compare.py --ours $$ours --published $$published
+
+wheels: test-packages ## sdist and wheels into dist/, checked (WHEELS="3.14 3.15t" for these alone)
+	@$(TOOLS)/wheels.py $(WHEELS)
 
 lint: test-packages ## formatting, style and types of everything
 	@$(TOOLS)/lint.py

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """How much more two threads do than one on a free-threaded build, greenlets beside generators.
 
-    python benchmarks/scaling.py --ours PYTHON [--published PYTHON] [--rounds N]
+    python benchmarks/scaling.py --ours PYTHON [--published PYTHON] [--processes N] [--rounds N]
 
 Two workloads that need nothing from one another should do twice as much on two cores; how near a
 machine comes to that, plain generators show in the same run: `send` for a switch, and a generator
-that is created and exhausted for a greenlet that is created, runs and finishes. Each round measures
-all four, first in one thread and then in two, the published greenlet in a fresh process and then
-ours in another. Of the rounds each figure is the best: other programs can only take away.
+that is created and exhausted for a greenlet that is created, runs and finishes. Processes with the
+published greenlet and with ours take turns. In each, rounds of short measurements follow one
+another: every workload in one thread and in two, so that what disturbs the machine disturbs all of
+them. Each figure is the best of all rounds: other programs can only take away.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Generator
 from time import perf_counter
 from typing import NamedTuple
 
-LOOPS = 400_000
+LOOPS = 1_000_000  # of a measurement; some 50 ms
 WORKLOADS = ("switch", "send", "greenlet", "generator")
 PEERS = {"switch": "send", "greenlet": "generator"}
 
@@ -103,73 +104,102 @@ def prepare(name: str) -> Callable[[], int]:
     return generators
 
 
-def throughput(name: str, threads: int) -> float:
-    """Operations a second of threads that start together."""
-    barrier = threading.Barrier(threads + 1)
-    done: list[int] = []
+class Workers:
+    """Two threads that do the same work of their own, at the same time or one of them alone."""
 
-    def work() -> None:
-        run = prepare(name)
-        run()  # warm
-        barrier.wait()
-        done.append(run())
-        barrier.wait()
+    def __init__(self) -> None:
+        self._start = [threading.Barrier(2), threading.Barrier(3)]  # with the one that measures
+        self._end = [threading.Barrier(2), threading.Barrier(3)]
+        self._next: tuple[str, int] | None = None
+        self._turns = [threading.Semaphore(0), threading.Semaphore(0)]
+        self._done = [0, 0]
+        self._threads = [threading.Thread(target=self._work, args=(number,)) for number in (0, 1)]
+        for thread in self._threads:
+            thread.start()
 
-    workers = [threading.Thread(target=work) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
-    barrier.wait()
-    start = perf_counter()
-    barrier.wait()
-    seconds = perf_counter() - start
-    for worker in workers:
-        worker.join()
-    return sum(done) / seconds
+    def throughput(self, name: str, threads: int) -> float:
+        """Operations a second of so many threads together."""
+        self._next = name, threads
+        for turn in self._turns[:threads]:
+            turn.release()
+        self._start[threads - 1].wait()
+        start = perf_counter()
+        self._end[threads - 1].wait()
+        return sum(self._done[:threads]) / (perf_counter() - start)
+
+    def close(self) -> None:
+        self._next = None
+        for turn, thread in zip(self._turns, self._threads, strict=True):
+            turn.release()
+            thread.join()
+
+    def _work(self, number: int) -> None:
+        works = {name: prepare(name) for name in WORKLOADS}
+        for work in works.values():
+            work()  # warm
+        while True:
+            self._turns[number].acquire()
+            if self._next is None:
+                return
+            name, threads = self._next
+            self._start[threads - 1].wait()
+            self._done[number] = works[name]()
+            self._end[threads - 1].wait()
 
 
-def measure() -> dict[str, list[float]]:
-    return {name: [throughput(name, threads) for threads in (1, 2)] for name in WORKLOADS}
+def measure(rounds: int) -> dict[str, list[float]]:
+    """The best of each workload in one thread and in two."""
+    workers = Workers()
+    best = {name: [0.0, 0.0] for name in WORKLOADS}
+    for _ in range(rounds):
+        for name in WORKLOADS:
+            for threads in (1, 2):
+                now = workers.throughput(name, threads)
+                best[name][threads - 1] = max(best[name][threads - 1], now)
+    workers.close()
+    return best
 
 
-def measure_in(python: str) -> dict[str, list[float]]:
+def measure_in(python: str, rounds: int) -> dict[str, list[float]]:
     # The published greenlet, when it is imported, may ask for the GIL.
-    command = [python, "-X", "gil=0", __file__, "--measure"]
+    command = [python, "-X", "gil=0", __file__, "--measure", "--rounds", str(rounds)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, list[float]] = json.loads(done.stdout)
     return result
 
 
-def best(rounds: list[dict[str, list[float]]], name: str) -> Throughput:
-    return Throughput(*(max(each[name][index] for each in rounds) for index in range(2)))
+def best(processes: list[dict[str, list[float]]], name: str) -> Throughput:
+    return Throughput(*(max(each[name][index] for each in processes) for index in range(2)))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Two threads against one, free-threaded.")
     parser.add_argument("--ours", metavar="PYTHON", help="an interpreter that imports ours")
     parser.add_argument("--published", metavar="PYTHON", help="one that imports the published one")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N")
+    parser.add_argument("--processes", type=int, default=5, metavar="N", help="of each")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="in each process")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure()))
+        print(json.dumps(measure(options.rounds)))
         return 0
     if options.ours is None:
         parser.error("--ours is needed")
     installations = {"ours": options.ours}
     if options.published:
         installations = {"published": options.published, **installations}
-    rounds: dict[str, list[dict[str, list[float]]]] = {name: [] for name in installations}
-    for _ in range(options.rounds):
+    results: dict[str, list[dict[str, list[float]]]] = {name: [] for name in installations}
+    for _ in range(options.processes):
         for name, python in installations.items():
-            rounds[name].append(measure_in(python))
+            results[name].append(measure_in(python, options.rounds))
     print(f"{os.cpu_count()} cores; operations a second in one thread, in two, and the scale")
-    for name, results in rounds.items():
+    for name, processes in results.items():
         print(name)
         for workload in WORKLOADS:
-            alone, together = best(results, workload)
+            alone, together = best(processes, workload)
             print(f"  {workload:10}{alone:14,.0f}{together:14,.0f}{together / alone:8.3f}", end="")
             if peer := PEERS.get(workload):
-                relative = together / alone / best(results, peer).scale
+                relative = together / alone / best(processes, peer).scale
                 print(f"   {relative:.3f} of {peer}'s", end="")
             print()
     return 0

@@ -1,10 +1,9 @@
-// A thread's world: how it comes to be, how it ends, and what happens around a switch but rarely.
+// A thread's world: how it comes to be, and what happens around a switch but rarely. How it ends is
+// in ending.cpp.
 #include "core/thread.h"
 
-#include <cassert>
-#include <memory>
 #include <new>
-#include <optional>
+#include <utility>
 
 #include "cpython/objects.h"
 
@@ -12,7 +11,6 @@ namespace greenlet::core {
 namespace {
 
 constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
-constexpr const char* kKilledText = "Killing the greenlet because all references have vanished.";
 
 }  // namespace
 
@@ -20,29 +18,7 @@ constinit thread_local Thread* Thread::current_thread_ = nullptr;
 constinit thread_local context::ExceptionGlobals* Thread::exception_globals_ = nullptr;
 constinit thread_local Thread* Thread::ending_ = nullptr;
 constinit thread_local Thread::Ended Thread::ended_;
-constinit std::atomic<Thread*> Thread::free_{nullptr};
-
-Thread* Thread::allocate() noexcept {
-  // Without a lock, which fork() could leave held (another interpreter's threads do not wait for
-  // the one that forks). Takes the whole list, so that nobody can change what it looks at.
-  Thread* const first = free_.exchange(nullptr, std::memory_order_acquire);
-  if (first == nullptr) {
-    return new (std::nothrow) Thread();
-  }
-  for (Thread* rest = std::exchange(first->next_free_, nullptr); rest != nullptr;) {
-    Thread* const next = rest->next_free_;
-    rest->release();
-    rest = next;
-  }
-  return first;
-}
-
-void Thread::release() noexcept {
-  next_free_ = free_.load(std::memory_order_relaxed);
-  while (!free_.compare_exchange_weak(next_free_, this, std::memory_order_release,
-                                      std::memory_order_relaxed)) {
-  }
-}
+constinit FreeList<Thread, &Thread::next_free_> Thread::free_;
 
 void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept {
   tstate_ = tstate;
@@ -58,21 +34,13 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   main.state_ = State::kRunning;
   main.region_.boundary = static_cast<std::byte*>(__builtin_frame_address(0));
   ++module->main_greenlets;
+  id_.store(cpython::id_of(tstate), std::memory_order_relaxed);
   key_.store(tstate, std::memory_order_relaxed);
 }
 
 void Thread::remember(Thread* thread) noexcept {
   current_thread_ = thread;
   exception_globals_ = context::thread_exception_globals();
-}
-
-bool Thread::has_ended(PyThreadState* tstate) noexcept {
-  if (ended_.tstate_id != PyThreadState_GetID(tstate) ||
-      ended_.interpreter_id != PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate))) {
-    return false;
-  }
-  const ModuleState* const module = ModuleState::of_interpreter_or_null();
-  return module == nullptr || module->serial == ended_.module_serial;
 }
 
 Thread* Thread::current_or_null() noexcept {
@@ -128,7 +96,13 @@ Thread* Thread::attach() noexcept {
   if (!main || !Greenlet::create(reinterpret_cast<Object*>(main.get()), module, nullptr)) {
     return nullptr;
   }
-  Thread* const thread = allocate();
+  if (Thread* const made = current_or_null()) {
+    return made;  // by a finalizer: on 3.11 what was allocated since we looked may have collected
+  }
+  Thread* thread = free_.take();
+  if (thread == nullptr) {
+    thread = new (std::nothrow) Thread();
+  }
   if (thread == nullptr) {
     PyErr_NoMemory();
     return nullptr;
@@ -140,11 +114,17 @@ Thread* Thread::attach() noexcept {
     ended_ = {};  // there may be memory the next time
     return nullptr;
   }
+  // So that the dict goes when the thread does, and the capsule with it, not later and in another
+  // thread. Nobody else is to find it, either (gc.get_objects()); collections do not miss it, as
+  // the thread state's reference is one that they do not see.
+  cpython::unbias(dict);
+  cpython::unbias(capsule.get());
   if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {
     capsule = {};  // ends it
     ended_ = {};
     return nullptr;
   }
+  PyObject_GC_UnTrack(dict);  // may be tracked again by a later insertion, on 3.11 to 3.13
   remember(thread);
   return thread;
 }
@@ -153,127 +133,8 @@ void Thread::end_from_capsule(PyObject* capsule) noexcept {
   auto* const thread = static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName));
   // After a fork, and at the end of the interpreter, another thread clears the thread states of
   // those that are gone.
-  thread->end(cpython::current_thread_state() == thread->tstate_);
-}
-
-void Thread::end(bool in_own_thread) noexcept {
-  Thread* const outer = std::exchange(ending_, this);  // its finally blocks may end other worlds
-  if (in_own_thread) {
-    remember(this);  // what runs now must not attach anew
-    if (running_ != main_) {
-      give_back_thread_state();
-    } else if (cpython::can_run_python(tstate_)) {
-      finish_pending_slowly();
-      for (Ref held; (held = hold_those_to_end()) && PyList_GET_SIZE(held.get()) > 0;) {
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
-          Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
-          greenlet.end_tried_ = true;
-          kill(greenlet);
-        }
-      }
-    }
-  }
-  abandon_all(in_own_thread);
-  ending_ = outer;
-  key_.store(reinterpret_cast<PyThreadState*>(this), std::memory_order_relaxed);
-  if (in_own_thread) {
-    current_thread_ = nullptr;
-    ended_ = {.tstate_id = PyThreadState_GetID(tstate_),
-              .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate_)),
-              .module_serial = module_->serial};
-  }
-  --module_->main_greenlets;
-  const Ref tracer = exchange_tracer({});
-  const Ref module = Ref::take(std::exchange(module_object_, nullptr));
-  const Ref main = Ref::take(std::exchange(main_, nullptr)->object());
-  const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
-  started_ = nullptr;
-  attention_ = 0;
-  std::destroy_at(&pool_);
-  std::construct_at(&pool_);
-  release();
-}
-
-// The thread state goes while a greenlet runs: Py_Finalize() called there. CPython will free the
-// thread state's data stack, which must not be the one in our region, and may clear what else it
-// has; so it gets the main greenlet's share again, except for the bounds of the C stack, which is
-// still the running one's.
-void Thread::give_back_thread_state() noexcept {
-  cpython::StackLimits limits;
-  if (anchors_.stack_limits != nullptr) {
-    limits = *anchors_.stack_limits;
-  }
-  running_->interpreter_.save(tstate_, anchors_);
-  main_->interpreter_.restore(tstate_, anchors_);
-  if (anchors_.stack_limits != nullptr) {
-    *anchors_.stack_limits = limits;
-  }
-}
-
-// The list of started greenlets owns no reference to them, and another thread may drop the last one
-// at this moment: it then deallocates the greenlet, or rather hands it to us. With the world
-// stopped it has not begun, or has done that; or the greenlet waits for its deallocation with all
-// that it hangs on (CPython's trashcan), and is out of reach.
-Ref Thread::hold_those_to_end() noexcept {
-  const auto is_to_end = [](const Greenlet& greenlet) {
-    return !greenlet.end_tried_ && !greenlet.is_frozen();
-  };
-  Py_ssize_t count = 0;
-  for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
-    count += is_to_end(*greenlet) ? 1 : 0;
-  }
-  if (count == 0) {
-    return {};
-  }
-  Ref held = Ref::take(PyList_New(count));
-  if (!held) {
-    PyErr_Clear();
-    return {};
-  }
-  const cpython::StoppedWorld still;
-  count = 0;
-  for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
-    if (is_to_end(*greenlet) && !cpython::is_being_deallocated(greenlet->object())) {
-      PyList_SET_ITEM(held.get(), count++, Py_NewRef(greenlet->object()));
-    }
-  }
-  Py_SET_SIZE(held.get(), count);
-  return held;
-}
-
-void Thread::abandon_all(bool in_own_thread) noexcept {
-  Greenlet* greenlet = nullptr;
-  {
-    std::optional<cpython::StoppedWorld> still;
-    if (in_own_thread && started_ != nullptr) {
-      still.emplace();  // see above; where another thread ends us, there is no third
-    }
-    const std::lock_guard lock(module_->owners);
-    // The main greenlet's stack goes with the thread, and may be gone (daemon threads). Of the one
-    // that runs we know nothing that is up to date.
-    main_->interpreter_.finish();
-    running_->interpreter_.finish();
-    main_->thread_ = nullptr;
-    main_->state_ = State::kAbandoned;
-    // The frames of the others cannot be unwound any more and own what they hold for ever, and
-    // someone may have frame objects that point there: neither the stacks nor the greenlets can be
-    // freed.
-    for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
-      greenlet->thread_ = nullptr;
-      greenlet->state_ = State::kAbandoned;
-      greenlet->interpreter_.abandon(anchors_);
-      if (!cpython::is_being_deallocated(greenlet->object())) {
-        greenlet->keep();
-      }
-    }
-    greenlet = pending_.exchange(nullptr);
-  }
-  while (greenlet != nullptr) {
-    Greenlet* const next = greenlet->next_pending_;
-    --module_->pending_greenlets;
-    const Ref dropped = Ref::take(greenlet->object());
-    greenlet = next;
-  }
+  PyThreadState* const tstate = cpython::current_thread_state();
+  thread->end(tstate != nullptr && thread->is_of(tstate));
 }
 
 void Thread::link(Greenlet& greenlet) noexcept {
@@ -388,72 +249,6 @@ PyObject* Thread::getcurrent() noexcept {
   }
   thread->finish_pending();
   return Py_NewRef(thread->running_->object());
-}
-
-void Thread::kill(Greenlet& greenlet) noexcept {
-  if (greenlet.state() != State::kSuspended) {
-    return;
-  }
-  Ref pending = Ref::take(cpython::take_exception());
-  const Ref killer = Ref::share(running_->object());
-  Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
-  greenlet.exchange_parent(parent);
-  PyErr_SetString(module_->greenlet_exit, kKilledText);
-  const Ref received = Ref::take(deliver(greenlet, Message::raise_current()));
-  if (!received) {
-    PyErr_WriteUnraisable(greenlet.object());
-  }
-  // Back to its own parent, unless it has chosen another meanwhile, or made that one its child.
-  if (parent && greenlet.parent().get() == killer.get()) {
-    greenlet.exchange_parent(parent);
-  }
-  parent = {};
-  if (pending) {
-    cpython::raise_exception(pending.release());
-  }
-}
-
-void Thread::hand_to_owner(Greenlet& greenlet, bool collected) noexcept {
-  const std::lock_guard lock(greenlet.module_->owners);
-  Thread* const owner = greenlet.thread();
-  if (owner == nullptr || greenlet.is_pending_) {
-    return;
-  }
-  greenlet.is_pending_ = true;
-  greenlet.collected_ = collected;
-  Py_INCREF(greenlet.object());
-  greenlet.next_pending_ = owner->pending_.load(std::memory_order_relaxed);
-  owner->pending_.store(&greenlet, std::memory_order_release);
-  ++greenlet.module_->pending_greenlets;
-}
-
-void Thread::finish_pending_slowly() noexcept {
-  for (;;) {
-    Ref dropped;
-    bool collected;
-    {
-      const std::lock_guard lock(module_->owners);
-      Greenlet* const first = pending_.load(std::memory_order_relaxed);
-      if (first == nullptr) {
-        return;
-      }
-      pending_.store(std::exchange(first->next_pending_, nullptr), std::memory_order_relaxed);
-      first->is_pending_ = false;
-      collected = first->collected_;
-      --module_->pending_greenlets;
-      dropped = Ref::take(first->object());
-    }
-    // If this is the last reference, dropping it here does the rest; else it lives on. What handed
-    // it to us may have been its finalizer.
-    if (Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
-      cpython::allow_finalizer_again(dropped.get());
-    }
-    // Not so if it is in a cycle. The collection that found it may still be under way, and would
-    // clear it once our reference is gone; to be dead before is all that helps.
-    if (Greenlet& greenlet = Greenlet::of(dropped.get()); collected && !greenlet.is_frozen()) {
-      kill(greenlet);
-    }
-  }
 }
 
 void Thread::refuse_foreign(const Greenlet& representative) noexcept {

@@ -1,5 +1,8 @@
 #include "cpython/objects.h"
 
+#include <cassert>
+#include <optional>
+
 #include "cpython/internals.h"
 
 namespace greenlet::cpython {
@@ -33,7 +36,7 @@ void raise_exception(PyObject* exception) noexcept {
 }
 
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
-#if PY_VERSION_HEX >= 0x030d0000
+#if PY_VERSION_HEX >= 0x030e0000  // and late releases of 3.13
   _PyObject_ResurrectStart(object);
   revive(object);
   return _PyObject_ResurrectEnd(object) != 0;
@@ -75,6 +78,29 @@ bool is_finalized_for_deallocation(PyObject* object) noexcept {
          _Py_atomic_load_ssize_relaxed(&object->ob_ref_shared) == 0;
 #else
   return Py_REFCNT(object) == 1;
+#endif
+}
+
+void unbias([[maybe_unused]] PyObject* object) noexcept {
+#ifdef Py_GIL_DISABLED
+  // As _Py_ExplicitMergeRefcount(), which is not exported. Only the owner writes the local count.
+  assert(!_Py_IsImmortal(object));
+  if (_Py_REF_IS_MERGED(_Py_atomic_load_ssize_relaxed(&object->ob_ref_shared))) {
+    return;
+  }
+  std::optional<StoppedWorld> still;
+  if (!_Py_IsOwnedByCurrentThread(object)) {
+    still.emplace();
+  }
+  const Py_ssize_t local = _Py_atomic_load_uint32_relaxed(&object->ob_ref_local);
+  _Py_atomic_store_uint32_relaxed(&object->ob_ref_local, 0);
+  _Py_atomic_store_uintptr_relaxed(&object->ob_tid, 0);
+  Py_ssize_t shared = _Py_atomic_load_ssize_relaxed(&object->ob_ref_shared);
+  Py_ssize_t merged = 0;
+  do {
+    const Py_ssize_t count = Py_ARITHMETIC_RIGHT_SHIFT(Py_ssize_t, shared, _Py_REF_SHARED_SHIFT);
+    merged = _Py_REF_SHARED(count + local, _Py_REF_MERGED);
+  } while (!_Py_atomic_compare_exchange_ssize(&object->ob_ref_shared, &shared, merged));
 #endif
 }
 

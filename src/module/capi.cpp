@@ -3,10 +3,10 @@
 #include <greenlet/greenlet.h>
 
 #include <cstddef>
-#include <mutex>
 #include <new>
 #include <utility>
 
+#include "core/free_list.h"
 #include "core/greenlet.h"
 #include "core/thread.h"
 #include "module/operations.h"
@@ -26,12 +26,11 @@ constexpr const char* kCapsuleName = "greenlet._C_API";
 // tables are never freed, but used again for the next interpreter.
 struct Table {
   PyGreenlet_CAPI entries;
-  Table* next;
+  Table* next_free;
 };
 static_assert(offsetof(Table, entries) == 0);
 
-std::mutex unused_lock;
-Table* unused = nullptr;  // guarded by unused_lock: interpreters may have GILs of their own
+constinit core::FreeList<Table, &Table::next_free> unused;
 
 static_assert(sizeof(PyGreenlet_CAPI) == 12 * sizeof(void*));
 static_assert(sizeof(PyGreenlet) == sizeof(core::Object));
@@ -146,18 +145,12 @@ PyGreenlet* get_parent(PyGreenlet* self) {
   return greenlet == nullptr ? nullptr : as_greenlet(greenlet->parent().release());
 }
 
-Table* allocate_table() {
-  const std::scoped_lock lock(unused_lock);
-  return unused != nullptr ? std::exchange(unused, unused->next) : new (std::nothrow) Table;
-}
-
 void give_back(Table* table) {
   // These objects are going. PyGreenlet_Check() is false for null, but to raise null would crash.
   table->entries.type = nullptr;
   table->entries.error = PyExc_RuntimeError;
   table->entries.exit = PyExc_RuntimeError;
-  const std::scoped_lock lock(unused_lock);
-  table->next = std::exchange(unused, table);
+  unused.put(table);
 }
 
 void destroy(PyObject* capsule) {
@@ -167,7 +160,10 @@ void destroy(PyObject* capsule) {
 }  // namespace
 
 PyObject* make_capi(const ModuleState& state) {
-  Table* const table = allocate_table();
+  Table* table = unused.take();
+  if (table == nullptr) {
+    table = new (std::nothrow) Table;
+  }
   if (table == nullptr) {
     return PyErr_NoMemory();
   }

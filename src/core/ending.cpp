@@ -1,0 +1,238 @@
+// How greenlets end that do not end by themselves: dropped, here or in another thread, and left
+// behind by a thread that ends, with that thread's world.
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+
+#include "core/thread.h"
+#include "cpython/objects.h"
+
+namespace greenlet::core {
+namespace {
+
+constexpr const char* kKilledText = "Killing the greenlet because all references have vanished.";
+// How often a thread that ends raises GreenletExit in a greenlet that goes on. One may have to let
+// it pass, as where it was in the middle of dropping another greenlet, whose finally block
+// switched: what is raised in a destructor goes no further.
+constexpr std::uint8_t kEndTries = 10;
+// How often it looks for greenlets that were started meanwhile.
+constexpr int kEndRounds = 100;
+
+}  // namespace
+
+void Thread::kill(Greenlet& greenlet) noexcept {
+  if (greenlet.state() != State::kSuspended) {
+    return;
+  }
+  Ref pending = Ref::take(cpython::take_exception());
+  const Ref killer = Ref::share(running_->object());
+  Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
+  greenlet.exchange_parent(parent);
+  PyErr_SetString(module_->greenlet_exit, kKilledText);
+  const Ref received = Ref::take(deliver(greenlet, Message::raise_current()));
+  if (!received) {
+    PyErr_WriteUnraisable(greenlet.object());
+  }
+  // Back to its own parent, unless it has chosen another meanwhile, or made that one its child.
+  if (parent && greenlet.parent().get() == killer.get()) {
+    greenlet.exchange_parent(parent);
+  }
+  parent = {};
+  if (pending) {
+    cpython::raise_exception(pending.release());
+  }
+}
+
+void Thread::hand_to_owner(Greenlet& greenlet, bool collected) noexcept {
+  const std::lock_guard lock(greenlet.module_->owners);
+  Thread* const owner = greenlet.thread();
+  if (owner == nullptr || greenlet.is_pending_) {
+    return;
+  }
+  greenlet.is_pending_ = true;
+  greenlet.collected_ = collected;
+  Py_INCREF(greenlet.object());
+  greenlet.next_pending_ = owner->pending_.load(std::memory_order_relaxed);
+  owner->pending_.store(&greenlet, std::memory_order_release);
+  ++greenlet.module_->pending_greenlets;
+}
+
+void Thread::finish_pending_slowly() noexcept {
+  for (;;) {
+    Ref dropped;
+    bool collected;
+    {
+      const std::lock_guard lock(module_->owners);
+      Greenlet* const first = pending_.load(std::memory_order_relaxed);
+      if (first == nullptr) {
+        return;
+      }
+      pending_.store(std::exchange(first->next_pending_, nullptr), std::memory_order_relaxed);
+      first->is_pending_ = false;
+      collected = first->collected_;
+      --module_->pending_greenlets;
+      dropped = Ref::take(first->object());
+    }
+    // If this is the last reference, dropping it here does the rest; else it lives on. What handed
+    // it to us may have been its finalizer.
+    if (Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
+      cpython::allow_finalizer_again(dropped.get());
+    }
+    // Not so if it is in a cycle. The collection that found it may still be under way, and would
+    // clear it once our reference is gone; to be dead before is all that helps.
+    if (Greenlet& greenlet = Greenlet::of(dropped.get()); collected && !greenlet.is_frozen()) {
+      kill(greenlet);
+    }
+  }
+}
+
+void Thread::end(bool in_own_thread) noexcept {
+  Thread* const outer = std::exchange(ending_, this);  // its finally blocks may end other worlds
+  if (in_own_thread) {
+    remember(this);  // what runs now must not attach anew
+    if (running_ != main_) {
+      give_back_thread_state();
+    } else if (cpython::can_run_python(tstate_)) {
+      end_greenlets();
+    }
+  }
+  abandon_all(in_own_thread);
+  ending_ = outer;
+  key_.store(reinterpret_cast<PyThreadState*>(this), std::memory_order_relaxed);
+  if (in_own_thread) {
+    current_thread_ = nullptr;
+    ended_ = {.tstate_id = PyThreadState_GetID(tstate_),
+              .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate_)),
+              .module_serial = module_->serial};
+  }
+  --module_->main_greenlets;
+  const Ref tracer = exchange_tracer({});
+  const Ref module = Ref::take(std::exchange(module_object_, nullptr));
+  const Ref main = Ref::take(std::exchange(main_, nullptr)->object());
+  const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
+  started_ = nullptr;
+  attention_ = 0;
+  std::destroy_at(&pool_);
+  std::construct_at(&pool_);
+  free_.put(this);
+}
+
+void Thread::end_greenlets() noexcept {
+  Ref held;
+  const auto are_left = [&] {
+    finish_pending_slowly();
+    Ref next = hold_those_to_end();
+    const bool any = next && PyList_GET_SIZE(next.get()) > 0;
+    held = any ? std::move(next) : Ref{};
+    return any;
+  };
+  const auto are_left_or_new = [&] {
+    // To let go of the last ones may run finalizers, which start others.
+    return are_left() ? true : are_left();
+  };
+  for (int round = 0; round < kEndRounds && are_left_or_new(); ++round) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
+      Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
+      ++greenlet.end_tries_;
+      if (!greenlet.is_frozen()) {
+        kill(greenlet);
+      }
+    }
+  }
+}
+
+// The thread state goes while a greenlet runs: Py_Finalize() called there. CPython will free the
+// thread state's data stack, which must not be the one in our region, and may clear what else it
+// has; so it gets the main greenlet's share again, except for the bounds of the C stack, which is
+// still the running one's.
+void Thread::give_back_thread_state() noexcept {
+  cpython::StackLimits limits;
+  if (anchors_.stack_limits != nullptr) {
+    limits = *anchors_.stack_limits;
+  }
+  running_->interpreter_.save(tstate_, anchors_);
+  main_->interpreter_.restore(tstate_, anchors_);
+  if (anchors_.stack_limits != nullptr) {
+    *anchors_.stack_limits = limits;
+  }
+}
+
+// The list of started greenlets owns no reference to them, and another thread may drop the last one
+// at this moment: it then deallocates the greenlet, or rather hands it to us. With the world
+// stopped it has not begun, or has done that; or the greenlet waits for its deallocation with all
+// that it hangs on (CPython's trashcan), and is out of reach.
+Ref Thread::hold_those_to_end() noexcept {
+  const auto is_to_end = [](const Greenlet& greenlet) {
+    return greenlet.end_tries_ < kEndTries && !greenlet.is_frozen();
+  };
+  Py_ssize_t most = 0;
+  for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
+    most += is_to_end(*greenlet) ? 1 : 0;
+  }
+  if (most == 0) {
+    return {};
+  }
+  // On 3.11 this may collect, and finalizers start more; those are for the next time.
+  Ref held = Ref::take(PyList_New(most));
+  if (!held) {
+    PyErr_Clear();
+    return {};
+  }
+  const cpython::StoppedWorld still;
+  Py_ssize_t count = 0;
+  for (Greenlet* greenlet = started_; greenlet != nullptr && count < most;
+       greenlet = greenlet->next_) {
+    if (is_to_end(*greenlet) && !cpython::is_being_deallocated(greenlet->object())) {
+      PyList_SET_ITEM(held.get(), count++, Py_NewRef(greenlet->object()));
+    }
+  }
+  Py_SET_SIZE(held.get(), count);
+  return held;
+}
+
+void Thread::abandon_all(bool in_own_thread) noexcept {
+  Greenlet* greenlet = nullptr;
+  {
+    std::optional<cpython::StoppedWorld> still;
+    if (in_own_thread && started_ != nullptr) {
+      still.emplace();  // see above; where another thread ends us, there is no third
+    }
+    const std::lock_guard lock(module_->owners);
+    // The main greenlet's stack goes with the thread, and may be gone (daemon threads). Of the one
+    // that runs we know nothing that is up to date.
+    main_->interpreter_.finish();
+    running_->interpreter_.finish();
+    main_->thread_ = nullptr;
+    main_->state_ = State::kAbandoned;
+    // The frames of the others cannot be unwound any more and own what they hold for ever, and
+    // someone may have frame objects that point there: neither the stacks nor the greenlets can be
+    // freed.
+    for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
+      greenlet->thread_ = nullptr;
+      greenlet->state_ = State::kAbandoned;
+      greenlet->interpreter_.abandon(anchors_);
+      if (!cpython::is_being_deallocated(greenlet->object())) {
+        greenlet->keep();
+      }
+    }
+    greenlet = pending_.exchange(nullptr);
+  }
+  while (greenlet != nullptr) {
+    Greenlet* const next = greenlet->next_pending_;
+    --module_->pending_greenlets;
+    const Ref dropped = Ref::take(greenlet->object());
+    greenlet = next;
+  }
+}
+
+bool Thread::has_ended(PyThreadState* tstate) noexcept {
+  if (ended_.tstate_id != PyThreadState_GetID(tstate) ||
+      ended_.interpreter_id != PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate))) {
+    return false;
+  }
+  const ModuleState* const module = ModuleState::of_interpreter_or_null();
+  return module == nullptr || module->serial == ended_.module_serial;
+}
+
+}  // namespace greenlet::core

@@ -1,0 +1,46 @@
+// Objects of the whole process that are used again and never freed.
+#pragma once
+
+#include <atomic>
+#include <utility>
+
+namespace greenlet::core {
+
+// Holds those that are nobody's, linked by their member `Next`. Any thread of any interpreter may
+// use it, under whichever GIL. It has no lock, which fork() could leave held: other interpreters'
+// threads do not wait for the one that forks. A fork in the middle of take() may lose some.
+template <typename T, T* T::* Next>
+class FreeList {
+ public:
+  // One that was put here; null if there is none.
+  T* take() noexcept {
+    // Takes the whole list, so that nobody can change what it looks at.
+    T* const first = head_.exchange(nullptr, std::memory_order_acquire);
+    if (first == nullptr) {
+      return nullptr;
+    }
+    T* rest = std::exchange(first->*Next, nullptr);
+    T* none = nullptr;
+    if (!head_.compare_exchange_strong(none, rest, std::memory_order_release,
+                                       std::memory_order_relaxed)) {
+      while (rest != nullptr) {  // others have put some meanwhile
+        T* const next = rest->*Next;
+        put(rest);
+        rest = next;
+      }
+    }
+    return first;
+  }
+
+  void put(T* object) noexcept {
+    object->*Next = head_.load(std::memory_order_relaxed);
+    while (!head_.compare_exchange_weak(object->*Next, object, std::memory_order_release,
+                                        std::memory_order_relaxed)) {
+    }
+  }
+
+ private:
+  std::atomic<T*> head_{nullptr};
+};
+
+}  // namespace greenlet::core
