@@ -2,11 +2,12 @@
 PYTHON ?= python3
 TOOLS := $(PYTHON) -B tools
 BENCH ?= 3.14
+RUNS ?= 1
 AARCH64 := build/native-aarch64
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all debug-tests stress test-layout test-tsan native-aarch64 \
-        bench wheels lint format compile-commands clean
+.PHONY: help demo test test-all debug-tests stress test-layout test-tsan interop interop-load \
+        native-aarch64 bench wheels lint format compile-commands clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -33,6 +34,13 @@ test-layout: test-packages ## a wheel on interpreters with a field more and less
 
 test-tsan: test-packages ## the tests about threads under ThreadSanitizer, on 3.15t-tsan
 	@$(TOOLS)/tsan_test.py
+
+interop: interop-packages ## the suites of dependents with either greenlet, compared (hours; RUNS=3)
+	@$(TOOLS)/interop.py --runs $(RUNS) $(if $(SUITES),--suites $(SUITES)) \
+	  $(if $(INTERPRETERS),--interpreters $(INTERPRETERS))
+
+interop-load: interop-packages ## what dependents do per second with either greenlet (BENCH=3.14)
+	@$(TOOLS)/interop.py --load --runs 3 --interpreters $(BENCH)
 
 native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and run under qemu
 	@tools=$$(dirname $$($(TOOLS)/environments.py build)) && \
@@ -62,6 +70,6 @@ compile-commands: test-packages ## compile_commands.json, for clangd
 clean: ## remove what was built, environments included
 	rm -rf build dist .venv .venvs compile_commands.json
 
-.PHONY: build-packages test-packages aarch64-packages
-build-packages test-packages aarch64-packages: %-packages:
+.PHONY: build-packages test-packages interop-packages aarch64-packages
+build-packages test-packages interop-packages aarch64-packages: %-packages:
 	@$(TOOLS)/system_packages.py $*

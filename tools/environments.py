@@ -151,12 +151,17 @@ def _build(pip: list[str | Path], name: str) -> None:
 
 
 def wheel(name: str, base: Path) -> Path:
-    """Build and return the wheel for an interpreter."""
+    """Build and return the wheel for an interpreter, or find it built."""
     python = ours(name, base)
     folder = CHECKOUT / "build" / "wheels" / name
-    shutil.rmtree(folder, ignore_errors=True)
-    _build([python, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"], name)
-    (built,) = folder.iterdir()
+    wanted = content_hash(_sources(), str(base), *_settings(name))
+    stamp = folder / "wheel.stamp"
+    with _locked(folder):
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            shutil.rmtree(folder, ignore_errors=True)
+            _build([python, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"], name)
+            stamp.write_text(wanted)
+    (built,) = folder.glob("*.whl")
     return built
 
 

@@ -24,6 +24,7 @@ IMPORT_PATHS = {
     "benchmarks": "benchmarks",
     "examples": "examples",
     "tests/contract": "tests/contract",
+    "tests/dependents": "tests/dependents:tests/dependents/programs",
     "tests/extensions": "tests/extensions",
     "tests/interop": "tests/interop:tests/interop/programs",
     "tests/python": "tests/python",

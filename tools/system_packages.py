@@ -17,6 +17,7 @@ from pathlib import Path
 PACKAGES = {
     "build": ["g++"],
     "test": ["g++", "gdb", "googletest", "libbenchmark-dev", "libgtest-dev"],
+    "interop": ["chromium", "g++", "neovim", "wrk"],
     "aarch64": ["g++-aarch64-linux-gnu", "googletest", "qemu-user"],
 }
 

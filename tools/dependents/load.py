@@ -1,0 +1,156 @@
+"""How much of a fixed load dependents do per second, with the published greenlet and with ours.
+
+gevent has benchmarks of its own, in its source distribution; for the others there are programs in
+tests/dependents/programs. Both sides take turns, and the better one of each side's rounds counts:
+what else the machine does can only take away.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from environments import Unavailable
+from interpreters import CHECKOUT
+
+from . import environment
+from .environment import SIDES, Pair
+from .results import FOLDER
+from .running import WORK
+
+PROGRAMS = CHECKOUT / "tests" / "dependents" / "programs"
+KEPT = FOLDER / "load"
+TIME_LIMIT = 15 * 60.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """A program that does as much as it can for a while."""
+
+    name: str
+    package: str
+    requirements: tuple[str, ...]
+    program: str  # one of ours, or `benchmarks/...` in the package's source distribution
+    arguments: tuple[str, ...] = ()
+
+
+_GEVENT = ("gevent[recommended,test]", "pyperf")
+
+LOADS = (
+    *(
+        Load("gevent", "gevent", _GEVENT, f"benchmarks/bench_{name}.py")
+        for name in ("hub", "spawn", "sleep0", "queue", "pool", "local", "socket", "sendall")
+    ),
+    Load("eventlet", "eventlet", ("eventlet",), "load_eventlet.py"),
+    Load(
+        "SQLAlchemy, asyncio",
+        "sqlalchemy",
+        ("sqlalchemy[asyncio]", "aiosqlite"),
+        "load_sqlalchemy.py",
+    ),
+    Load("greenback", "greenback", ("greenback",), "load_greenback.py"),
+    Load(
+        "gunicorn, gevent worker",
+        "gunicorn",
+        ("gunicorn[gevent]",),
+        "load_gunicorn.py",
+        ("gevent",),
+    ),
+    Load(
+        "gunicorn, eventlet worker",
+        "gunicorn",
+        ("gunicorn<26", "eventlet", "packaging"),
+        "load_gunicorn.py",
+        ("eventlet",),
+    ),
+)
+
+
+def _output(command: list[str | Path], folder: Path) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONNOUSERSITE": "1"},
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=TIME_LIMIT,
+        check=False,
+    )
+    if done.returncode:
+        text = done.stdout + done.stderr
+        raise Unavailable(f"{' '.join(map(str, command))} failed:\n{text}")
+    return done.stdout
+
+
+def _pyperf(python: Path, program: Path) -> dict[str, float]:
+    """Run a benchmark of pyperf's; operations per second by name."""
+    with tempfile.TemporaryDirectory() as results:
+        file = Path(results) / "results.json"
+        settings = ("--processes=2", "--values=3", "--warmups=1", "--inherit-environ=PATH")
+        _output([python, program, *settings, f"--output={file}"], program.parent)
+        suite = json.loads(file.read_text())
+    found = {}
+    for benchmark in suite["benchmarks"]:
+        metadata = {**suite.get("metadata", {}), **benchmark.get("metadata", {})}
+        values = [value for run in benchmark["runs"] for value in run.get("values", [])]
+        found[metadata["name"]] = 1 / min(values)
+    return found
+
+
+def _once(load: Load, pair: Pair, side: str) -> dict[str, float]:
+    python = pair.published if side == "published" else pair.ours
+    if load.program.startswith("benchmarks/"):
+        folder = WORK / f"load-{load.package}"
+        if not folder.exists():
+            environment.source(python, load.package, pair.versions[load.package], folder)
+        return _pyperf(python, folder / load.program)
+    output = _output([python, PROGRAMS / load.program, *load.arguments], PROGRAMS)
+    found: dict[str, float] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def measure(name: str, base: Path, rounds: int) -> Iterator[str]:
+    """Measure everything on an interpreter and keep it; says how it goes."""
+    rows = []
+    for load in LOADS:
+        try:
+            pair = environment.make(name, base, load.requirements)
+            best: dict[str, dict[str, float]] = {side: {} for side in SIDES}
+            for number in range(rounds):
+                for side in SIDES if number % 2 else SIDES[::-1]:
+                    for operation, rate in _once(load, pair, side).items():
+                        best[side][operation] = max(rate, best[side].get(operation, 0))
+        except Unavailable as error:
+            yield f"{load.name}, {load.program}: {error}"
+            continue
+        for operation, published in best["published"].items():
+            ours = best["ours"][operation]
+            version = pair.versions[load.package]
+            rows.append([load.name, version, operation, published, ours])
+            ratio = ours / published
+            yield f"{load.name}: {operation}: {published:.4g} {ours:.4g} per second, {ratio:.2f}"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
+    (KEPT / f"{name}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def table() -> str:
+    """Return all that was kept as a table."""
+    lines = []
+    for file in sorted(KEPT.glob("*.json")):
+        name = file.stem
+        lines += [
+            f"On {name}:",
+            "",
+            "| dependent | version | operation | published, per s | ours, per s | ratio |",
+            "| --- | --- | --- | --- | --- | --- |",
+        ]
+        for dependent, version, operation, published, ours in json.loads(file.read_text()):
+            rates = f"{published:,.0f} | {ours:,.0f} | {ours / published:.2f}"
+            lines.append(f"| {dependent} | {version} | {operation} | {rates} |")
+        lines.append("")
+    return "\n".join(lines)
