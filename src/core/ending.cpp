@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/thread.h"
+#include "cpython/loops.h"
 #include "cpython/objects.h"
 
 namespace greenlet::core {
@@ -83,9 +84,11 @@ class Thread::Killing {
     }
     killing->release();
   }
-  // Not if its run has returned, or it has come back to life: someone has a new reference to it.
+  // Not if its run has returned, or it has come back to life, that is someone has a new reference
+  // to it; nor if it goes on to its end.
   bool is_refused() const noexcept {
-    return victim_.run_ != nullptr && Py_REFCNT(victim_.object()) <= references_;
+    return victim_.run_ != nullptr && Py_REFCNT(victim_.object()) <= references_ &&
+           cpython::has_loop_ahead();
   }
   void release() noexcept {
     if (holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) {

@@ -74,10 +74,10 @@ class Thread {
   // and returns what the running greenlet receives when it is switched to again.
   PyObject* deliver(Greenlet& target, Message message, const Operands& operands = {}) noexcept;
 
-  // What to do with a greenlet that catches the GreenletExit that we raise in it. Event loops do so
-  // (the hubs of gevent and eventlet), and then wait for events that never come. So it goes on only
-  // where the published greenlet raises one, too: when its last reference has gone. Elsewhere it is
-  // left at the point where it lets go of the exception, and never ended again.
+  // What to do with a greenlet that catches the GreenletExit that we raise in it and goes on in a
+  // loop. Event loops do so (the hubs of gevent and eventlet), and then wait for events that never
+  // come. So it goes on only where the published greenlet raises one, too: when its last reference
+  // has gone. Elsewhere it is left where it lets go of the exception, and never ended again.
   enum class IfCaught : unsigned char { kGoesOn, kIsLeft };
 
   // Raises GreenletExit in a suspended greenlet of this thread that nobody refers to any more, with

@@ -67,6 +67,21 @@ def with_block() -> None:
         pass
 
 
+def to_parent_quietly() -> None:
+    with contextlib.suppress(GreenletExit):  # ctypes would report it
+        to_parent()
+
+
+def caught() -> None:
+    try:
+        while True:
+            to_parent()
+    except GreenletExit:
+        pass
+
+
+callback = ctypes.CFUNCTYPE(None)(to_parent_quietly)
+
 # Ways to call to_parent(), most of them from C.
 PLACES: dict[str, Callable[[], Any]] = {
     "a Python function": lambda: to_parent(),
@@ -83,6 +98,8 @@ PLACES: dict[str, Callable[[], Any]] = {
     "functools.reduce": lambda: functools.reduce(lambda a, b: to_parent(), [1, 2]),
     "exec": lambda: exec("to_parent()", {"to_parent": to_parent}),
     "a class body": lambda: exec("class C: v = to_parent()", {"to_parent": to_parent}),
+    "a loop that GreenletExit ends": caught,
+    "a ctypes callback": callback,
 }
 
 
@@ -215,8 +232,9 @@ def in_a_loop_that_goes_on() -> None:
 
 
 def in_a_callback_from_c() -> None:
-    ctypes.CFUNCTYPE(None)(to_parent)()  # reports exceptions, and returns
-    threading.Event().wait()
+    while True:
+        ctypes.CFUNCTYPE(None)(to_parent)()  # reports exceptions, and returns
+        threading.Event().wait()
 
 
 @pytest.mark.parametrize("loop", ["in_a_loop_that_goes_on", "in_a_callback_from_c"])
@@ -632,6 +650,11 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "libthreads.so"
 
 
+# A ctypes callback that is suspended keeps the thread state alive (PyGILState_Ensure() counts), so
+# that the outer call does not end it.
+FOREIGN_PLACES = {name: place for name, place in PLACES.items() if place is not callback}
+
+
 def call_in_foreign_thread(library: Path, function: Callable[[int], None], times: int) -> None:
     failures: list[BaseException] = []
 
@@ -670,8 +693,8 @@ def test_greenlets_of_a_foreign_thread_end_with_each_call(foreign: Path, held: b
     worlds = _greenlet.get_total_main_greenlets()
 
     def call(index: int) -> None:
-        assert len(ending.ends) == index * len(PLACES)
-        for name, place in PLACES.items():
+        assert len(ending.ends) == index * len(FOREIGN_PLACES)
+        for name, place in FOREIGN_PLACES.items():
             g = ending.suspended(name, place)
             g.itself = g  # type: ignore[attr-defined]
             if held:
@@ -679,7 +702,7 @@ def test_greenlets_of_a_foreign_thread_end_with_each_call(foreign: Path, held: b
         idents.append(threading.get_ident())
 
     call_in_foreign_thread(foreign, call, 5)
-    assert sorted(ending.ends) == sorted((n, ident) for ident in idents for n in PLACES)
+    assert sorted(ending.ends) == sorted((n, ident) for ident in idents for n in FOREIGN_PLACES)
     assert all(g.dead for g in kept)
     for g in kept:
         with pytest.raises(error, match=EXITED):

@@ -1,0 +1,11 @@
+// Whether code that runs now will come to an end, as far as its bytecode tells.
+#pragma once
+
+namespace greenlet::cpython {
+
+// True if a frame of the calling thread's current stack is in front of a `while` loop that it would
+// go round or come to, once what it does now is done. Loops of `for` and `await` are taken to end,
+// and what C code does next is not known. Takes memory; true if there is none.
+bool has_loop_ahead() noexcept;
+
+}  // namespace greenlet::cpython
