@@ -6,7 +6,7 @@ AARCH64 := build/native-aarch64
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all debug-tests stress test-layout test-tsan native-aarch64 \
-        bench lint format compile-commands clean
+        bench bench-guard lint format compile-commands clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -47,6 +47,10 @@ bench: build-packages ## compare with the published greenlet (BENCH=3.14)
 	  published=$$($(TOOLS)/environments.py published $(BENCH) --extra bench) && \
 	  $$ours benchmarks/compare.py --ours $$ours --published $$published
 
+bench-guard: guard-packages ## count instructions: no more for a switch, a birth or a throw than before
+	@python=$$($(TOOLS)/environments.py ours $(BENCH)) && \
+	  $$python benchmarks/guard.py --python $$python $(GUARD)
+
 lint: test-packages ## formatting, style and types of everything
 	@$(TOOLS)/lint.py
 
@@ -59,6 +63,6 @@ compile-commands: test-packages ## compile_commands.json, for clangd
 clean: ## remove what was built, environments included
 	rm -rf build dist .venv .venvs compile_commands.json
 
-.PHONY: build-packages test-packages aarch64-packages
-build-packages test-packages aarch64-packages: %-packages:
+.PHONY: build-packages test-packages guard-packages aarch64-packages
+build-packages test-packages guard-packages aarch64-packages: %-packages:
 	@$(TOOLS)/system_packages.py $*
