@@ -91,9 +91,8 @@ Thread* Thread::attach() noexcept {
     PyErr_NoMemory();
     return nullptr;
   }
-  PyTypeObject* const type = module->greenlet_type;
-  const Ref main = Ref::take(type->tp_alloc(type, 0));
-  if (!main || !Greenlet::create(reinterpret_cast<Object*>(main.get()), module, nullptr)) {
+  const Ref main = Greenlet::create(module->greenlet_type, module, nullptr);
+  if (!main) {
     return nullptr;
   }
   Thread* thread = free_.take();

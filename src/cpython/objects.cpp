@@ -34,6 +34,15 @@ void raise_exception(PyObject* exception) noexcept {
 #endif
 }
 
+PyObject* allocate_with_room([[maybe_unused]] PyTypeObject* type,
+                             [[maybe_unused]] std::size_t room) noexcept {
+#if PY_VERSION_HEX >= 0x030c0000
+  return PyUnstable_Object_GC_NewWithExtraData(type, room);
+#else
+  return nullptr;
+#endif
+}
+
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   _PyObject_ResurrectStart(object);
