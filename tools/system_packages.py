@@ -17,6 +17,7 @@ from pathlib import Path
 PACKAGES = {
     "build": ["g++"],
     "test": ["g++", "gdb", "googletest", "libbenchmark-dev", "libgtest-dev"],
+    "bench": ["g++", "libbenchmark-dev", "libboost-context-dev"],
     "guard": ["g++", "valgrind"],
     "aarch64": ["g++-aarch64-linux-gnu", "googletest", "qemu-user"],
 }

@@ -163,7 +163,7 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
 }
 
 void Thread::run_greenlet(void* message) noexcept {
-  Thread& thread = *current_thread_;
+  Thread& thread = *remembered_.thread;
   Greenlet& self = *thread.running_;
   PyObject* const go = thread.arrive(static_cast<PyObject*>(message));
   PyObject* result = nullptr;
@@ -199,7 +199,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   self.thread_.store(nullptr, std::memory_order_release);
   attention_ |= kOriginFinished;
   enter(self, next);
-  self.context_.leave_for(next.context_, exception_globals_, payload);
+  self.context_.leave_for(next.context_, remembered_.exceptions, payload);
 }
 
 PyObject* Thread::find_heir(Ref& target, Message message) noexcept {

@@ -15,8 +15,7 @@ constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
 
 }  // namespace
 
-constinit thread_local Thread* Thread::current_thread_ = nullptr;
-constinit thread_local context::ExceptionGlobals* Thread::exception_globals_ = nullptr;
+constinit thread_local Thread::Remembered Thread::remembered_;
 constinit thread_local Thread* Thread::ending_ = nullptr;
 constinit thread_local Thread::Ended Thread::ended_;
 constinit FreeList<Thread> Thread::free_;
@@ -39,8 +38,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
 }
 
 void Thread::remember(Thread* thread) noexcept {
-  current_thread_ = thread;
-  exception_globals_ = context::thread_exception_globals();
+  remembered_ = {.thread = thread, .exceptions = context::thread_exception_globals()};
 }
 
 Thread* Thread::current_or_null() noexcept {
@@ -48,8 +46,8 @@ Thread* Thread::current_or_null() noexcept {
   if (tstate == nullptr) {
     return nullptr;
   }
-  if (current_thread_ != nullptr && current_thread_->is_of(tstate)) {
-    return current_thread_;
+  if (remembered_.thread != nullptr && remembered_.thread->is_of(tstate)) {
+    return remembered_.thread;
   }
   // The OS thread has changed its thread state: PyGILState_Ensure() in a thread that Python did not
   // make, or another interpreter.
@@ -66,7 +64,7 @@ Thread* Thread::current_or_null() noexcept {
     return nullptr;
   }
   remember(static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName)));
-  return current_thread_;
+  return remembered_.thread;
 }
 
 Thread* Thread::attach() noexcept {

@@ -39,7 +39,7 @@ class Thread {
   // the interpreter is finalizing.
   static Thread* current() noexcept {
     PyThreadState* const tstate = cpython::current_thread_state();
-    Thread* const thread = current_thread_;
+    Thread* const thread = remembered_.thread;
     if (thread != nullptr && thread->is_of(tstate)) [[likely]] {
       return thread;
     }
@@ -138,7 +138,7 @@ class Thread {
     from.state_.store(State::kSuspended, std::memory_order_release);
     enter(from, to);
     return static_cast<PyObject*>(
-        from.context_.switch_to(to.context_, exception_globals_, message));
+        from.context_.switch_to(to.context_, remembered_.exceptions, message));
   }
   void enter(Greenlet& from, Greenlet& to) noexcept {
     to.interpreter_.restore(tstate_, anchors_);
@@ -181,11 +181,14 @@ class Thread {
   void link(Greenlet& greenlet) noexcept;
   void unlink(Greenlet& greenlet) noexcept;
 
-  // The world that this OS thread used last; for the thread state it has now only if is_of() says
-  // so.
-  static constinit thread_local Thread* current_thread_;
-  // Of this OS thread; set if current_thread_ is.
-  static constinit thread_local context::ExceptionGlobals* exception_globals_;
+  struct Remembered {
+    // The world that this OS thread used last; for the thread state it has now only if is_of() says
+    // so.
+    Thread* thread = nullptr;
+    // Of this OS thread; set if `thread` is.
+    context::ExceptionGlobals* exceptions = nullptr;
+  };
+  static constinit thread_local Remembered remembered_;
 
   // The world that is ending in this OS thread: its thread state has already lost the dict that
   // tells whose it is.
