@@ -1,4 +1,4 @@
-"""What is measured, what it is called, and what ours may take: shared by compare.py and report.py."""
+"""What is measured, what it is called, what ours may take: for compare.py and report.py."""
 
 from __future__ import annotations
 

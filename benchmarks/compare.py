@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Our greenlet against the published one: the same interpreter, the same run, in turn.
 
-    python benchmarks/compare.py --ours PYTHON --published PYTHON [--quick] [--json FILE] [GROUP ...]
+    python benchmarks/compare.py --ours PYTHON --published PYTHON [--quick] [--json F] [GROUP ...]
 
 The two PYTHONs are those of two environments of one interpreter, each with `pyperf` and a
 `greenlet`. Each group of measurements runs in rounds; in each round a fresh process measures the
 published one and then another measures ours, so that what disturbs the machine for a while disturbs
-both. What counts is the ratio of the two in a round, and of all rounds the median. The exit status is
-1 if a ratio misses its bar.
+both. What counts is the ratio of the two in a round, and of all rounds the median. The exit status
+is 1 if a ratio misses its bar.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Python(NamedTuple):
     def inspect(cls, side: str, executable: str) -> Python:
         code = """
 import importlib.util, json, greenlet, pyperf, sys, sysconfig
-print(json.dumps([greenlet.__version__, sys.version, bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-                  importlib.util.find_spec("gevent") is not None]))
+free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+has_gevent = importlib.util.find_spec("gevent") is not None
+print(json.dumps([greenlet.__version__, sys.version, free_threaded, has_gevent]))
 """
         # Not in the folder of this file, nor in one where a `greenlet` could be found by accident.
         command = [executable, "-P", "-c", code]
@@ -73,7 +74,7 @@ Measure = Callable[[Python], dict[str, float]]
 
 
 def workload(name: str, quick: bool) -> Measure:
-    """A benchmark of workloads.py: pyperf finds the number of loops, warms up, takes five values."""
+    """One of workloads.py: pyperf finds the number of loops, warms up and takes five values."""
     options = ["--values=3", "--min-time=0.02"] if quick else ["--values=5", "--min-time=0.05"]
 
     def measure(python: Python) -> dict[str, float]:
@@ -214,7 +215,7 @@ def main() -> int:
     if ours.interpreter != published.interpreter:
         parser.error(f"two interpreters: {ours.interpreter!r} and {published.interpreter!r}")
     if ours.free_threaded:
-        os.environ["PYTHON_GIL"] = "0"  # the published greenlet, when it is imported, may ask for it
+        os.environ["PYTHON_GIL"] = "0"  # the published greenlet may ask for it when imported
     chosen = {name: available[name] for name in options.names or available}
     rounds = measure((published, ours), chosen, options.quick)
     kept = options.json or FOLDER / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"

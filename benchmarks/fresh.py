@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the first use in a process costs: prints the seconds of `import greenlet`, and of a first start.
+"""The first use in a process: prints the seconds of `import greenlet`, and of a first start.
 
 The modules of the standard library that either implementation may use are loaded before, as nearly
 every program has them anyway.

@@ -4,10 +4,10 @@
     python benchmarks/guard.py --python PYTHON [--update] [NAME ...]
 
 Times vary with the machine and with what else it does; the number of instructions does not, so 2 %
-more are seen at once. They are counted by valgrind's callgrind. Each workload runs in two processes,
-one of which repeats it LOOPS times more than the other: the difference is what the repetitions took,
-and everything that happens once drops out. So does the C library, which has other code for other
-processors.
+more are seen at once. They are counted by valgrind's callgrind. Each workload runs in two
+processes, one of which repeats it LOOPS times more than the other: the difference is what the
+repetitions took, and everything that happens once drops out. So does the C library, which has other
+code for other processors.
 
 Two counts are kept in `instructions.json` for each workload: instructions in the extension module,
 and in the interpreter on its behalf. Which they are depends on the compiler. With another release
@@ -208,7 +208,7 @@ def guard(python: str, names: Sequence[str], *, update: bool) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Instructions, against those of instructions.json.")
+    parser = argparse.ArgumentParser(description="Instructions against instructions.json.")
     parser.add_argument("--python", help="an interpreter that imports our greenlet")
     parser.add_argument("--update", action="store_true", help="keep what is counted now")
     parser.add_argument("--describe", action="store_true", help=argparse.SUPPRESS)

@@ -109,7 +109,9 @@ class Plots:
             "frames": "20 Python frames",
             "receive": "gevent's recv()",
         }
-        kinds = {name: text for name, text in kinds.items() if result.median(OURS, f"{name}_memory")}
+        kinds = {
+            name: text for name, text in kinds.items() if result.median(OURS, f"{name}_memory")
+        }
         if not kinds:
             return ""
         axes: Axes = pyplot.subplots(figsize=(7, 4))[1]
@@ -205,11 +207,10 @@ def cells(row: Row) -> list[object]:
 
 
 def results_section(result: Result) -> str:
+    heading = ["", "published", "ours", "ratio (spread)", "bar"]
     parts = [
         f"### CPython {result.interpreter}\n",
-        table(
-            ["", "published", "ours", "ratio (spread)", "bar"], list(map(cells, rows(result.rounds)))
-        ),
+        table(heading, list(map(cells, rows(result.rounds)))),
     ]
     if peers := peer_rows(result.rounds):
         heading = ["ours / another thing in the same run", "the other", "ours", "ratio", "bar"]
@@ -260,7 +261,8 @@ def scaling_section(files: Sequence[Path]) -> str:
             for workload, each in workloads.items()
         ]
         parts.append(f"CPython {file.stem.removeprefix('scaling-')}:\n")
-        parts.append(table(["million operations a second", "1 thread", "2 threads", "scale"], lines))
+        heading = ["million operations a second", "1 thread", "2 threads", "scale"]
+        parts.append(table(heading, lines))
     if not parts:
         return ""
     text = (
@@ -315,10 +317,10 @@ def page(results: Sequence[Result], folder: Path) -> str:
     ]
     machine = shown.machine
     intro = (
-        f"Measured on {shown.date} by `make bench` ([how](../benchmarks/README.md)) on one machine: "
-        f"{machine['processor']}; {machine['memory']}; {machine['kernel']}. greenlet "
-        f"{shown.greenlet[OURS]} (ours) against {shown.greenlet[PUBLISHED]} (published) on the same "
-        "interpreter, process after process in turn. A ratio is ours divided by the published one "
+        f"Measured on {shown.date} by `make bench` ([how](../benchmarks/README.md)) on one "
+        f"machine: {machine['processor']}; {machine['memory']}; {machine['kernel']}. greenlet "
+        f"{shown.greenlet[OURS]} (ours) against {shown.greenlet[PUBLISHED]} (published) on the "
+        "same interpreter, process after process in turn. A ratio is ours divided by the published one "
         "within a round: the median of all rounds, with the lowest and the highest. Times hold for "
         "this machine only; ratios are what to look at. The page is written by "
         "`benchmarks/report.py` from the measurements beside the plots.\n"

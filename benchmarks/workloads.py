@@ -5,8 +5,8 @@
 
 compare.py runs this for two installations in turn, and guard.py counts the instructions of some.
 Each function repeats its work `loops` times and returns the seconds that took. The cost of the loop
-and of the Python call to `switch` is part of every figure, on both sides; `call` tells how much that
-is.
+and of the Python call to `switch` is part of every figure, on both sides; `call` tells how much
+that is.
 """
 
 from __future__ import annotations

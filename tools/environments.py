@@ -8,8 +8,8 @@
 
 NAME is an interpreter of interpreters.py; without it, the one that runs this script. Ours are in
 `.venvs/NAME` (`.venv` for the default interpreter, with `.venvs/NAME` as a link to it), the others
-in `.venvs/NAME-published` and `.venvs/build`, `.venvs/lint` and `.venvs/report`. Each is brought up to date only if
-what it was made from has changed.
+in `.venvs/NAME-published` and `.venvs/build`, `.venvs/lint` and `.venvs/report`. Each is brought up
+to date only if what it was made from has changed.
 """
 
 import argparse

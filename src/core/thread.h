@@ -173,8 +173,8 @@ class Thread {
 
   static void run_greenlet(void* message) noexcept;  // the entry of every stack
   [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
-  // For a greenlet that ends, whose parent is `target`: who is to receive `message`, put into `target`,
-  // and what exchange() takes for it.
+  // For a greenlet that ends, whose parent is `target`: puts who is to receive `message` into
+  // `target`, and returns what exchange() takes for it.
   PyObject* find_heir(Ref& target, Message message) noexcept;
 
   void finish_pending_slowly() noexcept;

@@ -180,8 +180,8 @@ int init(PyObject* self, PyObject* args, PyObject* kwargs) {
   return initialize(Greenlet::of(self), run, parent);
 }
 
-// The class itself is called, not a subclass: what type.__call__ does with tp_new and tp_init, mostly
-// without making a tuple.
+// The class itself is called, not a subclass: what type.__call__ does with tp_new and tp_init,
+// mostly without making a tuple.
 PyObject* construct(PyObject* type, PyObject* const* args, std::size_t flagged_count,
                     PyObject* names) {
   const Py_ssize_t count = PyVectorcall_NARGS(flagged_count);
