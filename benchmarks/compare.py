@@ -133,9 +133,7 @@ def groups(quick: bool) -> dict[str, Group]:
     from workloads import WORKLOADS
 
     peers = ("call", "send", "asyncio", "thread")
-    result = {
-        name: Group(workload(name, quick), 9, only_ours=name in peers) for name in WORKLOADS
-    }
+    result = {name: Group(workload(name, quick), 9, only_ours=name in peers) for name in WORKLOADS}
     result |= {
         f"alive_{count}": Group(alive(count), 3 if count >= 100_000 else 5, 1) for count in ALIVE
     }

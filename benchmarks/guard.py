@@ -126,9 +126,7 @@ def profile(python: str, name: str, loops: int) -> Counter[str]:
             allowed = subprocess.run([fixed, "-R", "true"], capture_output=True, check=False)
             command = [fixed, "-R", *command] if allowed.returncode == 0 else command
         environment = {"PATH": os.defpath, "PYTHONHASHSEED": "0", "HOME": folder, "LC_ALL": "C"}
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode or not output.exists():
             raise SystemExit(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
         return read_profile(output)

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import matplotlib
-from bars import OURS, PUBLISHED, QUANTITIES, Row, Rounds, peer_rows, rows
+from bars import OURS, PUBLISHED, QUANTITIES, Rounds, Row, peer_rows, rows
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
@@ -320,9 +320,9 @@ def page(results: Sequence[Result], folder: Path) -> str:
         f"Measured on {shown.date} by `make bench` ([how](../benchmarks/README.md)) on one "
         f"machine: {machine['processor']}; {machine['memory']}; {machine['kernel']}. greenlet "
         f"{shown.greenlet[OURS]} (ours) against {shown.greenlet[PUBLISHED]} (published) on the "
-        "same interpreter, process after process in turn. A ratio is ours divided by the published one "
-        "within a round: the median of all rounds, with the lowest and the highest. Times hold for "
-        "this machine only; ratios are what to look at. The page is written by "
+        "same interpreter, process after process in turn. A ratio is ours divided by the published "
+        "one within a round: the median of all rounds, with the lowest and the highest. Times hold "
+        "for this machine only; ratios are what to look at. The page is written by "
         "`benchmarks/report.py` from the measurements beside the plots.\n"
     )
     return "\n".join(

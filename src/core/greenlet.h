@@ -117,9 +117,7 @@ class Greenlet {
 
   // True if the control block lies in the same memory as its object, right behind it. Not so for
   // subclasses, which may append fields there.
-  bool is_embedded() const noexcept {
-    return reinterpret_cast<const Object*>(this) == object_ + 1;
-  }
+  bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
 
   // What destroy() and clear() have in common: all references but the one to the parent.
   void drop_rest() noexcept;
