@@ -8,7 +8,8 @@ RESULTS := docs/performance
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all debug-tests stress test-layout test-tsan native-aarch64 \
-        bench bench-threads bench-native bench-report bench-guard lint format compile-commands clean
+        bench bench-threads bench-native bench-report bench-guard wheels lint format \
+        compile-commands clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -71,6 +72,9 @@ bench-report: ## write docs/performance.md with its plots from what those have k
 bench-guard: guard-packages ## count instructions of a switch, a birth, a throw: no more than before
 	@python=$$($(TOOLS)/environments.py ours $(BENCH)) && \
 	  $$python benchmarks/guard.py --python $$python $(GUARD)
+
+wheels: test-packages ## sdist and wheels into dist/, checked (WHEELS="3.14 3.15t" for these alone)
+	@$(TOOLS)/wheels.py $(WHEELS)
 
 lint: test-packages ## formatting, style and types of everything
 	@$(TOOLS)/lint.py

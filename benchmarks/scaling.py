@@ -86,9 +86,9 @@ def prepare(name: str) -> Callable[[], int]:
         def nothing() -> None: ...
 
         def greenlets() -> int:
-            for _ in range(LOOPS // 4):
+            for _ in range(LOOPS // 8):
                 create(nothing).switch()
-            return LOOPS // 4
+            return LOOPS // 8
 
         return greenlets
 
@@ -105,15 +105,25 @@ def prepare(name: str) -> Callable[[], int]:
     return generators
 
 
+class Span(NamedTuple):
+    """What one thread did in a measurement, and when, on its own clock: one that only watches
+    would be woken late where both cores are busy.
+    """
+
+    operations: int
+    begin: float
+    end: float
+
+
 class Workers:
     """Two threads that do the same work of their own, at the same time or one of them alone."""
 
     def __init__(self) -> None:
-        self._start = [threading.Barrier(2), threading.Barrier(3)]  # with the one that measures
-        self._end = [threading.Barrier(2), threading.Barrier(3)]
+        self._start = {1: threading.Barrier(1), 2: threading.Barrier(2)}
         self._next: tuple[str, int] | None = None
         self._turns = [threading.Semaphore(0), threading.Semaphore(0)]
-        self._done = [0, 0]
+        self._ended = threading.Semaphore(0)
+        self._spans = [Span(0, 0, 0)] * 2
         self._threads = [threading.Thread(target=self._work, args=(number,)) for number in (0, 1)]
         for thread in self._threads:
             thread.start()
@@ -123,10 +133,11 @@ class Workers:
         self._next = name, threads
         for turn in self._turns[:threads]:
             turn.release()
-        self._start[threads - 1].wait()
-        start = perf_counter()
-        self._end[threads - 1].wait()
-        return sum(self._done[:threads]) / (perf_counter() - start)
+        for _ in range(threads):
+            self._ended.acquire()
+        spans = self._spans[:threads]
+        seconds = max(span.end for span in spans) - min(span.begin for span in spans)
+        return sum(span.operations for span in spans) / seconds
 
     def close(self) -> None:
         self._next = None
@@ -143,9 +154,11 @@ class Workers:
             if self._next is None:
                 return
             name, threads = self._next
-            self._start[threads - 1].wait()
-            self._done[number] = works[name]()
-            self._end[threads - 1].wait()
+            self._start[threads].wait()
+            begin = perf_counter()
+            operations = works[name]()
+            self._spans[number] = Span(operations, begin, perf_counter())
+            self._ended.release()
 
 
 def measure(rounds: int) -> dict[str, list[float]]:

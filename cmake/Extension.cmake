@@ -31,6 +31,8 @@ foreach(directory IN LISTS Python_INCLUDE_DIRS)
   endif()
 endforeach()
 
+# libstdc++ stays a shared library: the exceptions that are being handled, which change at a switch,
+# are in __cxa_get_globals() of the one that other modules use, too, not in that of a copy.
 target_link_libraries(_greenlet PRIVATE greenlet_options greenlet_stack greenlet_context)
 target_link_options(_greenlet PRIVATE -Wl,--gc-sections -Wl,-z,relro -Wl,-z,now)
 

@@ -68,12 +68,14 @@ class Log:
             sys.stdout.write(text)
             sys.stdout.flush()
 
-    def run(self, command: Sequence[str | Path], **environment: str) -> int:
+    def run(
+        self, command: Sequence[str | Path], *, folder: Path = CHECKOUT, **environment: str
+    ) -> int:
         """Run a command with its output going here; its return code, or minus a signal."""
         self.write(f"$ {' '.join(map(str, command))}\n")
         process = subprocess.Popen(
             command,
-            cwd=CHECKOUT,
+            cwd=folder,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -87,6 +89,11 @@ class Log:
             for line in process.stdout:
                 self.write(line)
         return process.wait()
+
+    def end(self) -> str:
+        """Return the last lines, with a heading, to show what went wrong."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()[-TAIL:]
+        return "\n".join([f"the end of {self.path.relative_to(CHECKOUT)}:", *lines])
 
     def _end_in_time(self, process: subprocess.Popen[str]) -> None:
         try:
@@ -157,16 +164,22 @@ def run_python(suite: str, name: str, base: Path, log: Log) -> Counts:
 
 
 def run_suite(
-    suite: str, python: Path, log: Log, tests: Sequence[str] = (), **environment: str
+    suite: str,
+    python: Path,
+    log: Log,
+    tests: Sequence[str] = (),
+    *,
+    folder: Path = CHECKOUT,
+    **environment: str,
 ) -> Counts:
-    """Run a folder of tests/, or these tests of it, in an environment that is there."""
+    """Run tests/SUITE of a folder, or these tests of it, in an environment that is there."""
     results = LOGS / f"{log.path.stem}-{suite}.xml"
     results.unlink(missing_ok=True)
     paths = [f"tests/{suite}/{test}" for test in tests] or [f"tests/{suite}"]
     command: list[str | Path] = [python, "-m", "pytest", *paths, f"--junit-xml={results}"]
     # Bytecode and pytest's cache would be written by several interpreters at once.
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    code = log.run([*command, "-p", "no:cacheprovider"], **environment)
+    code = log.run([*command, "-p", "no:cacheprovider"], folder=folder, **environment)
     return _count(results, code, log)
 
 
@@ -185,8 +198,7 @@ def run_interpreter(name: str, base: Path, suites: Sequence[str], *, echo: bool)
         where = log.path.relative_to(CHECKOUT)
         print(f"{name:12} {result} in {seconds:.0f} s ({where})", flush=True)
         if result.failed:
-            lines = log.path.read_text(encoding="utf-8").splitlines()[-TAIL:]
-            print("\n".join([f"the end of {where}:", *lines]), flush=True)
+            print(log.end(), flush=True)
     return result
 
 

@@ -13,9 +13,11 @@ namespace {
 
 constexpr const char* kKilledText = "Killing the greenlet because all references have vanished.";
 // How often a thread that ends raises GreenletExit in a greenlet that goes on. One may have to let
-// it pass, as where it was in the middle of dropping another greenlet, whose finally block switched:
-// what is raised in a destructor goes no further.
+// it pass, as where it was in the middle of dropping another greenlet, whose finally block
+// switched: what is raised in a destructor goes no further.
 constexpr std::uint8_t kEndTries = 10;
+// How often it looks for greenlets that were started meanwhile.
+constexpr int kEndRounds = 100;
 
 }  // namespace
 
@@ -92,14 +94,7 @@ void Thread::end(bool in_own_thread) noexcept {
     if (running_ != main_) {
       give_back_thread_state();
     } else if (cpython::can_run_python(tstate_)) {
-      finish_pending_slowly();
-      for (Ref held; (held = hold_those_to_end()) && PyList_GET_SIZE(held.get()) > 0;) {
-        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
-          Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
-          ++greenlet.end_tries_;
-          kill(greenlet);
-        }
-      }
+      end_greenlets();
     }
   }
   abandon_all(in_own_thread);
@@ -121,6 +116,30 @@ void Thread::end(bool in_own_thread) noexcept {
   std::destroy_at(&pool_);
   std::construct_at(&pool_);
   free_.put(this);
+}
+
+void Thread::end_greenlets() noexcept {
+  Ref held;
+  const auto are_left = [&] {
+    finish_pending_slowly();
+    Ref next = hold_those_to_end();
+    const bool any = next && PyList_GET_SIZE(next.get()) > 0;
+    held = any ? std::move(next) : Ref{};
+    return any;
+  };
+  const auto are_left_or_new = [&] {
+    // To let go of the last ones may run finalizers, which start others.
+    return are_left() ? true : are_left();
+  };
+  for (int round = 0; round < kEndRounds && are_left_or_new(); ++round) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
+      Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
+      ++greenlet.end_tries_;
+      if (!greenlet.is_frozen()) {
+        kill(greenlet);
+      }
+    }
+  }
 }
 
 // The thread state goes while a greenlet runs: Py_Finalize() called there. CPython will free the

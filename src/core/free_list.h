@@ -6,10 +6,10 @@
 
 namespace greenlet::core {
 
-// Holds those that are nobody's, linked by their `next_free`. Any thread of any interpreter may use
-// it, under whichever GIL. It has no lock, which fork() could leave held: other interpreters'
+// Holds those that are nobody's, linked by their member `Next`. Any thread of any interpreter may
+// use it, under whichever GIL. It has no lock, which fork() could leave held: other interpreters'
 // threads do not wait for the one that forks. A fork in the middle of take() may lose some.
-template <typename T>
+template <typename T, T* T::* Next>
 class FreeList {
  public:
   // One that was put here; null if there is none.
@@ -19,17 +19,22 @@ class FreeList {
     if (first == nullptr) {
       return nullptr;
     }
-    for (T* rest = std::exchange(first->next_free, nullptr); rest != nullptr;) {
-      T* const next = rest->next_free;
-      put(rest);
-      rest = next;
+    T* rest = std::exchange(first->*Next, nullptr);
+    T* none = nullptr;
+    if (!head_.compare_exchange_strong(none, rest, std::memory_order_release,
+                                       std::memory_order_relaxed)) {
+      while (rest != nullptr) {  // others have put some meanwhile
+        T* const next = rest->*Next;
+        put(rest);
+        rest = next;
+      }
     }
     return first;
   }
 
   void put(T* object) noexcept {
-    object->next_free = head_.load(std::memory_order_relaxed);
-    while (!head_.compare_exchange_weak(object->next_free, object, std::memory_order_release,
+    object->*Next = head_.load(std::memory_order_relaxed);
+    while (!head_.compare_exchange_weak(object->*Next, object, std::memory_order_release,
                                         std::memory_order_relaxed)) {
     }
   }

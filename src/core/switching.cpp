@@ -23,6 +23,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
     return receive(payload);
   }
   running_->interpreter_.set_operands(operands.begin, operands.end);
+  remembered_.thread = this;  // for run_greenlet(): preparations may have used another interpreter
   return arrive(exchange(*to, payload));
 }
 
@@ -199,6 +200,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   self.thread_.store(nullptr, std::memory_order_release);
   attention_ |= kOriginFinished;
   enter(self, next);
+  remembered_.thread = this;  // as above
   self.context_.leave_for(next.context_, remembered_.exceptions, payload);
 }
 

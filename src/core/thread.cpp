@@ -2,7 +2,6 @@
 // in ending.cpp.
 #include "core/thread.h"
 
-#include <cassert>
 #include <new>
 #include <utility>
 
@@ -18,7 +17,7 @@ constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
 constinit thread_local Thread::Remembered Thread::remembered_;
 constinit thread_local Thread* Thread::ending_ = nullptr;
 constinit thread_local Thread::Ended Thread::ended_;
-constinit FreeList<Thread> Thread::free_;
+constinit FreeList<Thread, &Thread::next_free_> Thread::free_;
 
 void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept {
   tstate_ = tstate;
@@ -34,6 +33,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   main.state_ = State::kRunning;
   main.region_.boundary = static_cast<std::byte*>(__builtin_frame_address(0));
   ++module->main_greenlets;
+  id_.store(cpython::id_of(tstate), std::memory_order_relaxed);
   key_.store(tstate, std::memory_order_relaxed);
 }
 
@@ -93,6 +93,9 @@ Thread* Thread::attach() noexcept {
   if (!main) {
     return nullptr;
   }
+  if (Thread* const made = current_or_null()) {
+    return made;  // by a finalizer: on 3.11 what was allocated since we looked may have collected
+  }
   Thread* thread = free_.take();
   if (thread == nullptr) {
     thread = new (std::nothrow) Thread();
@@ -108,7 +111,9 @@ Thread* Thread::attach() noexcept {
     ended_ = {};  // there may be memory the next time
     return nullptr;
   }
-  // The dict goes when the thread does, and the capsule with it: not later, and in no other thread.
+  // So that the dict goes when the thread does, and the capsule with it, not later and in another
+  // thread. Nobody else is to find it, either (gc.get_objects()); collections do not miss it, as
+  // the thread state's reference is one that they do not see.
   cpython::unbias(dict);
   cpython::unbias(capsule.get());
   if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {
@@ -116,6 +121,7 @@ Thread* Thread::attach() noexcept {
     ended_ = {};
     return nullptr;
   }
+  PyObject_GC_UnTrack(dict);  // may be tracked again by a later insertion, on 3.11 to 3.13
   remember(thread);
   return thread;
 }
@@ -124,7 +130,8 @@ void Thread::end_from_capsule(PyObject* capsule) noexcept {
   auto* const thread = static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName));
   // After a fork, and at the end of the interpreter, another thread clears the thread states of
   // those that are gone.
-  thread->end(cpython::current_thread_state() == thread->tstate_);
+  PyThreadState* const tstate = cpython::current_thread_state();
+  thread->end(tstate != nullptr && thread->is_of(tstate));
 }
 
 void Thread::link(Greenlet& greenlet) noexcept {

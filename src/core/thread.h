@@ -27,7 +27,7 @@ struct Operands {
 // Owns the main greenlet, the trace callback and the stack pool of one Python thread state; holds
 // a reference to the greenlet that runs. Touched by its own thread only, except for the queue of
 // dropped greenlets. A capsule in the thread state's dict owns it, so that CPython ends it from
-// inside the dying thread while that can still run Python.
+// inside the dying thread while that can still run Python (unless others hold that dict then).
 //
 // The memory of one that has ended is only ever used for another. An OS thread may have several
 // thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread state may move
@@ -106,14 +106,13 @@ class Thread {
   // What arrive() must look after beside the message; a set of bits.
   enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
 
-  friend class FreeList<Thread>;
-
   Thread() = default;
   ~Thread() = default;
 
   void begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept;
   bool is_of(PyThreadState* tstate) const noexcept {
-    return key_.load(std::memory_order_relaxed) == tstate;
+    return key_.load(std::memory_order_relaxed) == tstate &&
+           id_.load(std::memory_order_relaxed) == cpython::id_of(tstate);
   }
 
   static Thread* attach() noexcept;
@@ -121,6 +120,7 @@ class Thread {
   static void remember(Thread* thread) noexcept;
   static void end_from_capsule(PyObject* capsule) noexcept;
   void end(bool in_own_thread) noexcept;
+  void end_greenlets() noexcept;
   void give_back_thread_state() noexcept;
   // True if `tstate`, the calling thread's, had a world that has ended with it.
   static bool has_ended(PyThreadState* tstate) noexcept;
@@ -205,11 +205,14 @@ class Thread {
   static constinit thread_local Ended ended_;
 
   // Worlds that have ended.
-  static constinit FreeList<Thread> free_;
+  Thread* next_free_ = nullptr;
+  static constinit FreeList<Thread, &Thread::next_free_> free_;
 
-  // Whose it is: tstate_ while that lives, else no thread state's address. The only field that
-  // another OS thread may read at any time.
+  // Whose it is: tstate_ while that lives, else no thread state's address; and its id, for the
+  // world of one that has gone may be there still, if others hold the dict that the capsule is in,
+  // and another thread state where that one was. No other field may be read by another OS thread.
   std::atomic<PyThreadState*> key_{reinterpret_cast<PyThreadState*>(this)};
+  std::atomic<std::uint64_t> id_{0};
 
   // Hot.
   PyThreadState* tstate_ = nullptr;
@@ -229,7 +232,6 @@ class Thread {
   mutable const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
   mutable int read_ahead_ = 0;                      // how many more to visit before the next batch
   stack::Pool pool_;
-  Thread* next_free = nullptr;  // in free_
 };
 
 }  // namespace greenlet::core

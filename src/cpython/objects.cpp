@@ -1,5 +1,6 @@
 #include "cpython/objects.h"
 
+#include <cassert>
 #include <optional>
 
 #include "cpython/internals.h"
@@ -44,7 +45,7 @@ PyObject* allocate_with_room([[maybe_unused]] PyTypeObject* type,
 }
 
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
-#if PY_VERSION_HEX >= 0x030d0000
+#if PY_VERSION_HEX >= 0x030e0000  // and late releases of 3.13
   _PyObject_ResurrectStart(object);
   revive(object);
   return _PyObject_ResurrectEnd(object) != 0;
@@ -92,6 +93,10 @@ bool is_finalized_for_deallocation(PyObject* object) noexcept {
 void unbias([[maybe_unused]] PyObject* object) noexcept {
 #ifdef Py_GIL_DISABLED
   // As _Py_ExplicitMergeRefcount(), which is not exported. Only the owner writes the local count.
+  assert(!_Py_IsImmortal(object));
+  if (_Py_REF_IS_MERGED(_Py_atomic_load_ssize_relaxed(&object->ob_ref_shared))) {
+    return;
+  }
   std::optional<StoppedWorld> still;
   if (!_Py_IsOwnedByCurrentThread(object)) {
     still.emplace();

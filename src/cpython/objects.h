@@ -34,9 +34,10 @@ bool is_being_deallocated(PyObject* object) noexcept;
 bool is_finalized_for_deallocation(PyObject* object) noexcept;
 
 // From now on, whichever thread drops the object's last reference deallocates it, there and then.
-// Free-threaded builds bias the count to a thread otherwise, for which the object then waits; and not
-// surely to the one that made it: a collection gives objects to the threads from whose heaps their
-// memory is (gc_restore_tid() of Python/gc_free_threading.c), which free lists forget.
+// Not for garbage that is being collected. Free-threaded builds bias the count to a thread
+// otherwise, for which the object then waits; and not surely to the one that made it: a collection
+// gives objects to the threads from whose heaps their memory is (gc_restore_tid() of
+// Python/gc_free_threading.c), which free lists forget.
 void unbias(PyObject* object) noexcept;
 
 // False once the interpreter is so far into its finalization that running Python code is unwise.

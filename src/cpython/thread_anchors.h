@@ -40,4 +40,7 @@ inline PyThreadState* current_thread_state() noexcept {
 #endif
 }
 
+// Unique among the thread states that an interpreter has and has had (PyThreadState_GetID()).
+inline std::uint64_t id_of(const PyThreadState* tstate) noexcept { return tstate->id; }
+
 }  // namespace greenlet::cpython

@@ -30,7 +30,7 @@ struct Table {
 };
 static_assert(offsetof(Table, entries) == 0);
 
-constinit core::FreeList<Table> unused;
+constinit core::FreeList<Table, &Table::next_free> unused;
 
 static_assert(sizeof(PyGreenlet_CAPI) == 12 * sizeof(void*));
 static_assert(sizeof(PyGreenlet) == sizeof(core::Object));

@@ -13,7 +13,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
-#include <cstdlib>
+#include <charconv>
 #include <cstring>
 #include <mutex>
 #include <new>
@@ -122,8 +122,9 @@ std::size_t mapping_limit() noexcept {
     std::size_t count = 65530;  // the kernel's default, where /proc cannot be read
     if (const int file = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC); file >= 0) {
       std::array<char, 32> text{};
-      if (read(file, text.data(), text.size() - 1) > 0) {
-        count = std::strtoull(text.data(), nullptr, 10);
+      // Not strtoull(): with the headers of glibc 2.38 that is a function which older ones lack.
+      if (const ssize_t length = read(file, text.data(), text.size()); length > 0) {
+        std::from_chars(text.data(), text.data() + length, count);
       }
       close(file);
     }

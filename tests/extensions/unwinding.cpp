@@ -37,6 +37,15 @@ void pause() {
   }
 }
 
+// The message of the exception that is being handled, by libstdc++'s account.
+std::string handled() {
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
 // Throws from `depth` calls down and pauses in each handler on the way up.
 void descend(const std::string& text, long depth, std::vector<std::string>& seen) {
   const Counted here;
@@ -48,7 +57,7 @@ void descend(const std::string& text, long depth, std::vector<std::string>& seen
     descend(text, depth - 1, seen);
   } catch (const std::runtime_error& error) {
     pause();
-    seen.push_back(error.what());
+    seen.push_back(handled());
     throw std::runtime_error(error.what() + ("/" + std::to_string(depth)));
   }
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import ctypes
 import faulthandler
 import functools
 import heapq
@@ -497,6 +498,38 @@ class AddOneElement(Case):
         assert sorted(key.value for key in self.thing) == [1, 2]
 
 
+class SetFromIterator(Case):
+    """A set takes from an iterator that pauses, and is changed meanwhile."""
+
+    operation: ClassVar[Callable[[set[Any], Iterable[Any]], Any]]
+
+    def __init__(self) -> None:
+        self.thing: set[Any] = {"old"}
+
+    def first(self) -> None:
+        result = type(self).operation(self.thing, Pausing(3))
+        assert result is None or {0, 1, 2} <= result
+
+    def second(self) -> None:
+        self.thing.add("new")
+
+    def check(self) -> None:
+        assert {"old", "new"} <= self.thing <= {"old", "new", 0, 1, 2}
+
+
+for name in ("update", "union"):
+    case(
+        type(
+            f"Set_{name}",
+            (SetFromIterator,),
+            {
+                "__doc__": f"set.{name} with an iterator, then add",
+                "operation": staticmethod(getattr(set, name)),
+            },
+        )
+    )
+
+
 class OfTwoSets(Case):
     operation: ClassVar[Callable[[Any, Any], Any]]
     tolerated = (RuntimeError,)  # Set changed size during iteration
@@ -633,6 +666,24 @@ def iterator(make: Callable[[], Iterator[Any]], name: str, **options: Any) -> No
 
 MANY = 8 * ROUNDS
 
+
+class Step:
+    """Of itertools.count: pauses when it is added."""
+
+    def __radd__(self, number: int) -> int:
+        pause()
+        return number + 1
+
+    def __index__(self) -> int:
+        return 1
+
+
+def dropped() -> Callable[[object], bool]:
+    """A predicate for itertools.dropwhile: pauses, and is true for the first two."""
+    numbers = itertools.count()
+    return lambda _: pause(next(numbers) < 2)
+
+
 iterator(lambda: iter(itertools.chain(Pausing(MANY), Pausing(MANY))), "itertools.chain")
 iterator(lambda: itertools.islice(Pausing(MANY), 0, None), "itertools.islice")
 iterator(lambda: itertools.accumulate(Pausing(MANY)), "itertools.accumulate")
@@ -643,6 +694,9 @@ iterator(lambda: itertools.filterfalse(pause, itertools.repeat(0, MANY)), "itert
 iterator(lambda: itertools.takewhile(lambda _: not pause(), range(MANY)), "itertools.takewhile")
 iterator(lambda: itertools.starmap(pause, itertools.repeat((1,), MANY)), "itertools.starmap")
 iterator(lambda: itertools.groupby(Pausing(MANY)), "itertools.groupby")
+iterator(lambda: itertools.compress(Pausing(MANY), itertools.repeat(1)), "itertools.compress")
+iterator(lambda: itertools.dropwhile(dropped(), range(MANY)), "itertools.dropwhile")
+iterator(lambda: itertools.count(0, Step()), "itertools.count")
 iterator(lambda: map(pause, range(MANY)), "map")
 iterator(lambda: zip(Pausing(MANY), Pausing(MANY), strict=False), "zip")
 iterator(lambda: enumerate(Pausing(MANY)), "enumerate")
@@ -883,6 +937,52 @@ class CallCached(Case):
 
     def check(self) -> None:
         assert self.thing.cache_info().currsize == 2
+
+
+class Named:
+    name = ""
+
+
+class CriticalSection2(ctypes.Structure):
+    """PyCriticalSection2 of the C API: what extensions lock two objects by."""
+
+    _fields_: ClassVar = [("words", ctypes.c_void_p * 3)]
+
+
+class LockTwo(Case):
+    """two objects locked by an extension (PyCriticalSection2), then their attributes"""
+
+    begin: ClassVar[Any]
+    end: ClassVar[Any]
+
+    def __init__(self) -> None:
+        self.thing, self.other = Named(), Named()
+
+    def locked(self, one: Named, two: Named) -> None:
+        section = CriticalSection2()
+        self.begin(ctypes.byref(section), ctypes.py_object(one), ctypes.py_object(two))
+        try:
+            pause()
+        finally:
+            self.end(ctypes.byref(section))
+
+    def first(self) -> None:
+        self.locked(self.thing, self.other)
+        self.thing.name = self.other.name = "first"
+
+    def second(self) -> None:
+        self.locked(self.other, self.thing)
+        self.thing.name = self.other.name = "second"
+
+    def check(self) -> None:
+        assert {self.thing.name, self.other.name} <= {"first", "second"}
+
+
+if sys.version_info >= (3, 13):
+    LockTwo.begin = ctypes.pythonapi.PyCriticalSection2_Begin
+    LockTwo.end = ctypes.pythonapi.PyCriticalSection2_End
+    LockTwo.begin.restype = LockTwo.end.restype = None
+    case(LockTwo)
 
 
 class PausingLoop(asyncio.SelectorEventLoop):

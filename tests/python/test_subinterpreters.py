@@ -167,6 +167,41 @@ def test_a_greenlet_may_use_another_interpreter_and_its_greenlets(kind: str) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_greenlet_starts_right_after_its_thread_was_in_another_interpreter(kind: str) -> None:
+    # What a new stack finds of its thread must not be what the other interpreter left there.
+    run_with_interpreters(
+        kind,
+        """
+        other = Interpreter(OWN_GIL)
+
+        def visit():
+            other.run("import greenlet; greenlet.getcurrent()")
+            return "visited"
+
+        class Looked(greenlet):
+            @property
+            def run(self):
+                visit()
+                return lambda: "ran"
+
+        assert Looked().switch() == "ran"
+
+        parent = greenlet(lambda result: (result, getcurrent() is parent))
+        assert greenlet(visit, parent).switch() == ("visited", True)
+
+        class Closing(greenlet):
+            @property
+            def run(self):
+                other.close()
+                return lambda: "ran"
+
+        visit()
+        assert Closing().switch() == "ran"
+        """,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_greenlets_wait_while_their_thread_is_in_another_interpreter(kind: str) -> None:
     run_with_interpreters(
         kind,

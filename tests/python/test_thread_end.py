@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import re
 import subprocess
 import threading
@@ -272,7 +273,7 @@ def test_greenlets_end_in_their_thread_wherever_the_memory_of_its_dict_is_from()
         steps[3].wait()
 
     kept: list[greenlet] = []
-    maker = threading.Thread(target=other)
+    maker = threading.Thread(target=other, daemon=True)
     maker.start()
     ending.run(body)
     steps[3].set()
@@ -324,6 +325,99 @@ def test_greenlets_of_an_ending_thread_may_switch_among_themselves() -> None:
     # The other one was started first and ends first, by GreenletExit: nothing is appended.
     assert log == ["new", True]
     assert all(g.dead for g in kept)
+
+
+@pytest.mark.parametrize("owner", ["a greenlet", "an attribute"])
+def test_what_a_finalizer_starts_when_the_last_greenlet_of_a_thread_goes_is_ended(
+    owner: str,
+) -> None:
+    ending = Ending()
+
+    class Starting:
+        def __del__(self) -> None:
+            late.append(ending.suspended("late", to_parent))
+
+    class StartingGreenlet(Starting, greenlet):
+        pass
+
+    def body() -> None:
+        g = greenlet(run) if owner == "an attribute" else StartingGreenlet(run)
+        if owner == "an attribute":
+            g.value = Starting()  # type: ignore[attr-defined]
+        g.switch()
+
+    def run() -> None:
+        me = getcurrent()  # the frame and the greenlet: nobody else has it
+        to_parent(me)
+
+    late: list[greenlet] = []
+    ending.run(body)
+    collect()
+    assert ending.ends == [("late", ending.ident)]
+    assert [g.dead for g in late] == [True]
+
+
+def test_a_thread_ends_although_its_greenlets_start_others_for_ever() -> None:
+    printed = run_clean(
+        """
+        import threading
+        from greenlet import getcurrent, greenlet
+
+        def starting(back):
+            try:
+                back.switch()
+            finally:
+                starter.switch(getcurrent())
+
+        def start_for_ever(back):
+            while True:
+                started.append(greenlet(starting))
+                started[-1].switch(getcurrent())
+                try:
+                    back = back.switch()
+                except BaseException:
+                    back = main
+
+        def body():
+            global main, starter
+            main = getcurrent()
+            starter = greenlet(start_for_ever)
+            starter.switch(main)
+
+        started = []
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        print(starter.dead)
+        """
+    )
+    assert printed == "True"
+
+
+def test_greenlets_end_with_their_thread_though_others_look_at_all_objects() -> None:
+    # gc.get_objects() would hold the thread's dict, and that what ends the thread's greenlets.
+    ending = Ending()
+    ready, looked = threading.Event(), threading.Event()
+
+    def body() -> None:
+        kept.append(ending.suspended("held", to_parent))
+        ready.set()
+        looked.wait()
+
+    def look() -> None:
+        ready.wait()
+        objects.extend(gc.get_objects())
+        looked.set()
+
+    kept: list[greenlet] = []
+    objects: list[object] = []
+    looker = threading.Thread(target=look, daemon=True)
+    looker.start()
+    ending.run(body)
+    looker.join()
+    objects.clear()
+    assert ending.ends == [("held", ending.ident)]
+    assert kept[0].dead
 
 
 def test_an_exception_that_escapes_at_the_end_of_a_thread_is_reported() -> None:

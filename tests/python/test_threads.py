@@ -394,3 +394,40 @@ def test_the_current_frames_of_all_threads_can_be_asked_for_while_greenlets_swit
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_finalizer_may_use_the_first_greenlets_of_a_thread() -> None:
+    # Before 3.12 an allocation collects: that of the thread's main greenlet, too.
+    run_clean(
+        """
+        import gc, threading
+        from greenlet import getcurrent, greenlet
+
+        class Cycle:
+            def __init__(self):
+                self.cycle = self
+
+            def __del__(self):
+                seen.append(getcurrent())
+                started.append(greenlet(getcurrent().switch))
+                started[-1].switch()
+
+        def body():
+            gc.disable()
+            Cycle()
+            gc.set_threshold(1)
+            gc.enable()
+            main = getcurrent()
+            gc.set_threshold(0)
+            gc.collect()
+            assert seen == [main], (seen, main)
+            assert not started[0].dead and started[0].switch(5) == 5
+
+        seen, started, failures = [], [], []
+        threading.excepthook = lambda args: failures.append(args.exc_value)
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        assert not failures, failures
+        """
+    )
