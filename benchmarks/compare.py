@@ -191,7 +191,7 @@ def print_table(title: str, headings: tuple[str, str], table: Sequence[Row]) -> 
     print(f"{title:<46}{headings[0]:>12}{headings[1]:>12}   {'ratio (spread)':<29}bar")
     for row in table:
         line = f"{row.title:<46}{row.reference:>12}{row.ours:>12}   "
-        print(f"{line}{row.ratio or '':<29}{row.verdict}".rstrip())
+        print(f"{line}{row.ratio or ''!s:<29}{row.verdict}".rstrip())
 
 
 def main() -> int:

@@ -136,6 +136,7 @@ class Plots:
                 )
         axes.set_xticks(range(len(kinds)), list(kinds.values()))
         title = "Memory of one suspended greenlet"
+        axes.margins(y=0.3)  # room for the legend
         axes.set(ylabel="bytes", title=title)
         axes.legend()
         return self.save("memory", title)
