@@ -4,10 +4,13 @@ TOOLS := $(PYTHON) -B tools
 BENCH ?= 3.14
 RUNS ?= 1
 AARCH64 := build/native-aarch64
+NATIVE_BENCH := build/native-benchmarks
+RESULTS := docs/performance
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all debug-tests stress test-layout test-tsan interop interop-load \
-        native-aarch64 bench wheels lint format compile-commands clean
+        native-aarch64 bench bench-threads bench-native bench-report bench-guard wheels lint \
+        format compile-commands clean
 
 help: ## list these commands
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -50,10 +53,33 @@ native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and
 	  $$tools/cmake --build $(AARCH64) --parallel 2 && \
 	  $$tools/ctest --test-dir $(AARCH64) --output-on-failure --no-tests=error --timeout 600
 
-bench: build-packages ## compare with the published greenlet (BENCH=3.14)
-	@ours=$$($(TOOLS)/environments.py ours $(BENCH) --extra bench) && \
-	  published=$$($(TOOLS)/environments.py published $(BENCH) --extra bench) && \
-	  $$ours benchmarks/compare.py --ours $$ours --published $$published
+bench: bench-packages ## compare with the published greenlet (BENCH=3.15t, QUICK=--quick, WHAT="switch create")
+	@ours=$$($(TOOLS)/environments.py ours $(BENCH) --extra bench --if-possible gevent) && \
+	  published=$$($(TOOLS)/environments.py published $(BENCH) --extra bench --if-possible gevent) && \
+	  $$ours benchmarks/compare.py --ours $$ours --published $$published \
+	    $(if $(QUICK)$(WHAT),$(QUICK) $(WHAT),--json $(RESULTS)/$(BENCH).json)
+
+bench-threads: bench-packages ## two threads against one on a free-threaded build (BENCH=3.15t)
+	@ours=$$($(TOOLS)/environments.py ours $(BENCH)) && \
+	  published=$$($(TOOLS)/environments.py published $(BENCH)) && \
+	  $$ours benchmarks/scaling.py --ours $$ours --published $$published \
+	    --json $(RESULTS)/scaling-$(BENCH).json
+
+bench-native: bench-packages ## the context switch against Boost.Context, in C++
+	@mkdir -p $(RESULTS) && tools=$$(dirname $$($(TOOLS)/environments.py build)) && \
+	  $$tools/cmake -S benchmarks/native -B $(NATIVE_BENCH) -G Ninja \
+	    -DCMAKE_MAKE_PROGRAM=$$tools/ninja && \
+	  $$tools/cmake --build $(NATIVE_BENCH) && \
+	  $(NATIVE_BENCH)/native_benchmarks --benchmark_filter='round_trip|create_run_finish' \
+	    --benchmark_repetitions=9 --benchmark_enable_random_interleaving=true \
+	    --benchmark_report_aggregates_only=true --benchmark_out=$(RESULTS)/native.json
+
+bench-report: ## write docs/performance.md with its plots from what those have kept
+	@$$($(TOOLS)/environments.py report) benchmarks/report.py $(RESULTS)
+
+bench-guard: guard-packages ## count instructions of a switch, a birth, a throw: no more than before
+	@python=$$($(TOOLS)/environments.py ours $(BENCH)) && \
+	  $$python benchmarks/guard.py --python $$python $(GUARD)
 
 wheels: test-packages ## sdist and wheels into dist/, checked (WHEELS="3.14 3.15t" for these alone)
 	@$(TOOLS)/wheels.py $(WHEELS)
@@ -70,6 +96,7 @@ compile-commands: test-packages ## compile_commands.json, for clangd
 clean: ## remove what was built, environments included
 	rm -rf build dist .venv .venvs compile_commands.json
 
-.PHONY: build-packages test-packages interop-packages aarch64-packages
-build-packages test-packages interop-packages aarch64-packages: %-packages:
+.PHONY: build-packages test-packages bench-packages guard-packages interop-packages aarch64-packages
+build-packages test-packages bench-packages guard-packages interop-packages aarch64-packages: \
+    %-packages:
 	@$(TOOLS)/system_packages.py $*

@@ -1,62 +1,37 @@
 #!/usr/bin/env python3
 """Our greenlet against the published one: the same interpreter, the same run, in turn.
 
-    python benchmarks/compare.py --ours PYTHON --published PYTHON [--quick] [NAME ...]
+    python benchmarks/compare.py --ours PYTHON --published PYTHON [--quick] [--json F] [GROUP ...]
 
 The two PYTHONs are those of two environments of one interpreter, each with `pyperf` and a
-`greenlet`. Each benchmark runs in rounds; in each round a fresh process measures the published one
-and then another measures ours, so that what disturbs the machine for a while disturbs both. What
-counts is the ratio of the two in a round, and of all rounds the median. The exit status is 1 if a
-ratio misses its bar.
+`greenlet`. Each group of measurements runs in rounds; in each round a fresh process measures the
+published one and then another measures ours, so that what disturbs the machine for a while disturbs
+both. What counts is the ratio of the two in a round, and of all rounds the median. The exit status
+is 1 if a ratio misses its bar.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import pyperf
+from bars import OURS, PUBLISHED, Row, peer_rows, rows
 
 FOLDER = Path(__file__).parent
 
-ROUNDS = 9
-QUICK_ROUNDS = 3
-
-# A greenlet's memory is measured with so many of them.
-SUSPENDED = 20_000
-
-
-class Benchmark(NamedTuple):
-    """A row of the table: what is measured, and what ours may take of the published one's."""
-
-    title: str
-    bar: float | None = None
-
-
-TIMES = {
-    "call": Benchmark("a C call, for scale"),
-    "switch": Benchmark("switch", 1 / 4),
-    "switch_value": Benchmark("switch with a value", 1 / 4),
-    "create": Benchmark("create, run, finish", 1 / 10),
-    "deep_1": Benchmark("switch, 1 C call deep"),
-    "deep_10": Benchmark("switch, 10 C calls deep"),
-    "deep_50": Benchmark("switch, 50 C calls deep", 1 / 20),
-}
-MEMORY = {
-    "resident": Benchmark("resident, suspended", 0.9),
-    "page_table": Benchmark("page tables, suspended"),
-}
-# The cost of a switch must not depend on the depth: ours against ours.
-DEPTH = Benchmark("ours, by depth", 1.5)
+ALIVE = (1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 
 
 class Python(NamedTuple):
@@ -66,17 +41,24 @@ class Python(NamedTuple):
     executable: str
     greenlet: str  # its version
     interpreter: str
+    free_threaded: bool
+    has_gevent: bool
 
     @classmethod
     def inspect(cls, side: str, executable: str) -> Python:
-        code = "import greenlet, pyperf, sys; print(greenlet.__version__); print(sys.version)"
+        code = """
+import importlib.util, json, greenlet, pyperf, sys, sysconfig
+free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+has_gevent = importlib.util.find_spec("gevent") is not None
+print(json.dumps([greenlet.__version__, sys.version, free_threaded, has_gevent]))
+"""
         # Not in the folder of this file, nor in one where a `greenlet` could be found by accident.
         command = [executable, "-P", "-c", code]
         found = subprocess.run(command, capture_output=True, text=True, check=False)
         if found.returncode:
             raise SystemExit(f"{executable} needs greenlet and pyperf:\n{found.stderr}")
-        version, _, interpreter = found.stdout.strip().partition("\n")
-        return cls(side, executable, version, interpreter)
+        version, interpreter, free_threaded, has_gevent = json.loads(found.stdout)
+        return cls(side, executable, version, interpreter, free_threaded, has_gevent)
 
     def run(self, program: str, *arguments: str) -> str:
         command = [self.executable, str(FOLDER / program), *arguments]
@@ -86,111 +68,130 @@ class Python(NamedTuple):
         return done.stdout
 
 
-# By side, then by name: the values of each round.
-Rounds = dict[str, dict[str, list[pyperf.Run]]]
+# --- groups of measurements, each a function of an interpreter that runs one process there ------
+
+Measure = Callable[[Python], dict[str, float]]
 
 
-def time_once(python: Python, name: str, options: Sequence[str]) -> dict[str, pyperf.Run]:
-    """What one process of pyperf's measures."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = str(Path(folder, "result.json"))
-        python.run("workloads.py", *options, "--quiet", "--processes=1", "--output", output, name)
-        # The last run is the one with values; one before it finds out how many loops to make.
-        return {name: pyperf.Benchmark.load(output).get_runs()[-1]}
-
-
-def weigh_once(python: Python) -> dict[str, pyperf.Run]:
-    """Resident memory and page tables of a suspended greenlet, in bytes."""
-    measured = json.loads(python.run("suspended.py", f"--count={SUSPENDED}", "--json"))
-    return {
-        # pyperf takes no zero: less than a byte counts as one.
-        name: pyperf.Run(
-            [max(1.0, measured[f"{name}_bytes"])], metadata={"name": name, "unit": "byte"}
-        )
-        for name in MEMORY
-    }
-
-
-def measure(pythons: Sequence[Python], names: Sequence[str], quick: bool) -> Rounds:
-    """Benchmark after benchmark, and within each round the sides in turn."""
+def workload(name: str, quick: bool) -> Measure:
+    """One of workloads.py: pyperf finds the number of loops, warms up and takes five values."""
     options = ["--values=3", "--min-time=0.02"] if quick else ["--values=5", "--min-time=0.05"]
-    rounds: Rounds = {python.side: defaultdict(list) for python in pythons}
-    for done, name in enumerate(names):
-        for number in range(QUICK_ROUNDS if quick else ROUNDS):
+
+    def measure(python: Python) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            output = str(Path(folder, "result.json"))
+            inherited = ["--inherit-environ=PYTHON_GIL"] if python.free_threaded else []
+            python.run(
+                "workloads.py",
+                *(*options, *inherited, "--quiet", "--processes=1", "--output", output, name),
+            )
+            return {name: median(pyperf.Benchmark.load(output).get_runs()[-1].values)}
+
+    return measure
+
+
+def memory(what: str, count: int, prefix: str) -> Measure:
+    """The time to start and to finish so many, and their memory."""
+
+    def measure(python: Python) -> dict[str, float]:
+        output = python.run("suspended.py", f"--what={what}", f"--count={count}", "--json")
+        measured = json.loads(output)
+        count_measured = measured["greenlets"]
+        return {
+            f"{prefix}_start": measured["start_seconds"] / count_measured,
+            f"{prefix}_finish": measured["finish_seconds"] / count_measured,
+            f"{prefix}_resident": measured["resident_bytes"],
+            f"{prefix}_memory": measured["resident_bytes"] + measured["page_table_bytes"],
+        }
+
+    return measure
+
+
+def alive(count: int) -> Measure:
+    return lambda python: {f"alive_{count}": float(python.run("alive.py", str(count)))}
+
+
+def program(name: str) -> Measure:
+    """One that prints its measurements as an object."""
+
+    def measure(python: Python) -> dict[str, float]:
+        result: dict[str, float] = json.loads(python.run(name))
+        return result
+
+    return measure
+
+
+class Group(NamedTuple):
+    measure: Measure
+    rounds: int
+    quick_rounds: int = 3
+    only_ours: bool = False  # what uses no greenlet need not be measured twice
+    needs_gevent: bool = False
+
+
+def groups(quick: bool) -> dict[str, Group]:
+    from workloads import WORKLOADS
+
+    peers = ("call", "send", "asyncio", "thread")
+    result = {name: Group(workload(name, quick), 9, only_ours=name in peers) for name in WORKLOADS}
+    result |= {
+        f"alive_{count}": Group(alive(count), 3 if count >= 100_000 else 5, 1) for count in ALIVE
+    }
+    result |= {
+        "fresh": Group(program("fresh.py"), 25),
+        "trivial": Group(memory("trivial", 100_000, "trivial"), 5, 1),
+        "frames": Group(memory("frames", 20_000, "frames"), 3, 1),
+        "receive": Group(memory("receive", 4_000, "receive"), 3, 1, needs_gevent=True),
+        "million": Group(memory("trivial", 1_000_000, "million"), 1, 0),
+        "gevent": Group(program("gevent_rates.py"), 7, needs_gevent=True),
+    }
+    return result
+
+
+# --- the run ---------------------------------------------------------------------------------
+
+
+def measure(
+    pythons: Sequence[Python], chosen: dict[str, Group], quick: bool
+) -> dict[str, dict[str, list[float]]]:
+    """Group after group, and within each round the sides in turn."""
+    rounds: dict[str, dict[str, list[float]]] = {each.side: defaultdict(list) for each in pythons}
+    has_gevent = all(each.has_gevent for each in pythons)
+    for done, (name, group) in enumerate(chosen.items()):
+        if group.needs_gevent and not has_gevent:
+            print(f"no gevent on this interpreter: {name} is left out", file=sys.stderr)
+            continue
+        for number in range(group.quick_rounds if quick else group.rounds):
             if sys.stderr.isatty():
-                line = f"{done + 1} of {len(names)}: {name}, round {number + 1}"
+                line = f"{done + 1} of {len(chosen)}: {name}, round {number + 1}"
                 print(f"\r{line:<60}", end="\r", file=sys.stderr, flush=True)
             for python in pythons:
-                runs = weigh_once(python) if name == "memory" else time_once(python, name, options)
-                for part, run in runs.items():
-                    rounds[python.side][part].append(run)
+                if group.only_ours and python.side != OURS:
+                    continue
+                for part, value in group.measure(python).items():
+                    rounds[python.side][part].append(value)
     return rounds
 
 
-def keep(rounds: Rounds, pythons: Sequence[Python]) -> list[Path]:
-    """Save what was measured as pyperf files, one for each side."""
-    folder = FOLDER / "results"
-    folder.mkdir(exist_ok=True)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    paths = []
-    for python in pythons:
-        suite = pyperf.BenchmarkSuite([pyperf.Benchmark(r) for r in rounds[python.side].values()])
-        for benchmark in suite:
-            benchmark.update_metadata({"greenlet_version": python.greenlet})
-        paths.append(folder / f"{stamp}-{python.side}-{python.greenlet}.json")
-        suite.dump(str(paths[-1]))
-    return paths
+def describe_machine() -> dict[str, str]:
+    model = platform.machine()
+    with open("/proc/cpuinfo") as cpuinfo:
+        for line in cpuinfo:
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": f"{model}, {os.cpu_count()} cores",
+        "memory": f"{pages / 2**30:.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+    }
 
 
-class Ratio(NamedTuple):
-    """Of two series measured in the same rounds: the median of the ratios, and their extremes."""
-
-    median: float
-    lowest: float
-    highest: float
-
-    @classmethod
-    def of(cls, ours: Sequence[pyperf.Run], theirs: Sequence[pyperf.Run]) -> Ratio:
-        ratios = [median(a.values) / median(b.values) for a, b in zip(ours, theirs, strict=True)]
-        return cls(median(ratios), min(ratios), max(ratios))
-
-
-def report(rounds: Rounds) -> bool:
-    """Print the table; return whether all bars are met."""
-    published, ours = rounds["published"], rounds["ours"]
-    print(f"{'':<26}{'published':>12}{'ours':>12}   {'ratio (spread)':<27}{'bar':>8}")
-    rows = [
-        print_row(benchmark, ours[name], published[name])
-        for name, benchmark in (TIMES | MEMORY).items()
-        if name in ours
-    ]
-    if "deep_1" in ours and "deep_50" in ours:
-        print(f"{'':<26}{'1 deep':>12}{'50 deep':>12}")
-        rows.append(print_row(DEPTH, ours["deep_50"], ours["deep_1"]))
-    return all(rows)
-
-
-def print_row(
-    benchmark: Benchmark, runs: Sequence[pyperf.Run], reference: Sequence[pyperf.Run]
-) -> bool:
-    """Print a line of the table; return whether the bar is met."""
-    ratio = Ratio.of(runs, reference)
-    spread = f"{ratio.median:.3g} ({ratio.lowest:.3g} to {ratio.highest:.3g})"
-    line = f"{benchmark.title:<26}{show(reference):>12}{show(runs):>12}   {spread:<27}"
-    met = True
-    if benchmark.bar is not None:
-        met = ratio.median <= benchmark.bar
-        line += f"{f'<= {benchmark.bar:g}':>8}  {'pass' if met else 'FAIL'}"
-    print(line.rstrip())
-    return met
-
-
-def show(runs: Sequence[pyperf.Run]) -> str:
-    """The median of the rounds, with its unit."""
-    middle = median(median(run.values) for run in runs)
-    if runs[0].get_metadata().get("unit") == "byte":
-        return f"{middle:,.0f} B"
-    return f"{middle * 1e9:,.1f} ns"
+def print_table(title: str, headings: tuple[str, str], table: Sequence[Row]) -> None:
+    print(f"{title:<46}{headings[0]:>12}{headings[1]:>12}   {'ratio (spread)':<29}bar")
+    for row in table:
+        line = f"{row.title:<46}{row.reference:>12}{row.ours:>12}   "
+        print(f"{line}{row.ratio or ''!s:<29}{row.verdict}".rstrip())
 
 
 def main() -> int:
@@ -200,24 +201,42 @@ def main() -> int:
     parser.add_argument("--ours", required=True, metavar="PYTHON")
     parser.add_argument("--published", required=True, metavar="PYTHON")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    names = [*TIMES, "memory"]
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep what is measured")
+    parser.add_argument("names", nargs="*", metavar="GROUP", help=", ".join(groups(False)))
     options = parser.parse_args()
-    if unknown := set(options.names) - set(names):
-        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    available = groups(options.quick)
+    if unknown := set(options.names) - set(available):
+        parser.error(f"no such group: {', '.join(sorted(unknown))}")
 
-    published = Python.inspect("published", options.published)
-    ours = Python.inspect("ours", options.ours)
+    published = Python.inspect(PUBLISHED, options.published)
+    ours = Python.inspect(OURS, options.ours)
     if ours.interpreter != published.interpreter:
         parser.error(f"two interpreters: {ours.interpreter!r} and {published.interpreter!r}")
-    rounds = measure((published, ours), options.names or names, options.quick)
-    paths = keep(rounds, (published, ours))
+    if ours.free_threaded:
+        os.environ["PYTHON_GIL"] = "0"  # the published greenlet may ask for it when imported
+    chosen = {name: available[name] for name in options.names or available}
+    rounds = measure((published, ours), chosen, options.quick)
+    kept = options.json or FOLDER / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    result = {
+        "interpreter": ours.interpreter,
+        "free_threaded": ours.free_threaded,
+        "greenlet": {PUBLISHED: published.greenlet, OURS: ours.greenlet},
+        "machine": describe_machine(),
+        "date": time.strftime("%Y-%m-%d"),
+        "rounds": rounds,
+    }
+    kept.write_text(json.dumps(result, indent=1) + "\n")
 
     print(f"CPython {ours.interpreter}")
     print(f"greenlet {published.greenlet} (published) and {ours.greenlet} (ours)")
-    met = report(rounds)
-    print("kept in", *(path.relative_to(FOLDER.parent) for path in paths))
-    return 0 if met else 1
+    table, peers = rows(rounds), peer_rows(rounds)
+    print_table("", ("published", "ours"), table)
+    if peers:
+        print()
+        print_table("ours / another thing in the same run", ("the other", "ours"), peers)
+    print(f"kept in {kept}")
+    return 0 if all(row.met for row in (*table, *peers)) else 1
 
 
 if __name__ == "__main__":

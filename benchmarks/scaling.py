@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator
+from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
@@ -191,6 +192,7 @@ def main() -> int:
     parser.add_argument("--published", metavar="PYTHON", help="one that imports the published one")
     parser.add_argument("--processes", type=int, default=5, metavar="N", help="of each")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="in each process")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to keep what is measured")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -215,6 +217,13 @@ def main() -> int:
                 relative = together / alone / best(processes, peer).scale
                 print(f"   {relative:.3f} of {peer}'s", end="")
             print()
+    if options.json:
+        kept = {
+            name: {workload: best(processes, workload)._asdict() for workload in WORKLOADS}
+            for name, processes in results.items()
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(kept, indent=1) + "\n")
     return 0
 
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Many suspended greenlets at once: the time and the memory they take.
 
-    python benchmarks/suspended.py [--count N] [--json]
+    python benchmarks/suspended.py [--count N] [--what trivial|frames|receive] [--json]
 
-All are created, then all are started and suspend themselves in their first call, then all are
-resumed, each with a number that it returns. The exit status is 1 if one returns another number.
+All are created, then all are started and suspend themselves, then all are resumed, each with a
+number that it returns. What they are in the middle of: a function that does nothing else (trivial),
+20 Python frames (frames), or gevent's socket.recv() (receive). The exit status is 1 if one returns
+another number.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import resource
 import sys
 from collections.abc import Callable
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import greenlet as package
 from greenlet import getcurrent, greenlet
+
+FRAMES = 20
 
 
 class Memory(NamedTuple):
@@ -51,19 +55,24 @@ def wait(suspend: Callable[[], object]) -> object:
     return suspend()
 
 
-def measure(count: int) -> Measurement:
+def wait_deep(suspend: Callable[[], object], depth: int = FRAMES) -> object:
+    """The same in the innermost of so many frames."""
+    return suspend() if depth == 1 else wait_deep(suspend, depth - 1)
+
+
+def measure(count: int, run: Callable[..., object]) -> Measurement:
     suspend = getcurrent().switch
     # The list has its full length before anything is measured.
     greenlets = [getcurrent()] * count
     # Everything that happens only once, the first time, happens now.
-    first = greenlet(wait)
+    first = greenlet(run)
     first.switch(suspend)
     first.switch()
     before = Memory.now()
 
     times = [perf_counter()]
     for index in range(count):
-        greenlets[index] = greenlet(wait)
+        greenlets[index] = greenlet(run)
     times.append(perf_counter())
     for each in greenlets:
         each.switch(suspend)
@@ -74,6 +83,55 @@ def measure(count: int) -> Measurement:
     wrong = sum(each.switch(number) != number for number, each in enumerate(greenlets))
     times.append(perf_counter())
     wrong += sum(not each.dead for each in greenlets)
+    return Measurement(
+        count,
+        times[1] - times[0],
+        times[2] - times[1],
+        times[4] - times[3],
+        wrong,
+        (suspended.resident - before.resident) / count,
+        (suspended.page_tables - before.page_tables) / count,
+    )
+
+
+def measure_receiving(count: int) -> Measurement:
+    """Of gevent's greenlets, each of which waits for a byte from a socket of its own."""
+    import gevent
+    from gevent import socket
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(count, hard // 2 - 100) if hard != resource.RLIM_INFINITY else count
+    pairs = [socket.socketpair() for _ in range(count + 1)]
+
+    def receive(index: int) -> bytes:
+        data: bytes = pairs[index][0].recv(1)
+        return data
+
+    def byte(index: int) -> bytes:
+        return bytes([index % 251])
+
+    greenlets: list[Any] = [None] * count
+    first = gevent.spawn(receive, count)
+    gevent.sleep(0)
+    pairs[count][1].send(byte(count))
+    first.join()
+    before = Memory.now()
+
+    times = [perf_counter()]
+    for index in range(count):
+        greenlets[index] = gevent.spawn(receive, index)
+    times.append(perf_counter())
+    gevent.sleep(0)  # all of them start, and wait
+    times.append(perf_counter())
+    suspended = Memory.now()
+
+    times.append(perf_counter())
+    for index, (_, sender) in enumerate(pairs[:count]):
+        sender.send(byte(index))
+    gevent.joinall(greenlets)
+    times.append(perf_counter())
+    wrong = sum(each.value != byte(index) for index, each in enumerate(greenlets))
     return Measurement(
         count,
         times[1] - times[0],
@@ -105,9 +163,13 @@ def report(measured: Measurement) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many suspended greenlets at once.")
     parser.add_argument("--count", type=int, default=200_000, metavar="N")
+    parser.add_argument("--what", choices=["trivial", "frames", "receive"], default="trivial")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse_args()
-    measured = measure(options.count)
+    if options.what == "receive":
+        measured = measure_receiving(options.count)
+    else:
+        measured = measure(options.count, wait if options.what == "trivial" else wait_deep)
     if options.json:
         print(json.dumps(measured._asdict()))
     else:

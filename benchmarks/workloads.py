@@ -3,22 +3,28 @@
 
     python benchmarks/workloads.py [pyperf options] [NAME ...]
 
-compare.py runs this for two installations in turn. Each function repeats its work `loops` times
-and returns the seconds that took. The cost of the loop and of the Python call to `switch` is part
-of every figure, on both sides; `call` tells how much that is.
+compare.py runs this for two installations in turn, and guard.py counts the instructions of some.
+Each function repeats its work `loops` times and returns the seconds that took. The cost of the loop
+and of the Python call to `switch` is part of every figure, on both sides; `call` tells how much
+that is.
 """
 
 from __future__ import annotations
 
-import argparse
+import contextvars
 import itertools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import pyperf
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent, greenlet, settrace
+
+if TYPE_CHECKING:
+    import argparse
+
+# --- peers: what else a Python program could do in place of a switch ---------------------------
 
 
 def call(loops: int) -> float:
@@ -31,23 +37,86 @@ def call(loops: int) -> float:
     return perf_counter() - begin
 
 
-def switch(loops: int) -> float:
-    """Two greenlets that do nothing but switch to each other, without a value."""
-    main = getcurrent()
+def send(loops: int) -> float:
+    """A generator is resumed and yields: there and back."""
 
-    def other() -> None:
-        switch = main.switch
+    def echo() -> Generator[None, None, None]:
         while True:
-            switch()
+            yield
 
-    there = greenlet(other)
-    there.switch()  # started: from here on both wait in switch()
+    generator = echo()
+    next(generator)
+    send = generator.send
+    repeat = itertools.repeat(None, loops)
+    begin = perf_counter()
+    for _ in repeat:
+        send(None)
+    return perf_counter() - begin
+
+
+def asyncio_switch(loops: int) -> float:
+    """Two tasks of an event loop that let each other run: sleep(0)."""
+    import asyncio  # not where guard.py counts every instruction
+
+    async def yield_often(times: int) -> None:
+        for _ in range(times):
+            await asyncio.sleep(0)
+
+    async def measure() -> float:
+        begin = perf_counter()
+        await asyncio.gather(yield_often(loops), yield_often(loops))
+        return perf_counter() - begin
+
+    return asyncio.run(measure())
+
+
+def thread_switch(loops: int) -> float:
+    """Two threads that wake each other by locks."""
+    mine, other = threading.Lock(), threading.Lock()
+    mine.acquire()
+    other.acquire()
+
+    def answer() -> None:
+        for _ in range(loops):
+            other.acquire()
+            mine.release()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    begin = perf_counter()
+    for _ in range(loops):
+        other.release()
+        mine.acquire()
+    seconds = perf_counter() - begin
+    thread.join()
+    return seconds
+
+
+# --- switches --------------------------------------------------------------------------------
+
+
+def switch_for_ever() -> None:
+    """Run by a greenlet: answers each switch from its parent with another."""
+    switch = getcurrent().parent.switch  # type: ignore[union-attr]
+    while True:
+        switch()
+
+
+def time_switches(there: greenlet, loops: int) -> float:
+    """The seconds of so many round trips to a greenlet that waits."""
     switch = there.switch
     repeat = itertools.repeat(None, loops)
     begin = perf_counter()
     for _ in repeat:
         switch()
     return perf_counter() - begin
+
+
+def switch(loops: int) -> float:
+    """Two greenlets that do nothing but switch to each other, without a value."""
+    there = greenlet(switch_for_ever)
+    there.switch()  # started: from here on both wait in switch()
+    return time_switches(there, loops)
 
 
 def switch_value(loops: int) -> float:
@@ -71,6 +140,99 @@ def switch_value(loops: int) -> float:
     return seconds
 
 
+def traced(loops: int) -> float:
+    """`switch` with a trace callback that does nothing: two calls of it for each round trip."""
+
+    def callback(event: str, greenlets: object) -> None:
+        pass
+
+    there = greenlet(switch_for_ever)
+    there.switch()
+    settrace(callback)
+    try:
+        return time_switches(there, loops)
+    finally:
+        settrace(None)
+
+
+def context_variables(loops: int) -> float:
+    """`switch` between greenlets with a context each, and each reads a variable after it."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+    main = getcurrent()
+
+    def other() -> None:
+        variable.set("there")
+        switch, get = main.switch, variable.get
+        while True:
+            switch()
+            get()
+
+    there = greenlet(other)
+    variable.set("here")
+    there.switch()
+    switch, get = there.switch, variable.get
+    repeat = itertools.repeat(None, loops)
+    begin = perf_counter()
+    for _ in repeat:
+        switch()
+        get()
+    seconds = perf_counter() - begin
+    assert get() == "here"
+    return seconds
+
+
+def throw(loops: int) -> float:
+    """Throw an exception into a greenlet that catches it and waits again."""
+    main = getcurrent()
+
+    def other() -> None:
+        switch = main.switch
+        while True:
+            try:  # noqa: SIM105 (contextlib.suppress() would be timed)
+                switch()
+            except ValueError:
+                pass
+
+    there = greenlet(other)
+    there.switch()
+    throw = there.throw
+    exception = ValueError
+    repeat = itertools.repeat(None, loops)
+    begin = perf_counter()
+    for _ in repeat:
+        throw(exception)
+    return perf_counter() - begin
+
+
+# --- depth -----------------------------------------------------------------------------------
+
+
+def deep(descend: Callable[..., float], depth: int, loops: int) -> float:
+    """`switch` when both greenlets are `depth` calls deep."""
+    # Started from up here: both stacks begin at the same place, and then each grows on its own. An
+    # implementation that keeps both in one memory has to copy what overlaps, at every switch.
+    there = greenlet(partial(descend, depth, switch_for_ever))
+    there.switch()
+    return descend(depth, partial(time_switches, there, loops))
+
+
+def descend_in_c(depth: int, bottom: Callable[[], float | None]) -> float:
+    """Call `bottom` below `depth` calls that go through C: `next` and `map` between each two."""
+    if depth == 0:
+        return bottom() or 0.0
+    return next(map(descend_in_c, (depth - 1,), (bottom,)))
+
+
+def descend_in_python(depth: int, bottom: Callable[[], float | None]) -> float:
+    """Call `bottom` below `depth` calls that stay in the interpreter's loop."""
+    if depth == 0:
+        return bottom() or 0.0
+    return descend_in_python(depth - 1, bottom)
+
+
+# --- birth and death -------------------------------------------------------------------------
+
+
 def create(loops: int) -> float:
     """Create a greenlet, run a function in it that returns at once, drop it."""
 
@@ -84,36 +246,14 @@ def create(loops: int) -> float:
     return perf_counter() - begin
 
 
-def deep(depth: int, loops: int) -> float:
-    """`switch` when both greenlets are `depth` C calls deep."""
-    main = getcurrent()
-
-    def other() -> None:
-        switch = main.switch
-        while True:
-            switch()
-
-    # Started from up here: both stacks begin at the same place, and then each grows on its own. An
-    # implementation that keeps both in one memory has to copy what overlaps, at every switch.
-    there = greenlet(partial(descend, depth, other))
-    there.switch()
-
-    def here() -> float:
-        switch = there.switch
-        repeat = itertools.repeat(None, loops)
-        begin = perf_counter()
-        for _ in repeat:
-            switch()
-        return perf_counter() - begin
-
-    return descend(depth, here)
-
-
-def descend(depth: int, bottom: Callable[[], float | None]) -> float:
-    """Call `bottom` below `depth` calls that go through C: `next` and `map` between each two."""
-    if depth == 0:
-        return bottom() or 0.0
-    return next(map(descend, (depth - 1,), (bottom,)))
+def kill(loops: int) -> float:
+    """Create a greenlet and start it, and drop it while it is suspended."""
+    suspend = getcurrent().switch
+    repeat = itertools.repeat(None, loops)
+    begin = perf_counter()
+    for _ in repeat:
+        greenlet(suspend).switch()
+    return perf_counter() - begin
 
 
 class Workload(NamedTuple):
@@ -121,14 +261,26 @@ class Workload(NamedTuple):
     per_loop: int  # how often one loop does what is counted; a round trip is two switches
 
 
+C_DEPTHS = (1, 3, 10, 30, 50, 100)
+PYTHON_DEPTHS = (1, 10, 50, 200, 500)
+
 WORKLOADS = {
     "call": Workload(call, 1),
+    "send": Workload(send, 1),
+    "asyncio": Workload(asyncio_switch, 2),
+    "thread": Workload(thread_switch, 2),
     "switch": Workload(switch, 2),
     "switch_value": Workload(switch_value, 2),
+    "traced": Workload(traced, 2),
+    "context": Workload(context_variables, 2),
+    "throw": Workload(throw, 1),
     "create": Workload(create, 1),
-    "deep_1": Workload(partial(deep, 1), 2),
-    "deep_10": Workload(partial(deep, 10), 2),
-    "deep_50": Workload(partial(deep, 50), 2),
+    "kill": Workload(kill, 1),
+    **{f"deep_{depth}": Workload(partial(deep, descend_in_c, depth), 2) for depth in C_DEPTHS},
+    **{
+        f"frames_{depth}": Workload(partial(deep, descend_in_python, depth), 2)
+        for depth in PYTHON_DEPTHS
+    },
 }
 
 
@@ -138,6 +290,8 @@ def pass_names_on(command: list[str], options: argparse.Namespace) -> None:
 
 
 def main() -> None:
+    import pyperf
+
     runner = pyperf.Runner(add_cmdline_args=pass_names_on)
     runner.argparser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(WORKLOADS))
     options = runner.parse_args()

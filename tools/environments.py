@@ -4,11 +4,12 @@
     environments.py published [NAME]   the published greenlet, to compare with
     environments.py build              cmake and ninja
     environments.py lint               clang-format, clang-tidy, mypy, ruff
+    environments.py report             matplotlib
 
 NAME is an interpreter of interpreters.py; without it, the one that runs this script. Ours are in
 `.venvs/NAME` (`.venv` for the default interpreter, with `.venvs/NAME` as a link to it), the others
-in `.venvs/NAME-published`, `.venvs/build` and `.venvs/lint`. Each is brought up to date only if
-what it was made from has changed.
+in `.venvs/NAME-published` and `.venvs/build`, `.venvs/lint` and `.venvs/report`. Each is brought up
+to date only if what it was made from has changed.
 """
 
 import argparse
@@ -19,13 +20,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import interpreters
 from interpreters import CHECKOUT
 
 TOOLS = CHECKOUT / "tools"
+TOOL_KINDS = ("build", "lint", "report")
 # Warnings are errors here, save with WERROR=OFF in the environment: for a compiler newer than us.
 WERROR = os.environ.get("WERROR", "ON")
 
@@ -95,7 +97,7 @@ def _environment(folder: Path, base: Path, requirements: str, **pip_settings: st
 
 
 def tools(kind: str) -> Path:
-    """Return the python of the environment for `kind`: build or lint."""
+    """Return the python of the environment for `kind`: build, lint or report."""
     folder = CHECKOUT / ".venvs" / kind
     with _locked(folder):
         return _environment(folder, interpreters.default()[1], f"requirements-{kind}.txt")
@@ -182,7 +184,7 @@ def published(name: str, base: Path) -> Path:
         return _environment(folder, base, "requirements-published.txt", PIP_ONLY_BINARY=":all:")
 
 
-def add(python: Path, extra: str) -> None:
+def add(python: Path, extra: str, **pip_settings: str) -> None:
     """Install what tools/requirements-EXTRA.txt names, too."""
     folder = python.parent.parent
     requirements = TOOLS / f"requirements-{extra}.txt"
@@ -190,7 +192,7 @@ def add(python: Path, extra: str) -> None:
     stamp = folder / f"{extra}.stamp"
     with _locked(folder):
         if not (stamp.exists() and stamp.read_text() == wanted):
-            _pip(python, "-r", requirements)
+            _pip(python, "-r", requirements, **pip_settings)
             stamp.write_text(wanted)
 
 
@@ -199,12 +201,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=["ours", "published", "build", "lint"])
+    parser.add_argument("kind", choices=["ours", "published", *TOOL_KINDS])
     parser.add_argument("name", nargs="?", metavar="NAME")
     parser.add_argument("--extra", help="install tools/requirements-EXTRA.txt, too")
+    parser.add_argument("--if-possible", metavar="EXTRA", help="the same, unless that fails")
     options = parser.parse_args()
     try:
-        if options.kind in ("build", "lint"):
+        if options.kind in TOOL_KINDS:
             print(tools(options.kind))
             return 0
         if options.name is None:
@@ -217,6 +220,9 @@ def main() -> int:
         python = (ours if options.kind == "ours" else published)(name, base)
         if options.extra:
             add(python, options.extra)
+        if options.if_possible:
+            with suppress(Unavailable):
+                add(python, options.if_possible, PIP_ONLY_BINARY=":all:")
         print(python)
     except Unavailable as reason:
         print(reason, file=sys.stderr)

@@ -18,6 +18,8 @@ PACKAGES = {
     "build": ["g++"],
     "test": ["g++", "gdb", "googletest", "libbenchmark-dev", "libgtest-dev"],
     "interop": ["chromium", "g++", "neovim", "wrk"],
+    "bench": ["g++", "libbenchmark-dev", "libboost-context-dev"],
+    "guard": ["g++", "valgrind"],
     "aarch64": ["g++-aarch64-linux-gnu", "googletest", "qemu-user"],
 }
 

@@ -207,7 +207,7 @@ void Thread::end(bool in_own_thread) noexcept {
   ending_ = outer;
   key_.store(reinterpret_cast<PyThreadState*>(this), std::memory_order_relaxed);
   if (in_own_thread) {
-    current_thread_ = nullptr;
+    remembered_.thread = nullptr;
     ended_ = {.tstate_id = PyThreadState_GetID(tstate_),
               .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate_)),
               .module_serial = module_->serial};

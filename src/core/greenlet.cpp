@@ -9,16 +9,36 @@
 
 namespace greenlet::core {
 
-bool Greenlet::create(Object* object, ModuleState* module, PyObject* parent) noexcept {
-  void* memory = PyMem_Malloc(sizeof(Greenlet));
-  if (memory == nullptr) {
-    PyErr_NoMemory();
-    return false;
+Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) noexcept {
+  static_assert(alignof(Greenlet) <= alignof(Object));
+  Ref self;
+  void* memory = nullptr;
+  if (type == module->greenlet_type) {
+    self = Ref::take(cpython::allocate_with_room(type, sizeof(Greenlet)));
+    memory = self ? reinterpret_cast<Object*>(self.get()) + 1 : nullptr;
   }
-  auto* greenlet = new (memory) Greenlet(object, module);
+  if (!self && !PyErr_Occurred()) {
+    self = Ref::take(type->tp_alloc(type, 0));
+  }
+  if (!self) {
+    return {};
+  }
+  const bool is_tracked = memory == nullptr;
+  if (memory == nullptr) {
+    memory = PyMem_Malloc(sizeof(Greenlet));
+    if (memory == nullptr) {
+      PyErr_NoMemory();
+      return {};
+    }
+  }
+  auto* const object = reinterpret_cast<Object*>(self.get());
+  auto* const greenlet = new (memory) Greenlet(object, module);
   greenlet->parent_ = Py_XNewRef(parent);
   object->greenlet = greenlet;
-  return true;
+  if (!is_tracked) {
+    PyObject_GC_Track(object);
+  }
+  return self;
 }
 
 void Greenlet::destroy() noexcept {
@@ -26,8 +46,11 @@ void Greenlet::destroy() noexcept {
   const Ref parent = Ref::take(std::exchange(parent_, nullptr));  // it is in nobody's chain
   drop_rest();
   object_->greenlet = nullptr;
+  const bool embedded = is_embedded();
   this->~Greenlet();
-  PyMem_Free(this);
+  if (!embedded) {
+    PyMem_Free(this);
+  }
 }
 
 Ref Greenlet::run() const noexcept {

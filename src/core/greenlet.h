@@ -12,6 +12,7 @@
 #include "core/module_state.h"
 #include "core/ref.h"
 #include "cpython/interpreter_state.h"
+#include "cpython/objects.h"
 #include "stack/stack.h"
 
 namespace greenlet::core {
@@ -46,9 +47,9 @@ enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned 
 // under module().parents as well, so that who holds that sees chains of them that stay.
 class Greenlet {
  public:
-  // Makes the control block of `object`, whose parent is the object `parent` (null for a main
-  // greenlet). False with MemoryError set if there is no memory.
-  static bool create(Object* object, ModuleState* module, PyObject* parent) noexcept;
+  // A new object of `type` and its control block, with the object `parent` as parent (null for a
+  // main greenlet). Empty with an exception set if there is no memory.
+  static Ref create(PyTypeObject* type, ModuleState* module, PyObject* parent) noexcept;
   // The object is going away: releases the control block and what it still owns. Not while
   // suspended.
   void destroy() noexcept;
@@ -79,6 +80,10 @@ class Greenlet {
 
   // A new reference, empty for main greenlets.
   Ref parent() const noexcept;
+  bool is_child_of(const Greenlet& other) const noexcept {
+    const cpython::ObjectLock lock(object());
+    return parent_ == other.object();
+  }
   // Puts `parent` in its place, and the old one into `parent`. False, and nothing done, if that
   // would close a circle of parents.
   bool exchange_parent(Ref& parent) noexcept;
@@ -111,6 +116,10 @@ class Greenlet {
   // Calls run with the arguments it was started with. The control block keeps them all meanwhile,
   // where the collector sees them, and the C stack has no reference of its own to any.
   PyObject* call_run() noexcept;
+
+  // True if the control block lies in the same memory as its object, right behind it. Not so for
+  // subclasses, which may append fields there.
+  bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
 
   // What destroy() and clear() have in common: all references but the one to the parent.
   void drop_rest() noexcept;

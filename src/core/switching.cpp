@@ -23,7 +23,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
     return receive(payload);
   }
   running_->interpreter_.set_operands(operands.begin, operands.end);
-  current_thread_ = this;  // for run_greenlet(): preparations may have used another interpreter
+  remembered_.thread = this;  // for run_greenlet(): preparations may have used another interpreter
   return arrive(exchange(*to, payload));
 }
 
@@ -69,7 +69,7 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
         return &greenlet;
 
       case State::kNew: {
-        {
+        if (!greenlet.is_child_of(*running_)) {
           // Dropped before the start, after which no Python code may run: it may be the only
           // reference left, if another thread changes parents.
           const Ref representative = greenlet.thread_representative();
@@ -105,7 +105,11 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
 }
 
 Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
-  Ref run = Ref::take(PyObject_GetAttr(greenlet.object(), module_->run_name));
+  // What the attribute `run` is where no subclass can have another.
+  Ref run = Py_TYPE(greenlet.object()) == module_->greenlet_type ? greenlet.run() : Ref();
+  if (!run) {
+    run = Ref::take(PyObject_GetAttr(greenlet.object(), module_->run_name));
+  }
   if (!run) {
     return Started::kNo;
   }
@@ -133,11 +137,14 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
       }
       return Started::kMeanwhile;
     }
-    if (greenlet.run_ != nullptr) {
+    if (greenlet.run_ == run.get()) {
+      run = {};  // not the last reference
+    } else if (greenlet.run_ != nullptr) {
       old = Ref::take(std::exchange(greenlet.run_, nullptr));
       continue;
+    } else {
+      greenlet.run_ = run.release();
     }
-    greenlet.run_ = run.release();
     greenlet.args_ = args.release();
     greenlet.kwargs_ = kwargs.release();
     greenlet.region_ = region;
@@ -157,7 +164,7 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
 }
 
 void Thread::run_greenlet(void* message) noexcept {
-  Thread& thread = *current_thread_;
+  Thread& thread = *remembered_.thread;
   Greenlet& self = *thread.running_;
   PyObject* const go = thread.arrive(static_cast<PyObject*>(message));
   PyObject* result = nullptr;
@@ -169,9 +176,7 @@ void Thread::run_greenlet(void* message) noexcept {
 }
 
 void Thread::finish(Greenlet& self, PyObject* result) noexcept {
-  Message message =
-      result != nullptr ? Message::value(Ref::take(result)) : Message::raise_current();
-  message.settle_exit(module_->greenlet_exit);
+  Ref exception = Ref::take(result != nullptr ? nullptr : cpython::take_exception());
   {
     const Ref run = Ref::take(std::exchange(self.run_, nullptr));
     const Ref args = Ref::take(std::exchange(self.args_, nullptr));
@@ -179,33 +184,39 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   }
   cpython::InterpreterState::clear_handled_exception(tstate_);
 
-  Greenlet* heir = nullptr;
-  PyObject* payload = nullptr;
-  {
-    Ref target = self.parent();
-    while (heir == nullptr) {
-      if (!target) {
-        target = Ref::share(main_->object());
-      }
-      heir = prepare(target, message, payload);
-      if (heir == nullptr) {
-        // It cannot be started, or belongs to another thread: its parent hears of that instead.
-        message = Message::raise_current();
-        target = Greenlet::of(target.get()).parent();
-      }
-    }
-    assert(heir != &self);
-    Py_INCREF(heir->object());
+  Ref heir = self.parent();
+  PyObject* payload = result;
+  if (result == nullptr || !heir || !can_resume(Greenlet::of(heir.get()))) {
+    payload = find_heir(heir, result != nullptr ? Message::value(Ref::take(result))
+                                                : Message::raise(std::move(exception)));
   }
+  // The reference goes to the thread.
+  Greenlet& next = Greenlet::of(heir.release());
+  assert(&next != &self);
   unlink(self);
   self.interpreter_.finish_running(tstate_);
   // In this order, so that who finds no thread can tell that it is dead; see aim().
   self.state_.store(State::kDead, std::memory_order_release);
   self.thread_.store(nullptr, std::memory_order_release);
   attention_ |= kOriginFinished;
-  enter(self, *heir);
-  current_thread_ = this;  // as above
-  self.context_.leave_for(heir->context_, exception_globals_, payload);
+  enter(self, next);
+  remembered_.thread = this;  // as above
+  self.context_.leave_for(next.context_, remembered_.exceptions, payload);
+}
+
+PyObject* Thread::find_heir(Ref& target, Message message) noexcept {
+  message.settle_exit(module_->greenlet_exit);
+  for (PyObject* payload = nullptr;;) {
+    if (!target) {
+      target = Ref::share(main_->object());
+    }
+    if (prepare(target, message, payload) != nullptr) {
+      return payload;
+    }
+    // It cannot be started, or belongs to another thread: its parent hears of that instead.
+    message = Message::raise_current();
+    target = Greenlet::of(target.get()).parent();
+  }
 }
 
 }  // namespace greenlet::core

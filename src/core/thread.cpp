@@ -14,8 +14,7 @@ constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
 
 }  // namespace
 
-constinit thread_local Thread* Thread::current_thread_ = nullptr;
-constinit thread_local context::ExceptionGlobals* Thread::exception_globals_ = nullptr;
+constinit thread_local Thread::Remembered Thread::remembered_;
 constinit thread_local Thread* Thread::ending_ = nullptr;
 constinit thread_local Thread::Ended Thread::ended_;
 constinit FreeList<Thread, &Thread::next_free_> Thread::free_;
@@ -39,8 +38,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
 }
 
 void Thread::remember(Thread* thread) noexcept {
-  current_thread_ = thread;
-  exception_globals_ = context::thread_exception_globals();
+  remembered_ = {.thread = thread, .exceptions = context::thread_exception_globals()};
 }
 
 Thread* Thread::current_or_null() noexcept {
@@ -48,8 +46,8 @@ Thread* Thread::current_or_null() noexcept {
   if (tstate == nullptr) {
     return nullptr;
   }
-  if (current_thread_ != nullptr && current_thread_->is_of(tstate)) {
-    return current_thread_;
+  if (remembered_.thread != nullptr && remembered_.thread->is_of(tstate)) {
+    return remembered_.thread;
   }
   // The OS thread has changed its thread state: PyGILState_Ensure() in a thread that Python did not
   // make, or another interpreter.
@@ -66,7 +64,7 @@ Thread* Thread::current_or_null() noexcept {
     return nullptr;
   }
   remember(static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName)));
-  return current_thread_;
+  return remembered_.thread;
 }
 
 Thread* Thread::attach() noexcept {
@@ -91,9 +89,8 @@ Thread* Thread::attach() noexcept {
     PyErr_NoMemory();
     return nullptr;
   }
-  PyTypeObject* const type = module->greenlet_type;
-  const Ref main = Ref::take(type->tp_alloc(type, 0));
-  if (!main || !Greenlet::create(reinterpret_cast<Object*>(main.get()), module, nullptr)) {
+  const Ref main = Greenlet::create(module->greenlet_type, module, nullptr);
+  if (!main) {
     return nullptr;
   }
   if (Thread* const made = current_or_null()) {

@@ -39,7 +39,7 @@ class Thread {
   // the interpreter is finalizing.
   static Thread* current() noexcept {
     PyThreadState* const tstate = cpython::current_thread_state();
-    Thread* const thread = current_thread_;
+    Thread* const thread = remembered_.thread;
     if (thread != nullptr && thread->is_of(tstate)) [[likely]] {
       return thread;
     }
@@ -146,7 +146,7 @@ class Thread {
     from.state_.store(State::kSuspended, std::memory_order_release);
     enter(from, to);
     return static_cast<PyObject*>(
-        from.context_.switch_to(to.context_, exception_globals_, message));
+        from.context_.switch_to(to.context_, remembered_.exceptions, message));
   }
   void enter(Greenlet& from, Greenlet& to) noexcept {
     to.interpreter_.restore(tstate_, anchors_);
@@ -181,6 +181,9 @@ class Thread {
 
   static void run_greenlet(void* message) noexcept;  // the entry of every stack
   [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
+  // For a greenlet that ends, whose parent is `target`: puts who is to receive `message` into
+  // `target`, and returns what exchange() takes for it.
+  PyObject* find_heir(Ref& target, Message message) noexcept;
 
   // Switches to it from a destructor, which has no result and raises nothing.
   void leave_for(Greenlet& to) noexcept;
@@ -188,11 +191,14 @@ class Thread {
   void link(Greenlet& greenlet) noexcept;
   void unlink(Greenlet& greenlet) noexcept;
 
-  // The world that this OS thread used last; for the thread state it has now only if is_of() says
-  // so.
-  static constinit thread_local Thread* current_thread_;
-  // Of this OS thread; set if current_thread_ is.
-  static constinit thread_local context::ExceptionGlobals* exception_globals_;
+  struct Remembered {
+    // The world that this OS thread used last; for the thread state it has now only if is_of() says
+    // so.
+    Thread* thread = nullptr;
+    // Of this OS thread; set if `thread` is.
+    context::ExceptionGlobals* exceptions = nullptr;
+  };
+  static constinit thread_local Remembered remembered_;
 
   // The world that is ending in this OS thread: its thread state has already lost the dict that
   // tells whose it is.

@@ -35,6 +35,15 @@ void raise_exception(PyObject* exception) noexcept {
 #endif
 }
 
+PyObject* allocate_with_room([[maybe_unused]] PyTypeObject* type,
+                             [[maybe_unused]] std::size_t room) noexcept {
+#if PY_VERSION_HEX >= 0x030c0000
+  return PyUnstable_Object_GC_NewWithExtraData(type, room);
+#else
+  return nullptr;
+#endif
+}
+
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
 #if PY_VERSION_HEX >= 0x030e0000  // and late releases of 3.13
   _PyObject_ResurrectStart(object);

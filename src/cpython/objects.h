@@ -3,6 +3,8 @@
 
 #include <Python.h>
 
+#include <cstddef>
+
 namespace greenlet::cpython {
 
 // The exception that is set, normalized, with its traceback in it, and cleared; null if none.
@@ -10,6 +12,11 @@ namespace greenlet::cpython {
 PyObject* take_exception() noexcept;
 // Sets it again; takes the reference. (PyErr_SetRaisedException() of 3.12+.)
 void raise_exception(PyObject* exception) noexcept;
+
+// A new object of `type`, a garbage-collected one of fixed size, with `room` zeroed bytes behind it
+// that go when it does. Not tracked yet. Null with MemoryError; always null, without it, on 3.11,
+// which knows no such objects.
+PyObject* allocate_with_room(PyTypeObject* type, std::size_t room) noexcept;
 
 // Runs `revive` on an object whose count has dropped to zero, from its tp_dealloc, with a count of
 // one. True if someone took a reference meanwhile: the object lives and must not be deallocated.

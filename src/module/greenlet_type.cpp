@@ -21,6 +21,32 @@ using core::Thread;
 
 Object* as_object(PyObject* self) { return reinterpret_cast<Object*>(self); }
 
+// The arguments of a vectorcall as a tuple and (if there are any) a dict of keywords; false with an
+// exception set if memory runs out.
+bool collect_arguments(PyObject* const* args, Py_ssize_t count, PyObject* names, Ref& positional,
+                       Ref& keywords) {
+  positional = Ref::take(PyTuple_New(count));
+  if (!positional) {
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyTuple_SET_ITEM(positional.get(), i, Py_NewRef(args[i]));
+  }
+  if (names == nullptr || PyTuple_GET_SIZE(names) == 0) {
+    return true;
+  }
+  keywords = Ref::take(PyDict_New());
+  if (!keywords) {
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+    if (PyDict_SetItem(keywords.get(), PyTuple_GET_ITEM(names, i), args[count + i]) < 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // --- life cycle -----------------------------------------------------------------------------
 
 // The first type, from an instance's upwards, with another function in a slot than `inherited`,
@@ -135,7 +161,7 @@ void dealloc(PyObject* self) {
   // Compiled classes are written for the published greenlet, a static type: theirs drops the type
   // after ours if it is a heap type, and subtype_dealloc() does if it is a static one.
   bool drop_type = true;
-  if (greenlet != nullptr) {
+  if (greenlet != nullptr && type != greenlet->module().greenlet_type) {
     PyTypeObject* const owner =
         first_with_own(self, &PyTypeObject::tp_dealloc, greenlet->module().subtype_dealloc);
     drop_type = owner->tp_dealloc == &dealloc && PyType_HasFeature(owner, Py_TPFLAGS_HEAPTYPE);
@@ -158,42 +184,43 @@ int init(PyObject* self, PyObject* args, PyObject* kwargs) {
                                    &parent)) {
     return -1;
   }
-  Greenlet& greenlet = Greenlet::of(self);
-  if (run != nullptr && set_run(greenlet, run) < 0) {
-    return -1;
+  return initialize(Greenlet::of(self), run, parent);
+}
+
+// The class itself is called, not a subclass: what type.__call__ does with tp_new and tp_init,
+// mostly without making a tuple.
+PyObject* construct(PyObject* type, PyObject* const* args, std::size_t flagged_count,
+                    PyObject* names) {
+  const Py_ssize_t count = PyVectorcall_NARGS(flagged_count);
+  if (count > 2 || names != nullptr) [[unlikely]] {
+    Ref positional, keywords;
+    if (!collect_arguments(args, count, names, positional, keywords)) {
+      return nullptr;
+    }
+    return PyType_Type.tp_call(type, positional.get(), keywords.get());
   }
-  if (parent != nullptr && parent != Py_None) {
-    return set_parent(greenlet, parent);
+  Ref self = Ref::take(new_greenlet(reinterpret_cast<PyTypeObject*>(type), nullptr, nullptr));
+  if (!self || initialize(Greenlet::of(self.get()), count > 0 ? args[0] : nullptr,
+                          count > 1 ? args[1] : nullptr) < 0) {
+    return nullptr;
   }
-  return 0;
+  return self.release();
 }
 
 // --- switching ------------------------------------------------------------------------------
 
-[[gnu::noinline]] PyObject* switch_with_any_arguments(PyObject* self, PyObject* const* args,
-                                                      Py_ssize_t count, PyObject* names) {
-  Ref positional = Ref::take(PyTuple_New(count));
-  if (!positional) {
+[[gnu::noinline]] PyObject* switch_with_any_arguments(Thread& thread, PyObject* self,
+                                                      PyObject* const* args, Py_ssize_t count,
+                                                      PyObject* names) {
+  Ref positional, keywords;
+  if (!collect_arguments(args, count, names, positional, keywords)) {
     return nullptr;
   }
-  for (Py_ssize_t i = 0; i < count; ++i) {
-    PyTuple_SET_ITEM(positional.get(), i, Py_NewRef(args[i]));
-  }
-  Ref keywords;
-  if (names != nullptr && PyTuple_GET_SIZE(names) > 0) {
-    keywords = Ref::take(PyDict_New());
-    if (!keywords) {
-      return nullptr;
-    }
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
-      if (PyDict_SetItem(keywords.get(), PyTuple_GET_ITEM(names, i), args[count + i]) < 0) {
-        return nullptr;
-      }
-    }
-  }
   const Py_ssize_t all = count + (names != nullptr ? PyTuple_GET_SIZE(names) : 0);
-  return switch_to(Greenlet::of(self), std::move(positional), std::move(keywords),
-                   {args, args + all});
+  thread.finish_pending();
+  return thread.deliver(Greenlet::of(self),
+                        core::Message::call(std::move(positional), std::move(keywords)),
+                        {args, args + all});
 }
 
 PyObject* switch_method(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
@@ -206,7 +233,7 @@ PyObject* switch_method(PyObject* self, PyObject* const* args, Py_ssize_t count,
     return thread->resume(target, Py_NewRef(count == 0 ? thread->empty_tuple() : args[0]),
                           {args, args + count});
   }
-  return switch_with_any_arguments(self, args, count, names);
+  return switch_with_any_arguments(*thread, self, args, count, names);
 }
 
 PyObject* throw_method(PyObject* self, PyObject* const* args, Py_ssize_t count) {
@@ -525,7 +552,12 @@ PyTypeObject* make_greenlet_type(PyObject* module) {
           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
       .slots = slots,
   };
-  return reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &spec, nullptr));
+  PyObject* const type = PyType_FromModuleAndSpec(module, &spec, nullptr);
+  if (type != nullptr) {
+    // There is a slot for it from 3.14 on only. Subclasses do not inherit it.
+    reinterpret_cast<PyTypeObject*>(type)->tp_vectorcall = &construct;
+  }
+  return reinterpret_cast<PyTypeObject*>(type);
 }
 
 }  // namespace greenlet::module

@@ -34,12 +34,7 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   }
   Greenlet& running = thread->running();
   adopt_finalizer(type, running.module());
-  Ref self = Ref::take(type->tp_alloc(type, 0));
-  if (!self || !Greenlet::create(reinterpret_cast<core::Object*>(self.get()), &running.module(),
-                                 running.object())) {
-    return nullptr;
-  }
-  return self.release();
+  return Greenlet::create(type, &running.module(), running.object()).release();
 }
 
 PyObject* switch_to(Greenlet& target, Ref args, Ref kwargs, const core::Operands& operands) {
@@ -90,6 +85,13 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   }
   thread->finish_pending();
   return thread->deliver(target, Message::raise(std::move(exception)), operands);
+}
+
+int initialize(Greenlet& greenlet, PyObject* run, PyObject* parent) {
+  if (run != nullptr && set_run(greenlet, run) < 0) {
+    return -1;
+  }
+  return parent != nullptr && parent != Py_None ? set_parent(greenlet, parent) : 0;
 }
 
 int set_run(Greenlet& greenlet, PyObject* value) {

@@ -11,6 +11,9 @@ namespace greenlet::module {
 // A new, unstarted greenlet whose parent is the running one. For tp_new.
 PyObject* new_greenlet(PyTypeObject* type, PyObject* args, PyObject* kwargs);
 
+// For tp_init: greenlet.__init__(run, parent), both may be null.
+int initialize(core::Greenlet& greenlet, PyObject* run, PyObject* parent);
+
 // greenlet.switch(*args, **kwargs): `args` a tuple, `kwargs` a dict or empty.
 PyObject* switch_to(core::Greenlet& target, core::Ref args, core::Ref kwargs,
                     const core::Operands& operands = {});

@@ -7,16 +7,19 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cassert>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include "testing.h"
 
@@ -26,6 +29,9 @@ namespace {
 
 // Linux 6.13; older C libraries lack the name.
 constexpr int kMadvGuardInstall = 102;
+// Linux 6.14: the calling process, where a file descriptor of a process is expected.
+constexpr int kPidfdSelf = -10000;
+constexpr long kSysProcessMadvise = 440;  // on every architecture
 
 // A frame larger than the guard can step over it unseen. Address space is cheap and all of a guard
 // lies in one page table, so: more than the one page that a thread has.
@@ -228,21 +234,16 @@ class Reserve {
       const std::uint64_t ready = batch->free & batch->guarded;
       const auto index =
           static_cast<std::size_t>(std::countr_zero(ready != 0 ? ready : batch->free));
-      const std::uint64_t bit = std::uint64_t{1} << index;
-      if ((batch->guarded & bit) == 0) {
-        const Failure refused = guard(*batch, index);
-        if (refused != Failure::kNone) {
-          failure = taken != 0 ? Failure::kNone : refused;
-          break;
-        }
-        batch->guarded |= bit;
-      }
-      batch->free &= ~bit;
+      batch->free &= ~(std::uint64_t{1} << index);
       --free_;
       if (batch->free == 0) {
         withdraw(*batch);
       }
       regions[taken++] = batch->region(index);
+    }
+    const Failure refused = guard(regions, taken);
+    if (taken == 0 && failure == Failure::kNone) {
+      failure = refused;
     }
     unmap(doomed);
     return taken;
@@ -257,14 +258,7 @@ class Reserve {
     Batch* doomed = nullptr;
     for (std::size_t i = 0; i < count; ++i) {
       Batch& batch = *regions[i].batch;
-      const bool outdated = batch.wanted != default_size();
-      const bool was_full = batch.free == 0;
-      batch.free |= std::uint64_t{1} << batch.index(regions[i]);
-      if (was_full && !outdated) {
-        offer(batch);
-      } else if (batch.available) {
-        ++free_;
-      }
+      put_back(regions[i], batch.wanted != default_size());
       if (batch.free == batch.all() &&
           (!batch.available || batch.fallback || free_ - batch.count >= kSpareRegions)) {
         if (batch.available) {
@@ -382,6 +376,74 @@ class Reserve {
     return base;
   }
 
+  // The region is free again.
+  void put_back(const Region& region, bool outdated) noexcept {
+    Batch& batch = *region.batch;
+    const bool was_full = batch.free == 0;
+    batch.free |= std::uint64_t{1} << batch.index(region);
+    if (was_full && !outdated) {
+      offer(batch);
+    } else if (batch.available) {
+      ++free_;
+    }
+  }
+
+  // Sets the guards of those that have none yet. Leaves those in `regions` that have one now, and
+  // says why others have not.
+  Failure guard(Region* regions, std::size_t& count) noexcept {
+    const auto is_guarded = [](const Region& region) {
+      return (region.batch->guarded & std::uint64_t{1} << region.batch->index(region)) != 0;
+    };
+    guard_together(regions, count, is_guarded);
+    Failure failure = Failure::kNone;
+    const std::size_t asked = std::exchange(count, 0);
+    for (std::size_t i = 0; i < asked; ++i) {
+      Batch& batch = *regions[i].batch;
+      const std::size_t index = batch.index(regions[i]);
+      if (!is_guarded(regions[i])) {
+        failure = failure == Failure::kNone ? guard(batch, index) : failure;
+        if (failure != Failure::kNone) {
+          put_back(regions[i], /*outdated=*/false);
+          continue;
+        }
+        batch.guarded |= std::uint64_t{1} << index;
+      }
+      regions[count++] = regions[i];
+    }
+    return failure;
+  }
+
+  // Sets guards by one system call, if that is possible; else guard() sets them one by one.
+  template <typename IsGuarded>
+  void guard_together(const Region* regions, std::size_t count, IsGuarded is_guarded) noexcept {
+    std::array<iovec, kMostRefill> guards;
+    assert(count <= guards.size());
+    std::size_t used = 0;
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      if (!is_guarded(regions[i])) {
+        const std::size_t length = regions[i].batch->layout.low;
+        guards[used++] = {.iov_base = regions[i].low - length, .iov_len = length};
+        bytes += length;
+      }
+    }
+    // That advice works is known from the first guard of all.
+    if (used < 2 || advice_ != Advice::kWorks || !advises_many_ ||
+        for_tests::switches.guard_one_by_one.load() || for_tests::switches.fail_guards.load() ||
+        for_tests::switches.force_mprotect.load()) {
+      return;
+    }
+    const long advised =
+        syscall(kSysProcessMadvise, kPidfdSelf, guards.data(), used, kMadvGuardInstall, 0);
+    if (std::cmp_not_equal(advised, bytes)) {
+      advises_many_ = false;  // an older kernel, or a filter of system calls
+      return;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      regions[i].batch->guarded |= std::uint64_t{1} << regions[i].batch->index(regions[i]);
+    }
+  }
+
   // Sets the guard of one region, by advice (which costs no mapping) or else by mprotect.
   Failure guard(Batch& batch, std::size_t index) noexcept {
     if (for_tests::switches.fail_guards.load()) {
@@ -474,6 +536,7 @@ class Reserve {
   std::size_t in_use_elsewhere_ = 0;  // the counters of pools that are gone
   Pool* pools_ = nullptr;
   Advice advice_ = Advice::kUntried;
+  bool advises_many_ = true;
 };
 
 namespace {

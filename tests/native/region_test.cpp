@@ -60,11 +60,19 @@ TEST(Region, PutsTheFirstFramesAndTheFirstDataIntoOnePage) {
 
 const volatile std::byte* volatile_low(const Region& region) { return region.low; }
 
-// At both ends of the guard, in every region of a batch, by either means.
-class Guard : public ::testing::TestWithParam<bool> {
+enum class Means : unsigned char { kAdvice, kAdviceOneByOne, kMprotect };
+
+// At both ends of the guard, in every region of a batch, by whatever means.
+class Guard : public ::testing::TestWithParam<Means> {
  protected:
-  void SetUp() override { for_tests::switches.force_mprotect = GetParam(); }
-  void TearDown() override { for_tests::switches.force_mprotect = false; }
+  void SetUp() override {
+    for_tests::switches.guard_one_by_one = GetParam() == Means::kAdviceOneByOne;
+    for_tests::switches.force_mprotect = GetParam() == Means::kMprotect;
+  }
+  void TearDown() override {
+    for_tests::switches.guard_one_by_one = false;
+    for_tests::switches.force_mprotect = false;
+  }
 };
 
 TEST_P(Guard, FaultsBelowLow) {
@@ -121,9 +129,20 @@ TEST_P(Guard, OutlivesTheReuseOfTheRegion) {
   EXPECT_EQ(ending, killed(SIGSEGV));
 }
 
-INSTANTIATE_TEST_SUITE_P(Means, Guard, ::testing::Values(false, true), [](const auto& means) {
-  return means.param ? "ByMprotect" : "ByAdviceWhereTheKernelHasIt";
-});
+INSTANTIATE_TEST_SUITE_P(Means, Guard,
+                         ::testing::Values(Means::kAdvice, Means::kAdviceOneByOne,
+                                           Means::kMprotect),
+                         [](const auto& means) {
+                           switch (means.param) {
+                             case Means::kAdvice:
+                               return "ByAdviceWhereTheKernelHasIt";
+                             case Means::kAdviceOneByOne:
+                               return "ByAdviceOneByOne";
+                             case Means::kMprotect:
+                               break;
+                           }
+                           return "ByMprotect";
+                         });
 
 // So that the pages which every greenlet touches spread over the sets of the TLB.
 TEST(Region, IsAnOddNumberOfPagesFromTheNext) {
