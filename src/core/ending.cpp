@@ -77,10 +77,18 @@ class Thread::Killing {
     Killing* const killing = of(capsule);
     Thread* const thread = current_or_null();
     if (thread != nullptr && !killing->over_.load(std::memory_order_relaxed) &&
-        thread->running_ == &killing->victim_ && killing->is_refused()) {
-      killing->over_.store(true, std::memory_order_relaxed);
-      thread->running_->refused_ = true;
-      thread->leave_for(killing->killer_);
+        thread->running_ == &killing->victim_) {
+      Ref pending = Ref::take(cpython::take_exception());
+      if (killing->is_refused()) {
+        killing->over_.store(true, std::memory_order_relaxed);
+        Greenlet& victim = killing->victim_;
+        victim.refused_ = true;
+        thread->leave_for(killing->killer_);
+        victim.refused_ = false;  // somebody has resumed it
+      }
+      if (pending) {
+        cpython::raise_exception(pending.release());
+      }
     }
     killing->release();
   }
@@ -105,18 +113,18 @@ class Thread::Killing {
 };
 
 void Thread::leave_for(Greenlet& to) noexcept {
-  Ref pending = Ref::take(cpython::take_exception());
   const Ref received = Ref::take(deliver(to, Message::value(Ref::share(Py_None))));
   if (!received) {
     PyErr_WriteUnraisable(running_->object());  // this is in a destructor
-  }
-  if (pending) {
-    cpython::raise_exception(pending.release());
   }
 }
 
 void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
   if (greenlet.state() != State::kSuspended) {
+    return;
+  }
+  if (greenlet.has_refused()) {
+    greenlet.keep();
     return;
   }
   Ref pending = Ref::take(cpython::take_exception());

@@ -101,9 +101,7 @@ void finalize(PyObject* self) {
     return;
   }
   const Py_ssize_t references = Py_REFCNT(self);
-  if (!greenlet.has_refused()) {
-    thread->kill(greenlet, dropped ? Thread::IfCaught::kGoesOn : Thread::IfCaught::kIsLeft);
-  }
+  thread->kill(greenlet, dropped ? Thread::IfCaught::kGoesOn : Thread::IfCaught::kIsLeft);
   if (greenlet.has_refused()) {
     greenlet.keep();
     return;
