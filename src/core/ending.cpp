@@ -131,10 +131,8 @@ void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
   const Ref killer = Ref::share(running_->object());
   Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
   greenlet.exchange_parent(parent);
-  Ref exit = Ref::take(PyObject_CallFunction(module_->greenlet_exit, "s", kKilledText));
-  if (!exit) {
-    exit = Ref::take(cpython::take_exception());
-  }
+  PyErr_SetString(module_->greenlet_exit, kKilledText);  // with what is handled here as its context
+  Ref exit = Ref::take(cpython::take_exception());
   Killing* const killing =
       if_caught == IfCaught::kIsLeft ? Killing::begin(exit.get(), greenlet, *running_) : nullptr;
   const Ref received = Ref::take(deliver(greenlet, Message::raise(std::move(exit))));
@@ -145,8 +143,12 @@ void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
     // Ours, if we are killed ourselves meanwhile.
     Ref exception = Ref::take(cpython::take_exception());
     Killing::forgive(exception.get());
-    cpython::raise_exception(exception.release());
-    PyErr_WriteUnraisable(greenlet.object());
+    // What one throws that has not died of it would be for the code of the running greenlet, of
+    // which there is none here: gevent's hub throws LoopExit into its parent.
+    if (if_caught == IfCaught::kGoesOn || greenlet.is_dead()) {
+      cpython::raise_exception(exception.release());
+      PyErr_WriteUnraisable(greenlet.object());
+    }
   }
   // Back to its own parent, unless it has chosen another meanwhile, or made that one its child.
   if (parent && greenlet.parent().get() == killer.get()) {
