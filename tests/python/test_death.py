@@ -425,14 +425,15 @@ def test_a_greenlet_dropped_by_another_thread_dies_in_its_own_thread_at_its_next
         other.switch()
         log.append(("after the switch", threading.get_ident()))
 
-    thread = threading.Thread(target=owner)
+    thread = threading.Thread(target=owner, daemon=True)
     thread.start()
     owner_ident = thread.ident
     assert owner_ident is not None
     made.wait()
     holder.clear()
     collect()
-    assert log == []
+    # Free-threaded builds may hand the last reference itself to the owner, who drops it at once.
+    assert log == [] or FREE_THREADED
     dropped.set()
     thread.join()
     assert log == [("finally", owner_ident), ("after the switch", owner_ident)]
