@@ -15,7 +15,7 @@ import argparse
 import json
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -48,6 +48,21 @@ class Measurement(NamedTuple):
     wrong: int
     resident_bytes: float  # for each suspended greenlet, the object itself included
     page_table_bytes: float  # the kernel's own memory, for each
+
+    @classmethod
+    def of(
+        cls, count: int, times: Sequence[float], wrong: int, before: Memory, suspended: Memory
+    ) -> Measurement:
+        """`times`: before all, when created, when suspended; before they are resumed, and after."""
+        return cls(
+            count,
+            times[1] - times[0],
+            times[2] - times[1],
+            times[4] - times[3],
+            wrong,
+            (suspended.resident - before.resident) / count,
+            (suspended.page_tables - before.page_tables) / count,
+        )
 
 
 def wait(suspend: Callable[[], object]) -> object:
@@ -83,15 +98,7 @@ def measure(count: int, run: Callable[..., object]) -> Measurement:
     wrong = sum(each.switch(number) != number for number, each in enumerate(greenlets))
     times.append(perf_counter())
     wrong += sum(not each.dead for each in greenlets)
-    return Measurement(
-        count,
-        times[1] - times[0],
-        times[2] - times[1],
-        times[4] - times[3],
-        wrong,
-        (suspended.resident - before.resident) / count,
-        (suspended.page_tables - before.page_tables) / count,
-    )
+    return Measurement.of(count, times, wrong, before, suspended)
 
 
 def measure_receiving(count: int) -> Measurement:
@@ -132,15 +139,7 @@ def measure_receiving(count: int) -> Measurement:
     gevent.joinall(greenlets)
     times.append(perf_counter())
     wrong = sum(each.value != byte(index) for index, each in enumerate(greenlets))
-    return Measurement(
-        count,
-        times[1] - times[0],
-        times[2] - times[1],
-        times[4] - times[3],
-        wrong,
-        (suspended.resident - before.resident) / count,
-        (suspended.page_tables - before.page_tables) / count,
-    )
+    return Measurement.of(count, times, wrong, before, suspended)
 
 
 def report(measured: Measurement) -> None:
