@@ -31,7 +31,9 @@ LOGS = CHECKOUT / "build" / "logs"
 PYTHON_SUITES = ("python", "contract", "interop")
 SUITES = ("native", *PYTHON_SUITES)
 TIME_LIMIT = 20 * 60.0  # for one suite on one interpreter; each test has a limit of its own
-TAIL = 60  # lines of a log, shown if something failed
+TAIL = 25  # lines of the log of a suite that failed, shown at the end
+CRASHES = ("Fatal Python error:", "Timeout (")  # how the lines begin that faulthandler writes
+NOISE = ("/_pytest/", "/pluggy/")  # in the lines of a stack that are not shown
 
 
 class Counts(NamedTuple):
@@ -59,6 +61,11 @@ class Log:
         self.path = LOGS / f"{name}.log"
         self._file: IO[str] = open(self.path, "w", encoding="utf-8")  # noqa: SIM115
         self._echo = echo
+        self._suite = 0  # where the log of the suite begins
+
+    def begin_suite(self) -> None:
+        """Let what end() returns begin here."""
+        self._suite = self._file.tell()
 
     def write(self, text: str) -> None:
         """Write it as it comes, so that a suite that hangs shows where."""
@@ -90,10 +97,16 @@ class Log:
                 self.write(line)
         return process.wait()
 
-    def end(self) -> str:
-        """Return the last lines, with a heading, to show what went wrong."""
-        lines = self.path.read_text(encoding="utf-8").splitlines()[-TAIL:]
-        return "\n".join([f"the end of {self.path.relative_to(CHECKOUT)}:", *lines])
+    def end(self, suite: str) -> str:
+        """Return the lines of the suite that tell what went wrong, with a heading.
+
+        Those are where it crashed or hung, else the last ones.
+        """
+        text = self.path.read_bytes()[self._suite :].decode(errors="replace")
+        lines = [line for line in text.splitlines() if not any(noise in line for noise in NOISE)]
+        crashes = [index for index, line in enumerate(lines) if line.startswith(CRASHES)]
+        shown = lines[crashes[-1] :][:TAIL] if crashes else lines[-TAIL:]
+        return "\n".join([f"{suite} in {self.path.relative_to(CHECKOUT)}:", *shown])
 
     def _end_in_time(self, process: subprocess.Popen[str]) -> None:
         try:
@@ -183,23 +196,27 @@ def run_suite(
     return _count(results, code, log)
 
 
-def run_interpreter(name: str, base: Path, suites: Sequence[str], *, echo: bool) -> Counts:
-    """Run suites on one interpreter, one after the other."""
+def run_interpreter(
+    name: str, base: Path, suites: Sequence[str], *, echo: bool
+) -> tuple[Counts, list[str]]:
+    """Run suites on one interpreter, one after the other; also return the ends of failed logs."""
     started = time.monotonic()
     log = Log(name, echo=echo)
     counts = []
+    ends = []
     for suite in suites:
+        log.begin_suite()
         counts.append(run_native(log) if suite == "native" else run_python(suite, name, base, log))
         if echo:
             print(f"{suite}: {counts[-1]}\n", flush=True)
+        if counts[-1].failed:
+            ends.append(log.end(suite))
     result = total(counts)
     if not echo:
         seconds = time.monotonic() - started
         where = log.path.relative_to(CHECKOUT)
         print(f"{name:12} {result} in {seconds:.0f} s ({where})", flush=True)
-        if result.failed:
-            print(log.end(), flush=True)
-    return result
+    return result, ends
 
 
 def main() -> int:
@@ -220,14 +237,17 @@ def main() -> int:
         found = interpreters.provide(names)
     echo = len(names) == 1
 
-    def run(name: str) -> Counts:
+    def run(name: str) -> tuple[Counts, list[str]]:
         if name not in found:
             print(f"{name:12} no such interpreter on this machine", flush=True)
-            return Counts(failed=1)
+            return Counts(failed=1), []
         return run_interpreter(name, found[name], options.suites, echo=echo)
 
     with ThreadPoolExecutor(2) as pool:
-        result = total(list(pool.map(run, names)))
+        results = list(pool.map(run, names))
+    result = total([counts for counts, _ in results])
+    for end in (end for _, ends in results for end in ends):
+        print(end)
     print(f"{result.passed} passed, {result.failed} failed")
     return 1 if result.failed or not result.passed else 0
 

@@ -295,7 +295,7 @@ def make(names: Sequence[str]) -> Iterator[Counts]:
             where = log.path.relative_to(CHECKOUT)
             print(f"{name:12} {counts} ({where})", flush=True)
             if counts.failed:
-                print(log.end(), flush=True)
+                print(log.end("wheel"), flush=True)
             return counts
 
         with ThreadPoolExecutor(2) as pool:

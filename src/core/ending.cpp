@@ -59,11 +59,20 @@ class Thread::Killing {
   }
   // For an exception that its victim cannot but swallow, and may be raised again later.
   static void forgive(PyObject* exception) noexcept {
-    const Ref capsule = Ref::take(PyObject_GetAttrString(exception, kKillingName));
-    if (capsule && PyCapsule_IsValid(capsule.get(), kKillingName)) {
+    if (const Ref capsule = capsule_of(exception)) {
       of(capsule.get())->over_.store(true, std::memory_order_relaxed);
     }
-    PyErr_Clear();
+  }
+  // Somebody wants its text. A victim that handles it, and is about to let go of it and go on,
+  // would report what concerns nobody, and is left before it has.
+  static void exit_is_described(PyObject* exit) noexcept {
+    if (const Ref capsule = capsule_of(exit)) {
+      Killing& killing = *of(capsule.get());
+      if (killing.is_in_victim() && killing.is_unwanted() &&
+          cpython::has_loop_after_handling(exit)) {
+        killing.leave();
+      }
+    }
   }
 
  private:
@@ -73,18 +82,18 @@ class Thread::Killing {
   static Killing* of(PyObject* capsule) noexcept {
     return static_cast<Killing*>(PyCapsule_GetPointer(capsule, kKillingName));
   }
+  // Null if it has none, which is no error.
+  static Ref capsule_of(PyObject* exception) noexcept {
+    Ref capsule = Ref::take(PyObject_GetAttrString(exception, kKillingName));
+    PyErr_Clear();
+    return capsule && PyCapsule_IsValid(capsule.get(), kKillingName) ? std::move(capsule) : Ref{};
+  }
   static void exit_is_let_go(PyObject* capsule) noexcept {
     Killing* const killing = of(capsule);
-    Thread* const thread = current_or_null();
-    if (thread != nullptr && !killing->over_.load(std::memory_order_relaxed) &&
-        thread->running_ == &killing->victim_) {
+    if (killing->is_in_victim()) {
       Ref pending = Ref::take(cpython::take_exception());
-      if (killing->is_refused()) {
-        killing->over_.store(true, std::memory_order_relaxed);
-        Greenlet& victim = killing->victim_;
-        victim.refused_ = true;
-        thread->leave_for(killing->killer_);
-        victim.refused_ = false;  // somebody has resumed it
+      if (killing->is_unwanted() && cpython::has_loop_ahead()) {
+        killing->leave();
       }
       if (pending) {
         cpython::raise_exception(pending.release());
@@ -92,11 +101,22 @@ class Thread::Killing {
     }
     killing->release();
   }
+  bool is_in_victim() const noexcept {
+    const Thread* const thread = current_or_null();
+    return thread != nullptr && !over_.load(std::memory_order_relaxed) &&
+           thread->running_ == &victim_;
+  }
   // Not if its run has returned, or it has come back to life, that is someone has a new reference
-  // to it; nor if it goes on to its end.
-  bool is_refused() const noexcept {
-    return victim_.run_ != nullptr && Py_REFCNT(victim_.object()) <= references_ &&
-           cpython::has_loop_ahead();
+  // to it.
+  bool is_unwanted() const noexcept {
+    return victim_.run_ != nullptr && Py_REFCNT(victim_.object()) <= references_;
+  }
+  void leave() noexcept {
+    over_.store(true, std::memory_order_relaxed);
+    Greenlet& victim = victim_;
+    victim.refused_ = true;
+    current_or_null()->leave_for(killer_);
+    victim.refused_ = false;  // somebody has resumed it
   }
   void release() noexcept {
     if (holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -117,6 +137,11 @@ void Thread::leave_for(Greenlet& to) noexcept {
   if (!received) {
     PyErr_WriteUnraisable(running_->object());  // this is in a destructor
   }
+}
+
+PyObject* Thread::text_of_exit(PyObject*, PyObject* exit) noexcept {
+  Killing::exit_is_described(exit);
+  return reinterpret_cast<PyTypeObject*>(PyExc_BaseException)->tp_str(exit);
 }
 
 void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {

@@ -77,13 +77,16 @@ class Thread {
   // What to do with a greenlet that catches the GreenletExit that we raise in it and goes on in a
   // loop. Event loops do so (the hubs of gevent and eventlet), and then wait for events that never
   // come. So it goes on only where the published greenlet raises one, too: when its last reference
-  // has gone. Elsewhere it is left where it lets go of the exception, and never ended again.
+  // has gone. Elsewhere it is left where it lets go of the exception, or first asks for its text
+  // to report it, and never ended again.
   enum class IfCaught : unsigned char { kGoesOn, kIsLeft };
 
   // Raises GreenletExit in a suspended greenlet of this thread that nobody refers to any more, with
   // the running greenlet as its parent for the time being. What else escapes from it is reported
   // as unraisable. Keeps the exception that is set.
   void kill(Greenlet& greenlet, IfCaught if_caught) noexcept;
+  // GreenletExit.__str__(), a method with one argument.
+  static PyObject* text_of_exit(PyObject*, PyObject* exit) noexcept;
   // Ends greenlets of this thread that other threads dropped.
   void finish_pending() noexcept {
     if (pending_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {

@@ -19,7 +19,15 @@ class Flow {
         size_(static_cast<std::size_t>(PyBytes_GET_SIZE(bytes)) / 2) {}
 
   // True if a cycle can be reached from an instruction. True, too, if there is no memory.
-  bool has_cycle_from(std::size_t start) const noexcept {
+  bool has_cycle_from(std::size_t start) const noexcept { return reaches(Aim::kCycle, start); }
+  // True if an instruction that raises can be reached before one that ends the handling of an
+  // exception. True, too, if there is no memory.
+  bool raises_from(std::size_t start) const noexcept { return reaches(Aim::kRaise, start); }
+
+ private:
+  enum class Aim : unsigned char { kCycle, kRaise };
+
+  bool reaches(Aim aim, std::size_t start) const noexcept {
     if (start >= size_) {
       return false;
     }
@@ -35,17 +43,18 @@ class Flow {
       while (depth > 0 && !found) {
         const std::size_t node = path[depth - 1];
         const Successors next = successors(node);
-        if (tried[node] == next.count) {
+        if (aim == Aim::kRaise && (opcode(node) == RAISE_VARARGS || opcode(node) == RERAISE)) {
+          found = true;
+        } else if (tried[node] == next.count || (aim == Aim::kRaise && opcode(node) == POP_EXCEPT)) {
           marks[node] = kDone;
           --depth;
-          continue;
-        }
-        const std::size_t successor = next.nodes[tried[node]++];
-        if (successor < size_ && marks[successor] == kUnseen) {
-          marks[successor] = kOnPath;
-          path[depth++] = static_cast<std::uint32_t>(successor);
-        } else if (successor < size_) {
-          found = marks[successor] == kOnPath;
+        } else if (const std::size_t successor = next.nodes[tried[node]++]; successor < size_) {
+          if (marks[successor] == kUnseen) {
+            marks[successor] = kOnPath;
+            path[depth++] = static_cast<std::uint32_t>(successor);
+          } else if (aim == Aim::kCycle) {
+            found = marks[successor] == kOnPath;
+          }
         }
       }
     }
@@ -54,7 +63,6 @@ class Flow {
     return found;
   }
 
- private:
   struct Successors {
     unsigned char count = 0;
     std::array<std::size_t, 2> nodes{};
@@ -122,7 +130,8 @@ class Flow {
   std::size_t size_;
 };
 
-bool has_loop_ahead(PyFrameObject* frame) noexcept {
+// The answer to a question about the flow from where a frame is; true if there is no memory.
+bool ask(PyFrameObject* frame, bool (Flow::*question)(std::size_t) const noexcept) noexcept {
   const int offset = PyFrame_GetLasti(frame);
   PyCodeObject* const code = PyFrame_GetCode(frame);
   PyObject* const bytes = PyCode_GetCode(code);
@@ -131,25 +140,52 @@ bool has_loop_ahead(PyFrameObject* frame) noexcept {
     PyErr_Clear();
     return true;
   }
-  const bool found =
-      offset >= 0 && Flow(bytes).has_cycle_from(static_cast<std::size_t>(offset) / 2);
+  const bool answer = offset >= 0 && (Flow(bytes).*question)(static_cast<std::size_t>(offset) / 2);
   Py_DECREF(bytes);
+  return answer;
+}
+
+// Consumes a reference to a frame, and returns one to its caller; null after the last.
+PyFrameObject* step_out(PyFrameObject* frame) noexcept {
+  PyFrameObject* const caller = PyFrame_GetBack(frame);
+  Py_DECREF(frame);
+  return caller;
+}
+
+// As the public one, of a frame and its callers; consumes the reference to it.
+bool has_loop_ahead(PyFrameObject* frame) noexcept {
+  bool found = false;
+  while (frame != nullptr && !found) {
+    found = ask(frame, &Flow::has_cycle_from);
+    frame = step_out(frame);
+  }
+  Py_XDECREF(frame);
   return found;
 }
 
 }  // namespace
 
 bool has_loop_ahead() noexcept {
-  PyFrameObject* frame = PyThreadState_GetFrame(PyThreadState_Get());
-  bool found = false;
-  while (frame != nullptr && !found) {
-    found = has_loop_ahead(frame);
-    PyFrameObject* const caller = PyFrame_GetBack(frame);
-    Py_DECREF(frame);
-    frame = caller;
+  return has_loop_ahead(PyThreadState_GetFrame(PyThreadState_Get()));
+}
+
+bool has_loop_after_handling(PyObject* exception) noexcept {
+  PyObject* const traceback = PyException_GetTraceback(exception);
+  if (traceback == nullptr) {
+    return false;
   }
-  Py_XDECREF(frame);
-  return found;
+  // The first entry is of the last frame that the exception came to.
+  const void* const handler = reinterpret_cast<PyTracebackObject*>(traceback)->tb_frame;
+  Py_DECREF(traceback);
+  PyFrameObject* frame = PyThreadState_GetFrame(PyThreadState_Get());
+  while (frame != nullptr && frame != handler) {
+    frame = step_out(frame);
+  }
+  if (frame == nullptr || ask(frame, &Flow::raises_from)) {
+    Py_XDECREF(frame);
+    return false;
+  }
+  return has_loop_ahead(frame);
 }
 
 }  // namespace greenlet::cpython

@@ -204,14 +204,25 @@ bool find_hidden_slots(ModuleState& state) {
   return true;
 }
 
+// The namespace of the class GreenletExit. A function in C is bound to an instance only if it is
+// made an instance method.
+Ref exit_methods() {
+  static PyMethodDef text = {"__str__", &core::Thread::text_of_exit, METH_O,
+                             PyDoc_STR("__str__($self, /)\n--\n\nReturn str(self).")};
+  const Ref function = Ref::take(PyCFunction_New(&text, nullptr));
+  const Ref method = Ref::take(function ? PyInstanceMethod_New(function.get()) : nullptr);
+  return Ref::take(method ? Py_BuildValue("{sO}", text.ml_name, method.get()) : nullptr);
+}
+
 int add_types(PyObject* module, ModuleState& state) {
+  const Ref methods = exit_methods();
   state.error = PyErr_NewExceptionWithDoc(
       "greenlet.error", "A switch that cannot be: to another thread's greenlet, for instance.",
       nullptr, nullptr);
-  state.greenlet_exit = PyErr_NewExceptionWithDoc(
+  state.greenlet_exit = methods ? PyErr_NewExceptionWithDoc(
       "greenlet.GreenletExit",
       "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
-      PyExc_BaseException, nullptr);
+      PyExc_BaseException, methods.get()) : nullptr;
   if (state.error == nullptr || state.greenlet_exit == nullptr) {
     return -1;
   }

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,28 @@ def in_a_callback_from_c() -> None:
         threading.Event().wait()
 
 
-@pytest.mark.parametrize("loop", ["in_a_loop_that_goes_on", "in_a_callback_from_c"])
+def in_a_loop_that_reports_what_it_catches() -> None:
+    while True:
+        try:
+            try:
+                to_parent()
+            finally:
+                print("cleaned up")
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except:  # noqa: E722
+            traceback.print_exc()  # to stderr, which has to be empty
+        threading.Event().wait()
+
+
+LOOPS = {
+    "in_a_loop_that_goes_on": {"went on"},
+    "in_a_callback_from_c": {"went on"},
+    "in_a_loop_that_reports_what_it_catches": {"went on", "cleaned up"},
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("end", ["its thread", "a collection", "the program"])
 def test_nobody_waits_for_an_event_loop_that_catches_its_end(loop: str, end: str) -> None:
     # gevent's and eventlet's do: their thread, the collector and the program would wait with them.
@@ -267,7 +289,35 @@ def test_nobody_waits_for_an_event_loop_that_catches_its_end(loop: str, end: str
         args=[loop, end],
         env={"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *filter(None, sys.path)))},
     )
-    assert printed == "went on"
+    assert set(printed.splitlines()) == LOOPS[loop]
+
+
+def test_a_greenlet_that_reports_its_end_and_dies_of_it_cleans_up() -> None:
+    log: list[str] = []
+
+    def reports() -> None:
+        try:
+            while True:
+                try:
+                    to_parent()
+                except BaseException:
+                    log.append(traceback.format_exc().splitlines()[-1])
+                    if log:
+                        raise
+        finally:
+            log.append("cleaned up")
+
+    def body() -> greenlet:
+        g = greenlet(reports)
+        g.switch()
+        return g
+
+    g = in_thread(body)
+    assert g.dead
+    assert log == [
+        "greenlet.GreenletExit: Killing the greenlet because all references have vanished.",
+        "cleaned up",
+    ]
 
 
 def test_a_greenlet_whose_first_greenlet_exit_was_swallowed_is_ended_by_another() -> None:
@@ -833,6 +883,7 @@ def prepared(body):
 def test_a_thread_that_ends_while_the_interpreter_exits_is_harmless() -> None:
     program = """
 import threading
+import traceback
 from greenlet import getcurrent, greenlet
 
 def run(parent):
