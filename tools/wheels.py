@@ -201,12 +201,17 @@ def check_contents(wheel: Path, package: Path, folder: Path, log: Log) -> None:
         module = archive.extract(extensions.pop(), folder / "unpacked")
     # Where there are no binutils there was no compiler.
     headers = subprocess.run(
-        ["readelf", "--sections", "--segments", "--wide", module],
+        ["readelf", "--sections", "--segments", "--dynamic", "--wide", module],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
     log.write(headers)
+    libraries = set(re.findall(r"\(NEEDED\)\s+Shared library: \[([^]]*)\]", headers))
+    if strays := {
+        name for name in libraries if not name.startswith(("libc.", "libdl.", "libpthread."))
+    }:
+        raise Rejected(f"{wheel.name} loads {sorted(strays)}, at the cost of every import")
     if ".symtab" in headers or ".debug_" in headers:
         raise Rejected(f"{wheel.name} is not stripped")
     if not re.search(r"^ *GNU_STACK .* RW +0x", headers, re.MULTILINE):

@@ -10,8 +10,9 @@
 // Both sides of a switch have this frame, so one set of unwind information is right on either side
 // of the instruction that changes rsp.
 //
-// `ret` and not `jmp`: all switches come from few call sites, so the return address is nearly
-// always the one that the processor's return stack predicts, and the stack stays paired with calls.
+// Nearly all switches leave from the call site at which the other side waits. Then `ret` goes where
+// the processor's return stack predicts, and keeps that paired with calls for the returns to come.
+// For other sites its prediction is always wrong; an indirect jump is predicted from history.
 
         .text
 
@@ -55,6 +56,7 @@ greenlet_context_switch:
         xorw    4(%rsi), %cx
         andl    $~0x3f, %eax
 
+        movq    0x38(%rsp), %r8
         movq    %rsp, (%rdi)
         movq    %rsi, %rsp
 
@@ -82,10 +84,18 @@ greenlet_context_switch:
         .cfi_adjust_cfa_offset -8
         .cfi_restore %rbp
         movq    %rdx, %rax
+        cmpq    (%rsp), %r8
+        jne     .Lother_site
         ret
+.Lother_site:
+        popq    %rcx
+        .cfi_adjust_cfa_offset -8
+        .cfi_register %rip, %rcx
+        notrack jmp *%rcx               // not the start of a function, so it has no endbr64
 
         // Behind the return in the file, but in the state of .Lrestore: the whole frame is there.
-        .cfi_adjust_cfa_offset 56
+        .cfi_adjust_cfa_offset 64
+        .cfi_offset %rip, -8
         .cfi_rel_offset %rbp, 48
         .cfi_rel_offset %rbx, 40
         .cfi_rel_offset %r15, 32

@@ -1,6 +1,7 @@
 #include "core/greenlet.h"
 
 #include <cassert>
+#include <mutex>
 #include <new>
 #include <utility>
 

@@ -122,6 +122,7 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     PyErr_SetString(PyExc_MemoryError, stack::describe(failure));
     return Started::kNo;
   }
+  know_exceptions();
   Ref args, kwargs;
   if (!message.raises() && !message.as_call(args, kwargs)) {
     pool_.release(region);

@@ -2,6 +2,7 @@
 // in ending.cpp.
 #include "core/thread.h"
 
+#include <mutex>
 #include <new>
 #include <utility>
 
@@ -38,7 +39,10 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
 }
 
 void Thread::remember(Thread* thread) noexcept {
-  remembered_ = {.thread = thread, .exceptions = context::thread_exception_globals()};
+  remembered_.thread = thread;
+  if (thread->started_ != nullptr) {
+    know_exceptions();
+  }
 }
 
 Thread* Thread::current_or_null() noexcept {
@@ -98,11 +102,12 @@ Thread* Thread::attach() noexcept {
   }
   Thread* thread = free_.take();
   if (thread == nullptr) {
-    thread = new (std::nothrow) Thread();
-  }
-  if (thread == nullptr) {
-    PyErr_NoMemory();
-    return nullptr;
+    void* const memory = PyMem_RawMalloc(sizeof(Thread));
+    if (memory == nullptr) {
+      PyErr_NoMemory();
+      return nullptr;
+    }
+    thread = new (memory) Thread();
   }
   thread->begin(tstate, module, Greenlet::of(main.get()));
   Ref capsule = Ref::take(PyCapsule_New(thread, kCapsuleName, &end_from_capsule));

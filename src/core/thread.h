@@ -129,6 +129,11 @@ class Thread {
   static Thread* attach() noexcept;
   // Makes it the one that this OS thread remembers.
   static void remember(Thread* thread) noexcept;
+  static void know_exceptions() noexcept {
+    if (remembered_.exceptions == nullptr) [[unlikely]] {
+      remembered_.exceptions = context::thread_exception_globals();
+    }
+  }
   static void end_from_capsule(PyObject* capsule) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
@@ -198,7 +203,8 @@ class Thread {
     // The world that this OS thread used last; for the thread state it has now only if is_of() says
     // so.
     Thread* thread = nullptr;
-    // Of this OS thread; set if `thread` is.
+    // Of this OS thread, and set once for it: at the latest when `thread` has a greenlet to switch
+    // to. Not before, as to find it may load a library.
     context::ExceptionGlobals* exceptions = nullptr;
   };
   static constinit thread_local Remembered remembered_;

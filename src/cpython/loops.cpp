@@ -45,7 +45,8 @@ class Flow {
         const Successors next = successors(node);
         if (aim == Aim::kRaise && (opcode(node) == RAISE_VARARGS || opcode(node) == RERAISE)) {
           found = true;
-        } else if (tried[node] == next.count || (aim == Aim::kRaise && opcode(node) == POP_EXCEPT)) {
+        } else if (tried[node] == next.count ||
+                   (aim == Aim::kRaise && opcode(node) == POP_EXCEPT)) {
           marks[node] = kDone;
           --depth;
         } else if (const std::size_t successor = next.nodes[tried[node]++]; successor < size_) {

@@ -162,10 +162,11 @@ void destroy(PyObject* capsule) {
 PyObject* make_capi(const ModuleState& state) {
   Table* table = unused.take();
   if (table == nullptr) {
-    table = new (std::nothrow) Table;
-  }
-  if (table == nullptr) {
-    return PyErr_NoMemory();
+    void* const memory = PyMem_RawMalloc(sizeof(Table));
+    if (memory == nullptr) {
+      return PyErr_NoMemory();
+    }
+    table = new (memory) Table;
   }
   table->entries = {state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
                     &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,

@@ -219,10 +219,12 @@ int add_types(PyObject* module, ModuleState& state) {
   state.error = PyErr_NewExceptionWithDoc(
       "greenlet.error", "A switch that cannot be: to another thread's greenlet, for instance.",
       nullptr, nullptr);
-  state.greenlet_exit = methods ? PyErr_NewExceptionWithDoc(
-      "greenlet.GreenletExit",
-      "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
-      PyExc_BaseException, methods.get()) : nullptr;
+  state.greenlet_exit =
+      methods ? PyErr_NewExceptionWithDoc(
+                    "greenlet.GreenletExit",
+                    "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
+                    PyExc_BaseException, methods.get())
+              : nullptr;
   if (state.error == nullptr || state.greenlet_exit == nullptr) {
     return -1;
   }

@@ -16,11 +16,13 @@
 #include <cassert>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <new>
 #include <utility>
 
+#include "mutex.h"
 #include "testing.h"
 
 namespace greenlet::stack {
@@ -60,10 +62,8 @@ constexpr std::size_t kKeepAbove = std::size_t{16} << 10;
 constexpr std::size_t kLookBelow = std::size_t{256} << 10;
 constexpr std::uint32_t kLongestInterval = 64;
 
-std::size_t page_size() noexcept {
-  static const auto bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  return bytes;
-}
+const auto kPageSize = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+std::size_t page_size() noexcept { return kPageSize; }
 
 std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept {
   return (bytes + unit - 1) / unit * unit;
@@ -124,7 +124,9 @@ std::size_t mapping_limit() noexcept {
   if (const std::size_t forced = for_tests::switches.mapping_limit.load(); forced != 0) {
     return forced;
   }
-  static const std::size_t limit = [] {
+  // Found out twice, if two threads are the first at once.
+  static constinit std::atomic<std::size_t> limit{0};
+  if (limit.load(std::memory_order_relaxed) == 0) {
     std::size_t count = 65530;  // the kernel's default, where /proc cannot be read
     if (const int file = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC); file >= 0) {
       std::array<char, 32> text{};
@@ -134,9 +136,9 @@ std::size_t mapping_limit() noexcept {
       }
       close(file);
     }
-    return count - count / 16;
-  }();
-  return limit;
+    limit.store(std::max(count - count / 16, std::size_t{1}), std::memory_order_relaxed);
+  }
+  return limit.load(std::memory_order_relaxed);
 }
 
 // Whether the process has about as many mappings as it may. Slow where it has many.
@@ -273,9 +275,6 @@ class Reserve {
   }
 
   void add(Pool& pool) noexcept {
-    // The child of a fork has no other thread that could unlock the mutex.
-    [[maybe_unused]] static const int registered =
-        pthread_atfork([] { reserve_lock(); }, [] { reserve_unlock(); }, [] { reserve_unlock(); });
     const std::lock_guard lock(mutex_);
     pool.next_ = pools_;
     if (pools_ != nullptr) {
@@ -319,16 +318,16 @@ class Reserve {
   }
 
  private:
-  static void reserve_lock() noexcept;
-  static void reserve_unlock() noexcept;
+  static const int kWatchesForks;
 
   // Maps a batch for `size`, or falls back: to a single region, then to ever smaller ones.
   Batch* map(std::size_t size, Failure& failure) noexcept {
-    auto* batch = new (std::nothrow) Batch{};
-    if (batch == nullptr) {
+    void* const memory = std::malloc(sizeof(Batch));
+    if (memory == nullptr) {
       failure = Failure::kAddressSpace;
       return nullptr;
     }
+    auto* const batch = new (memory) Batch{};
     batch->wanted = size;
     batch->layout = Layout::of(size);
     batch->count = std::clamp(kBatchBytes / batch->layout.bytes, std::size_t{1}, kBatchRegions);
@@ -342,7 +341,7 @@ class Reserve {
         batch->layout = Layout::of(size);
       } else {
         failure = mappings_exhausted() ? Failure::kMappings : Failure::kAddressSpace;
-        delete batch;
+        std::free(batch);
         return nullptr;
       }
       batch->base = map_bytes(batch->mapped_bytes(), kHeadroomBytes);
@@ -515,7 +514,7 @@ class Reserve {
       Batch* next = doomed->next;
       if (munmap(doomed->base, doomed->mapped_bytes()) == 0) {
         splits_ -= doomed->splits;
-        delete doomed;
+        std::free(doomed);
       } else {
         // Out of mappings: the kernel has merged batches, and one from the middle would split what
         // remains. It holds no memory; it stays.
@@ -528,7 +527,7 @@ class Reserve {
 
   enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
 
-  std::mutex mutex_;
+  Mutex mutex_;
   Batch* batches_ = nullptr;          // all of them
   Batch* available_ = nullptr;        // those with a free region, except outdated ones
   std::size_t free_ = 0;              // regions free in available batches
@@ -549,8 +548,11 @@ union Immortal {
 constinit Immortal immortal;
 }  // namespace
 
-void Reserve::reserve_lock() noexcept { immortal.reserve.mutex_.lock(); }
-void Reserve::reserve_unlock() noexcept { immortal.reserve.mutex_.unlock(); }
+// Registered when this is loaded. The child of a fork has no other thread that could unlock the
+// mutex.
+const int Reserve::kWatchesForks =
+    pthread_atfork([] { immortal.reserve.mutex_.lock(); }, [] { immortal.reserve.mutex_.unlock(); },
+                   [] { immortal.reserve.mutex_.unlock(); });
 
 }  // namespace detail
 
