@@ -105,7 +105,9 @@ def main() -> int:
     ]
 
     def types(folder: str) -> bool:
-        command: list[str | Path] = [tools / "mypy", folder]
+        # Two at a time may not share a cache: mypy crashes now and then.
+        cache = build / "mypy" / folder
+        command: list[str | Path] = [tools / "mypy", f"--cache-dir={cache}", folder]
         return passes(f"mypy {folder}", command, MYPYPATH=IMPORT_PATHS[folder])
 
     # clang-tidy takes its time, so a file is looked at again only if something has changed that
