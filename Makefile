@@ -38,9 +38,9 @@ test-layout: test-packages ## a wheel on interpreters with a field more and less
 test-tsan: test-packages ## the tests about threads under ThreadSanitizer, on 3.15t-tsan
 	@$(TOOLS)/tsan_test.py
 
-interop: interop-packages ## the suites of dependents with either greenlet, compared (hours; RUNS=3)
+interop: interop-packages ## the suites of dependents with either greenlet, compared (hours; RUNS=3, ON="3.14 3.15t")
 	@$(TOOLS)/interop.py --runs $(RUNS) $(if $(SUITES),--suites $(SUITES)) \
-	  $(if $(INTERPRETERS),--interpreters $(INTERPRETERS))
+	  $(if $(ON),--interpreters $(ON))
 
 interop-load: interop-packages ## what dependents do per second with either greenlet (BENCH=3.14)
 	@$(TOOLS)/interop.py --load --runs 3 --interpreters $(BENCH)

@@ -209,7 +209,7 @@ def check_contents(wheel: Path, package: Path, folder: Path, log: Log) -> None:
     log.write(headers)
     libraries = set(re.findall(r"\(NEEDED\)\s+Shared library: \[([^]]*)\]", headers))
     if strays := {
-        name for name in libraries if not name.startswith(("libc.", "libdl.", "libpthread."))
+        name for name in libraries if not name.startswith(("libc.", "libdl.", "libpthread.", "ld-"))
     }:
         raise Rejected(f"{wheel.name} loads {sorted(strays)}, at the cost of every import")
     if ".symtab" in headers or ".debug_" in headers:

@@ -23,7 +23,8 @@ struct ExceptionGlobals {
 };
 
 // This thread's live copy (what __cxa_get_globals() returns); stable for the life of the thread,
-// so whoever switches often asks once and keeps it.
+// so whoever switches often asks once and keeps it. Null while the process has no C++ runtime and
+// none can be loaded: then nobody has exceptions.
 ExceptionGlobals* thread_exception_globals() noexcept;
 
 // A flow of control that is not running: where its callee-saved registers lie, and its share of

@@ -63,16 +63,18 @@ class Thread::Killing {
       of(capsule.get())->over_.store(true, std::memory_order_relaxed);
     }
   }
-  // Somebody wants its text. A victim that handles it, and is about to let go of it and go on,
-  // would report what concerns nobody, and is left before it has.
-  static void exit_is_described(PyObject* exit) noexcept {
-    if (const Ref capsule = capsule_of(exit)) {
-      Killing& killing = *of(capsule.get());
-      if (killing.is_in_victim() && killing.is_unwanted() &&
-          cpython::has_loop_after_handling(exit)) {
-        killing.leave();
-      }
+  // Somebody wants the text of the exception. A victim that handles it, and is about to let go of
+  // it and go on, would report what concerns nobody, and is left before it has. False with an
+  // exception set if it is resumed to raise one.
+  static bool text_is_read(PyObject* text) noexcept {
+    const Ref exit = Ref::take(PyErr_GetHandledException());
+    const Ref capsule = exit && is_exit_with(exit.get(), text) ? capsule_of(exit.get()) : Ref{};
+    if (!capsule) {
+      return true;
     }
+    Killing& killing = *of(capsule.get());
+    return !killing.is_in_victim() || !killing.is_unwanted() ||
+           !cpython::has_loop_after_handling(exit.get()) || killing.leave();
   }
 
  private:
@@ -81,6 +83,17 @@ class Thread::Killing {
 
   static Killing* of(PyObject* capsule) noexcept {
     return static_cast<Killing*>(PyCapsule_GetPointer(capsule, kKillingName));
+  }
+  static bool is_exit_with(PyObject* exception, PyObject* text) noexcept {
+    const Thread* const thread = current_or_null();
+    if (thread == nullptr ||
+        reinterpret_cast<PyObject*>(Py_TYPE(exception)) != thread->module_->greenlet_exit) {
+      return false;
+    }
+    const Ref args = Ref::take(PyObject_GetAttrString(exception, "args"));
+    PyErr_Clear();
+    return args && PyTuple_Check(args.get()) && PyTuple_GET_SIZE(args.get()) == 1 &&
+           PyTuple_GET_ITEM(args.get(), 0) == text;
   }
   // Null if it has none, which is no error.
   static Ref capsule_of(PyObject* exception) noexcept {
@@ -92,8 +105,8 @@ class Thread::Killing {
     Killing* const killing = of(capsule);
     if (killing->is_in_victim()) {
       Ref pending = Ref::take(cpython::take_exception());
-      if (killing->is_unwanted() && cpython::has_loop_ahead()) {
-        killing->leave();
+      if (killing->is_unwanted() && cpython::has_loop_ahead() && !killing->leave()) {
+        PyErr_WriteUnraisable(killing->victim_.object());  // this is in a destructor
       }
       if (pending) {
         cpython::raise_exception(pending.release());
@@ -111,12 +124,15 @@ class Thread::Killing {
   bool is_unwanted() const noexcept {
     return victim_.run_ != nullptr && Py_REFCNT(victim_.object()) <= references_;
   }
-  void leave() noexcept {
+  // For good; or until somebody resumes it: false if with an exception, which is set.
+  bool leave() noexcept {
     over_.store(true, std::memory_order_relaxed);
     Greenlet& victim = victim_;
     victim.refused_ = true;
-    current_or_null()->leave_for(killer_);
-    victim.refused_ = false;  // somebody has resumed it
+    const Ref received =
+        Ref::take(current_or_null()->deliver(killer_, Message::value(Ref::share(Py_None))));
+    victim.refused_ = false;
+    return static_cast<bool>(received);
   }
   void release() noexcept {
     if (holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
@@ -132,16 +148,8 @@ class Thread::Killing {
   Greenlet& killer_;
 };
 
-void Thread::leave_for(Greenlet& to) noexcept {
-  const Ref received = Ref::take(deliver(to, Message::value(Ref::share(Py_None))));
-  if (!received) {
-    PyErr_WriteUnraisable(running_->object());  // this is in a destructor
-  }
-}
-
-PyObject* Thread::text_of_exit(PyObject*, PyObject* exit) noexcept {
-  Killing::exit_is_described(exit);
-  return reinterpret_cast<PyTypeObject*>(PyExc_BaseException)->tp_str(exit);
+PyObject* Thread::read_killed_text(PyObject*, PyObject* text) noexcept {
+  return Killing::text_is_read(text) ? PyUnicode_FromObject(text) : nullptr;
 }
 
 void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
@@ -156,10 +164,14 @@ void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
   const Ref killer = Ref::share(running_->object());
   Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
   greenlet.exchange_parent(parent);
-  PyErr_SetString(module_->greenlet_exit, kKilledText);  // with what is handled here as its context
+  const bool is_left = if_caught == IfCaught::kIsLeft;
+  const Ref text = Ref::take(is_left ? PyObject_CallFunction(module_->killed_text, "s", kKilledText)
+                                     : PyUnicode_FromString(kKilledText));
+  if (text) {
+    PyErr_SetObject(module_->greenlet_exit, text.get());  // what is handled here is its context
+  }
   Ref exit = Ref::take(cpython::take_exception());
-  Killing* const killing =
-      if_caught == IfCaught::kIsLeft ? Killing::begin(exit.get(), greenlet, *running_) : nullptr;
+  Killing* const killing = is_left ? Killing::begin(exit.get(), greenlet, *running_) : nullptr;
   const Ref received = Ref::take(deliver(greenlet, Message::raise(std::move(exit))));
   if (killing != nullptr) {
     killing->end();
@@ -242,7 +254,7 @@ void Thread::end(bool in_own_thread) noexcept {
   ending_ = outer;
   key_.store(reinterpret_cast<PyThreadState*>(this), std::memory_order_relaxed);
   if (in_own_thread) {
-    remembered_.thread = nullptr;
+    remembered_.thread = remembered_.idle = nullptr;
     ended_ = {.tstate_id = PyThreadState_GetID(tstate_),
               .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate_)),
               .module_serial = module_->serial};

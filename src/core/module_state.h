@@ -17,6 +17,8 @@ struct ModuleState {
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;
+  // A class of strings: the text of a GreenletExit that tells when it is read.
+  PyObject* killed_text = nullptr;
   // Functions of CPython's that it does not export: tp_dealloc and tp_traverse of all classes made
   // in Python, and tp_finalize of those that define __del__.
   destructor subtype_dealloc = nullptr;

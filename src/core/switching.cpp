@@ -23,6 +23,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
     return receive(payload);
   }
   running_->interpreter_.set_operands(operands.begin, operands.end);
+  know_exceptions();
   remembered_.thread = this;  // for run_greenlet(): preparations may have used another interpreter
   return arrive(exchange(*to, payload));
 }
@@ -122,7 +123,6 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     PyErr_SetString(PyExc_MemoryError, stack::describe(failure));
     return Started::kNo;
   }
-  know_exceptions();
   Ref args, kwargs;
   if (!message.raises() && !message.as_call(args, kwargs)) {
     pool_.release(region);

@@ -39,10 +39,10 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
 }
 
 void Thread::remember(Thread* thread) noexcept {
-  remembered_.thread = thread;
   if (thread->started_ != nullptr) {
-    know_exceptions();
+    know_exceptions();  // another OS thread has started them
   }
+  (remembered_.exceptions != nullptr ? remembered_.thread : remembered_.idle) = thread;
 }
 
 Thread* Thread::current_or_null() noexcept {
@@ -52,6 +52,10 @@ Thread* Thread::current_or_null() noexcept {
   }
   if (remembered_.thread != nullptr && remembered_.thread->is_of(tstate)) {
     return remembered_.thread;
+  }
+  if (remembered_.idle != nullptr && remembered_.idle->is_of(tstate)) {
+    remember(remembered_.idle);
+    return remembered_.idle;
   }
   // The OS thread has changed its thread state: PyGILState_Ensure() in a thread that Python did not
   // make, or another interpreter.
@@ -67,8 +71,9 @@ Thread* Thread::current_or_null() noexcept {
   if (capsule == nullptr) {
     return nullptr;
   }
-  remember(static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName)));
-  return remembered_.thread;
+  auto* const thread = static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName));
+  remember(thread);
+  return thread;
 }
 
 Thread* Thread::attach() noexcept {

@@ -85,8 +85,8 @@ class Thread {
   // the running greenlet as its parent for the time being. What else escapes from it is reported
   // as unraisable. Keeps the exception that is set.
   void kill(Greenlet& greenlet, IfCaught if_caught) noexcept;
-  // GreenletExit.__str__(), a method with one argument.
-  static PyObject* text_of_exit(PyObject*, PyObject* exit) noexcept;
+  // The method __str__ of the class ModuleState::killed_text.
+  static PyObject* read_killed_text(PyObject*, PyObject* text) noexcept;
   // Ends greenlets of this thread that other threads dropped.
   void finish_pending() noexcept {
     if (pending_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
@@ -129,9 +129,12 @@ class Thread {
   static Thread* attach() noexcept;
   // Makes it the one that this OS thread remembers.
   static void remember(Thread* thread) noexcept;
+  // To be called before a switch that may be the OS thread's first.
   static void know_exceptions() noexcept {
-    if (remembered_.exceptions == nullptr) [[unlikely]] {
-      remembered_.exceptions = context::thread_exception_globals();
+    if (remembered_.exceptions == nullptr || remembered_.exceptions == &remembered_.none)
+        [[unlikely]] {
+      context::ExceptionGlobals* const found = context::thread_exception_globals();
+      remembered_.exceptions = found != nullptr ? found : &remembered_.none;
     }
   }
   static void end_from_capsule(PyObject* capsule) noexcept;
@@ -193,19 +196,21 @@ class Thread {
   // `target`, and returns what exchange() takes for it.
   PyObject* find_heir(Ref& target, Message message) noexcept;
 
-  // Switches to it from a destructor, which has no result and raises nothing.
-  void leave_for(Greenlet& to) noexcept;
   void finish_pending_slowly() noexcept;
   void link(Greenlet& greenlet) noexcept;
   void unlink(Greenlet& greenlet) noexcept;
 
   struct Remembered {
-    // The world that this OS thread used last; for the thread state it has now only if is_of() says
-    // so.
+    // The world that this OS thread used last, once `exceptions` are known; for the thread state it
+    // has now only if is_of() says so.
     Thread* thread = nullptr;
-    // Of this OS thread, and set once for it: at the latest when `thread` has a greenlet to switch
-    // to. Not before, as to find it may load a library.
+    // Of this OS thread. Not known before it has a greenlet to switch to: to find them may load a
+    // library.
     context::ExceptionGlobals* exceptions = nullptr;
+    // As `thread`, until they are.
+    Thread* idle = nullptr;
+    // What stands in for them where there is no C++ runtime.
+    context::ExceptionGlobals none;
   };
   static constinit thread_local Remembered remembered_;
 

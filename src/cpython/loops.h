@@ -10,9 +10,10 @@ namespace greenlet::cpython {
 // and what C code does next is not known. Takes memory; true if there is none.
 bool has_loop_ahead() noexcept;
 
-// The same of the frame that handles `exception` now, and its callers, if that frame comes to the
-// end of its except clause without raising anything. Other frames, as of code that reports the
-// exception, do not count. False if the exception is not being handled on the current stack.
+// The same of the frame that handles `exception`, the one that is being handled now, and of its
+// callers, if that frame comes to the end of its except clause without raising anything, and
+// nothing that it has called needs to go on: it holds no lock by `with`, and has no `finally` block
+// before it. False if the exception was not caught on the current stack.
 bool has_loop_after_handling(PyObject* exception) noexcept;
 
 }  // namespace greenlet::cpython

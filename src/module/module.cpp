@@ -204,28 +204,28 @@ bool find_hidden_slots(ModuleState& state) {
   return true;
 }
 
-// The namespace of the class GreenletExit. A function in C is bound to an instance only if it is
-// made an instance method.
-Ref exit_methods() {
-  static PyMethodDef text = {"__str__", &core::Thread::text_of_exit, METH_O,
-                             PyDoc_STR("__str__($self, /)\n--\n\nReturn str(self).")};
-  const Ref function = Ref::take(PyCFunction_New(&text, nullptr));
+// A function in C is bound to an instance only if it is made an instance method.
+PyObject* make_killed_text() {
+  static PyMethodDef read = {"__str__", &core::Thread::read_killed_text, METH_O, nullptr};
+  const Ref function = Ref::take(PyCFunction_New(&read, nullptr));
   const Ref method = Ref::take(function ? PyInstanceMethod_New(function.get()) : nullptr);
-  return Ref::take(method ? Py_BuildValue("{sO}", text.ml_name, method.get()) : nullptr);
+  return !method
+             ? nullptr
+             : PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type), "s(O){sO,s(),ss}",
+                                     "_KilledText", &PyUnicode_Type, read.ml_name, method.get(),
+                                     "__slots__", "__module__", "greenlet");
 }
 
 int add_types(PyObject* module, ModuleState& state) {
-  const Ref methods = exit_methods();
   state.error = PyErr_NewExceptionWithDoc(
       "greenlet.error", "A switch that cannot be: to another thread's greenlet, for instance.",
       nullptr, nullptr);
-  state.greenlet_exit =
-      methods ? PyErr_NewExceptionWithDoc(
-                    "greenlet.GreenletExit",
-                    "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
-                    PyExc_BaseException, methods.get())
-              : nullptr;
-  if (state.error == nullptr || state.greenlet_exit == nullptr) {
+  state.greenlet_exit = PyErr_NewExceptionWithDoc(
+      "greenlet.GreenletExit",
+      "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
+      PyExc_BaseException, nullptr);
+  state.killed_text = make_killed_text();
+  if (state.error == nullptr || state.greenlet_exit == nullptr || state.killed_text == nullptr) {
     return -1;
   }
   if (!find_hidden_slots(state)) {
@@ -300,6 +300,7 @@ int traverse(PyObject* module, visitproc visit, void* arg) {
     Py_VISIT(state->greenlet_type);
     Py_VISIT(state->error);
     Py_VISIT(state->greenlet_exit);
+    Py_VISIT(state->killed_text);
     Py_VISIT(state->capi);
   }
   return 0;
@@ -311,6 +312,7 @@ int clear(PyObject* module) {
     Py_CLEAR(state->greenlet_type);
     Py_CLEAR(state->error);
     Py_CLEAR(state->greenlet_exit);
+    Py_CLEAR(state->killed_text);
     Py_CLEAR(state->capi);
     Py_CLEAR(state->run_name);
     Py_CLEAR(state->empty_tuple);

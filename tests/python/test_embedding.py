@@ -416,6 +416,22 @@ def test_a_thread_state_may_move_between_threads_of_the_program(host: Path) -> N
     assert outcome == (0, "\n".join([*turns, "2 0", "end 0", ""]), "")
 
 
+def test_a_greenlet_waits_while_threads_take_turns_with_a_thread_state(host: Path) -> None:
+    if DEBUG_BUILD:
+        pytest.skip("CPython asserts in debug builds that a thread state stays in its thread")
+    # The first thread only looks, the second starts it, and the first resumes it.
+    script = """
+        from greenlet import getcurrent, greenlet
+        main = getcurrent()
+        turn = globals().get("turn", -1) + 1
+        if turn == 1:
+            g = greenlet(lambda value: [value := main.switch(value) for _ in range(9)])
+        if 0 < turn < 4:
+            print(g.switch(turn), flush=True)
+    """
+    assert embed(host, "turns", script, 4) == (0, "1\n2\n3\nend 0\n", "")
+
+
 def test_an_interpreter_may_be_ended_by_a_thread_that_did_not_use_it(host: Path) -> None:
     """The next one may have its address, and the maker must not take it for the old one."""
     if DEBUG_BUILD:

@@ -155,8 +155,8 @@ def run_real(program: Program) -> Log:
     for index in range(1, count):
         if family[index]:
             family[index].parent = family[0]
-    for g in family[1:]:
-        while g:
+    while any(family[1:]):  # those that catch it may start others
+        for g in filter(None, family[1:]):
             try:
                 g.throw()
             except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import functools
 import gc
@@ -14,6 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -318,6 +320,143 @@ def test_a_greenlet_that_reports_its_end_and_dies_of_it_cleans_up() -> None:
         "greenlet.GreenletExit: Killing the greenlet because all references have vanished.",
         "cleaned up",
     ]
+
+
+def test_an_event_loop_that_reports_its_end_lets_go_of_its_locks() -> None:
+    log: list[str] = []
+    locks = [threading.Lock(), threading.Lock()]
+
+    def loop() -> None:
+        while True:
+            try:
+                to_parent()
+            except BaseException as caught:
+                with locks[0]:
+                    log.append(str(caught)[:7])
+                locked(caught)
+
+    def locked(caught: BaseException) -> None:
+        locks[1].acquire()
+        try:
+            log.append(str(caught)[:7])
+        finally:
+            locks[1].release()
+
+    def body() -> greenlet:
+        g = greenlet(loop)
+        g.switch()
+        return g
+
+    g = in_thread(body)
+    assert g.dead
+    assert log == ["Killing", "Killing"]
+    assert not any(lock.locked() for lock in locks)
+
+
+def in_a_clause_that_may_raise() -> None:
+    while True:
+        try:
+            to_parent()
+        except BaseException as caught:
+            str(caught)
+            for fatal in (KeyboardInterrupt, GreenletExit):
+                if isinstance(caught, fatal):
+                    raise
+
+
+def in_a_clause_with_a_clause() -> None:
+    while True:
+        try:
+            to_parent()
+        except BaseException as caught:
+            try:
+                raise KeyError
+            except KeyError:
+                str(caught)
+            raise
+
+
+def below_a_tracer_that_reads() -> None:
+    def tracer(frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "exception":
+            str(arg[1])
+        return tracer
+
+    sys.settrace(tracer)
+    in_a_loop()
+
+
+def in_a_loop() -> None:
+    while True:
+        to_parent()
+
+
+def in_an_exit_method() -> None:
+    class Manager:
+        def __enter__(self) -> None: ...
+        def __exit__(self, kind: object, exception: object, traceback: object) -> None:
+            str(exception)
+
+    while True:
+        with Manager():
+            to_parent()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        in_a_clause_that_may_raise,
+        in_a_clause_with_a_clause,
+        below_a_tracer_that_reads,
+        in_an_exit_method,
+    ],
+)
+def test_to_read_the_text_of_its_end_saves_no_greenlet_that_dies_of_it(
+    body: Callable[[], None],
+) -> None:
+    log: list[str] = []
+
+    def run() -> None:
+        try:
+            body()
+        finally:
+            log.append("cleaned up")
+
+    def start() -> greenlet:
+        g = greenlet(run)
+        g.switch()
+        return g
+
+    g = in_thread(start)
+    assert g.dead
+    assert log == ["cleaned up"]
+
+
+def test_the_text_of_an_end_is_a_string_as_any_other() -> None:
+    caught: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            to_parent()
+        except GreenletExit as exit:
+            caught.append(exit)
+
+    def start() -> None:
+        g = greenlet(body)
+        g.itself = g  # type: ignore[attr-defined]
+        g.switch()
+
+    start()
+    collect()
+    (exit,) = caught
+    text = "Killing the greenlet because all references have vanished."
+    assert exit.args == (text,)
+    assert str(exit) == text
+    assert type(str(exit)) is str
+    assert repr(exit) == f"GreenletExit({text!r})"
+    assert copy.copy(exit).args == (text,)
+    with pytest.raises(TypeError):
+        type(exit.args[0]).__str__(1)
 
 
 def test_a_greenlet_whose_first_greenlet_exit_was_swallowed_is_ended_by_another() -> None:
