@@ -1,0 +1,58 @@
+// Finding what the C++ runtime keeps per thread about exceptions under way.
+#include "context.h"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <initializer_list>
+
+// glibc 2.34 moved these into libc, under a new version. A wheel that is built with a newer one is
+// to run on older ones, and the old version is in all of them.
+#if defined(__GLIBC__) && defined(__x86_64__)
+asm(".symver dlopen, dlopen@GLIBC_2.2.5");
+asm(".symver dlsym, dlsym@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+asm(".symver dlopen, dlopen@GLIBC_2.17");
+asm(".symver dlsym, dlsym@GLIBC_2.17");
+#endif
+
+namespace greenlet::context {
+namespace {
+
+using Getter = ExceptionGlobals* (*)();
+
+Getter getter_of(void* library) noexcept {
+  return reinterpret_cast<Getter>(dlsym(library, "__cxa_get_globals"));
+}
+
+// __cxa_get_globals() of the C++ runtime that other libraries use, too, if not now then later: the
+// program's own, or the usual one. Not linked to, as that would load it with us: it takes longer
+// than all of greenlet, which many import and never use. Null if there is none, nor may it be
+// loaded.
+Getter find_getter(bool may_load) noexcept {
+  const int mode = may_load ? RTLD_LAZY : RTLD_LAZY | RTLD_NOLOAD;
+  Getter found = getter_of(RTLD_DEFAULT);
+  for (const char* const name : {"libstdc++.so.6", "libc++abi.so.1"}) {
+    void* const library = found == nullptr ? dlopen(name, mode) : nullptr;
+    if (library != nullptr) {
+      found = getter_of(library);
+    }
+  }
+  return found;
+}
+
+}  // namespace
+
+ExceptionGlobals* thread_exception_globals() noexcept {
+  static constinit std::atomic<Getter> known{nullptr};
+  static constinit std::atomic<bool> tried{false};
+  Getter getter = known.load(std::memory_order_acquire);
+  if (getter == nullptr) {
+    // To load it is tried once; but somebody else may load one later.
+    getter = find_getter(!tried.exchange(true, std::memory_order_relaxed));
+    known.store(getter, std::memory_order_release);
+  }
+  return getter == nullptr ? nullptr : getter();
+}
+
+}  // namespace greenlet::context
