@@ -47,7 +47,14 @@ def locust(host: str, *arguments: str, seconds: int = 5) -> list[dict[str, Any]]
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
-    return json.loads(done.stdout[done.stdout.index("[") :])  # type: ignore[no-any-return]
+    statistics: list[dict[str, Any]] = []
+    position = done.stdout.index("[")
+    while position < len(done.stdout):  # worker processes print an empty list each
+        part, position = json.JSONDecoder().raw_decode(done.stdout, position)
+        statistics += part
+        while done.stdout[position : position + 1].isspace():
+            position += 1
+    return statistics
 
 
 def check(statistics: list[dict[str, Any]], *, at_least: int) -> None:
