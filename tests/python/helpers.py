@@ -184,6 +184,16 @@ def collect() -> None:
             break
 
 
+def collect_until(stop: threading.Event) -> None:
+    """Collect again and again, while other threads run.
+
+    On free-threaded builds a collection stops them. One that is woken finds itself stopped again if
+    the next follows at once, and may never run; hence the pause.
+    """
+    while not stop.wait(0.0005):
+        gc.collect()
+
+
 class Unraisable:
     """Records what reaches sys.unraisablehook while it is installed as a context manager.
 

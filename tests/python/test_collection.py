@@ -686,7 +686,7 @@ def test_what_only_suspended_frames_know_outlives_collections_of_other_threads(
 stop = threading.Event()
 
 def collector():
-    while not stop.is_set():
+    while not stop.wait(0.0005):  # as in collect_until()
         gc.collect()
 
 def work():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
-from helpers import Unraisable, collect, run_clean, to_parent
+from helpers import Unraisable, collect, collect_until, run_clean, to_parent
 
 
 class Canary:
@@ -131,11 +131,7 @@ def test_collecting_after_every_switch_disturbs_nothing() -> None:
 def test_collections_in_another_thread_disturb_no_greenlet() -> None:
     stop = threading.Event()
 
-    def collector() -> None:
-        while not stop.is_set():
-            gc.collect()
-
-    thread = threading.Thread(target=collector)
+    thread = threading.Thread(target=collect_until, args=[stop])
     thread.start()
     try:
         for _ in range(20):

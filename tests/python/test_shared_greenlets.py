@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from greenlet import error, getcurrent, greenlet
-from helpers import TIME_SCALE, collect, in_thread, parallelize, run_clean, to_parent
+from helpers import TIME_SCALE, collect, collect_until, in_thread, parallelize, run_clean, to_parent
 
 ROUNDS = int(1_000 / TIME_SCALE)
 VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE")
@@ -503,8 +503,7 @@ def collect_for_others(rounds: int) -> None:
 
     def work(index: int) -> None:
         if index == 0:
-            while not stop.is_set():
-                gc.collect()
+            collect_until(stop)
             return
         try:
             for number in range(rounds):

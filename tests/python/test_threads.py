@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from greenlet import _greenlet, error, getcurrent, greenlet
-from helpers import collect, in_thread, parallelize, run_clean, to_parent
+from helpers import collect, collect_until, in_thread, parallelize, run_clean, to_parent
 
 DIFFERENT = "^Cannot switch to a different thread\n"
 EXITED = r"^cannot switch to a different thread \(which happens to have exited\)$"
@@ -347,11 +346,7 @@ def test_a_greenlet_may_start_and_join_a_thread() -> None:
 def test_a_switch_while_another_thread_collects_is_sound() -> None:
     stop = threading.Event()
 
-    def collector() -> None:
-        while not stop.is_set():
-            gc.collect()
-
-    thread = threading.Thread(target=collector)
+    thread = threading.Thread(target=collect_until, args=[stop])
     thread.start()
     try:
 
