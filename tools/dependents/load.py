@@ -42,7 +42,7 @@ _GEVENT = ("gevent[recommended,test]", "pyperf")
 LOADS = (
     *(
         Load("gevent", "gevent", _GEVENT, f"benchmarks/bench_{name}.py")
-        for name in ("hub", "spawn", "sleep0", "queue", "pool", "local", "socket", "sendall")
+        for name in ("hub", "spawn", "queue", "pool", "local", "socket", "sendall")
     ),
     Load("eventlet", "eventlet", ("eventlet",), "load_eventlet.py"),
     Load(
