@@ -41,15 +41,13 @@ _GEVENT = ("gevent[recommended,test]", "dnspython", "idna")
 _GEVENT_TESTS = ("-m", "gevent.tests", "-u", "all,-network", "--no-combine", "-j", "2")
 
 SUITES = (
-    Suite(
-        *("gevent, libev", "gevent", _GEVENT, _GEVENT_TESTS, "gevent", "wheel"),
-        environment={"GEVENT_LOOP": "libev-cext"},
-        minutes=20,
-    ),
-    Suite(
-        *("gevent, libuv", "gevent", _GEVENT, _GEVENT_TESTS, "gevent", "wheel"),
-        environment={"GEVENT_LOOP": "libuv-cffi"},
-        minutes=20,
+    *(
+        Suite(
+            *(f"gevent, {loop}", "gevent", _GEVENT, _GEVENT_TESTS, "gevent", "wheel"),
+            environment={"GEVENT_LOOP": implementation},
+            minutes=20,
+        )
+        for loop, implementation in (("libev", "libev-cext"), ("libuv", "libuv-cffi"))
     ),
     Suite(
         "eventlet",
