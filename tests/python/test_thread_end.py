@@ -25,6 +25,17 @@ from helpers import Unraisable, collect, in_thread, run_clean, run_script, to_pa
 EXITED = r"^cannot switch to a different thread \(which happens to have exited\)$"
 
 
+def left_by_a_thread(run: Callable[[], object]) -> greenlet:
+    """Start a greenlet in a thread that ends while it is suspended."""
+
+    def body() -> greenlet:
+        g = greenlet(run)
+        g.switch()
+        return g
+
+    return in_thread(body)
+
+
 @contextlib.contextmanager
 def manager() -> Iterator[None]:
     to_parent()
@@ -309,13 +320,7 @@ def test_a_greenlet_that_reports_its_end_and_dies_of_it_cleans_up() -> None:
         finally:
             log.append("cleaned up")
 
-    def body() -> greenlet:
-        g = greenlet(reports)
-        g.switch()
-        return g
-
-    g = in_thread(body)
-    assert g.dead
+    assert left_by_a_thread(reports).dead
     assert log == [
         "greenlet.GreenletExit: Killing the greenlet because all references have vanished.",
         "cleaned up",
@@ -342,13 +347,7 @@ def test_an_event_loop_that_reports_its_end_lets_go_of_its_locks() -> None:
         finally:
             locks[1].release()
 
-    def body() -> greenlet:
-        g = greenlet(loop)
-        g.switch()
-        return g
-
-    g = in_thread(body)
-    assert g.dead
+    assert left_by_a_thread(loop).dead
     assert log == ["Killing", "Killing"]
     assert not any(lock.locked() for lock in locks)
 
@@ -422,13 +421,7 @@ def test_to_read_the_text_of_its_end_saves_no_greenlet_that_dies_of_it(
         finally:
             log.append("cleaned up")
 
-    def start() -> greenlet:
-        g = greenlet(run)
-        g.switch()
-        return g
-
-    g = in_thread(start)
-    assert g.dead
+    assert left_by_a_thread(run).dead
     assert log == ["cleaned up"]
 
 
