@@ -62,7 +62,8 @@ SUITES = (
         "SQLAlchemy, asyncio suites",
         "sqlalchemy",
         ("sqlalchemy[asyncio]", "aiosqlite", "pytest-xdist", *_PYTEST),
-        _pytest("--db", "aiosqlite", "--db", "aiosqlite_file", "test/ext/asyncio"),
+        # One database: the tests of two would have the same names. The next suite has the other.
+        _pytest("--db", "aiosqlite_file", "test/ext/asyncio"),
         "pytest",
     ),
     Suite(
