@@ -27,7 +27,7 @@ from statistics import median
 from typing import NamedTuple
 
 import pyperf
-from bars import OURS, PUBLISHED, Row, peer_rows, rows
+from bars import OURS, PEERS, PUBLISHED, QUANTITIES, Row, peer_rows, rows
 
 FOLDER = Path(__file__).parent
 
@@ -133,7 +133,14 @@ def groups(quick: bool) -> dict[str, Group]:
     from workloads import WORKLOADS
 
     peers = ("call", "send", "asyncio", "thread")
-    result = {name: Group(workload(name, quick), 9, only_ours=name in peers) for name in WORKLOADS}
+    barred = {name for name, quantity in QUANTITIES.items() if quantity.bar}
+    barred |= {name for peer in PEERS for name in (peer.name, peer.against)}
+    result = {
+        name: Group(
+            workload(name, quick), 9 if name in barred else 5, only_ours=name in peers
+        )
+        for name in WORKLOADS
+    }
     result |= {
         f"alive_{count}": Group(alive(count), 3 if count >= 100_000 else 5, 1) for count in ALIVE
     }
