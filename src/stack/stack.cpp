@@ -31,18 +31,25 @@ namespace {
 
 // Linux 6.13; older C libraries lack the name.
 constexpr int kMadvGuardInstall = 102;
+// Linux 5.14.
+constexpr int kMadvPopulateWrite = 23;
 // Linux 6.14: the calling process, where a file descriptor of a process is expected.
 constexpr int kPidfdSelf = -10000;
 constexpr long kSysProcessMadvise = 440;  // on every architecture
 
-// A frame larger than the guard can step over it unseen. Address space is cheap and all of a guard
-// lies in one page table, so: more than the one page that a thread has.
-constexpr std::size_t kGuardBytes = std::size_t{64} << 10;
+// A frame larger than the guard can step over it unseen, so: more than the one page that a thread
+// has. Each page costs the kernel an entry in a page table.
+constexpr std::size_t kGuardBytes = std::size_t{32} << 10;
 constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 
 // Regions are mapped by the batch: one system call, one bit each in a word.
 constexpr std::size_t kBatchRegions = 64;
 constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions where they are large
+
+// See Layout::in_row(). Over a batch this adds up to less than a page table reaches beyond a data
+// area and a guard, where pages have 4 KiB or more.
+constexpr std::size_t kDriftPages = 5;
+static_assert((kBatchRegions * kDriftPages + 2) * 4096 + kDataBytes + kGuardBytes <= 512 * 4096);
 
 // Where address space is short, this much is left to the rest of the program: having it fail at
 // its next malloc would be no service.
@@ -73,25 +80,50 @@ std::byte* page_of(std::byte* address) noexcept {
   return address - reinterpret_cast<std::uintptr_t>(address) % page_size();
 }
 
+// Bytes whose pages have their entries in one page table.
+std::size_t page_table_reach() noexcept { return page_size() / sizeof(void*) * page_size(); }
+
 // Where things lie in a region of one size, as offsets from its first byte.
 struct Layout {
   std::size_t low;
   std::size_t boundary;
   std::size_t bytes;
+  std::size_t lead;  // in the mapping, ahead of the first region
 
-  // The page that holds the boundary comes on top of the size asked for.
+  // As little address space as the size takes. The page that holds the boundary comes on top of it.
   //
   // An odd number of pages in all: the pages that every region touches first (those around the
   // boundary) then spread over all sets of the TLB, which a multiple of a large power of two would
-  // put into a few. The boundary of one region and the guard of the next mostly share a page table.
-  static Layout of(std::size_t size) noexcept {
+  // put into a few.
+  static Layout compact(std::size_t size) noexcept {
     const std::size_t page = page_size();
-    Layout layout;
+    Layout layout{};
     layout.low = round_up(kGuardBytes, page);
     layout.boundary = layout.low + size + page / 4096 * kStackShareOfBoundaryPage;
     const std::size_t pages = (layout.low + size + round_up(kDataBytes, page)) / page;
     layout.bytes = (pages | 1) * page;
     return layout;
+  }
+
+  // For regions in a row, in a mapping that begins where the reach of a page table does. A region
+  // needs a page table for its boundary and one for its guard, and each takes the kernel about as
+  // long as a page does. So the boundary of one region and the guard of the next always share
+  // theirs: the C stack grows by what moves them to about the same place in the reach of each, a
+  // few pages further with every region, for the sake of the TLB.
+  static Layout in_row(std::size_t size) noexcept {
+    const std::size_t reach = page_table_reach();
+    Layout layout = compact(size);
+    if (layout.bytes >= reach) {  // else they share page tables in any case
+      const std::size_t bytes = round_up(layout.bytes, reach) + kDriftPages * page_size();
+      layout.boundary += bytes - layout.bytes;
+      layout.bytes = bytes;
+      layout.lead = round_up(kDataBytes, page_size()) + page_size();
+    }
+    return layout;
+  }
+
+  std::size_t mapped_bytes(std::size_t regions) const noexcept {
+    return round_up(lead + regions * bytes, lead != 0 ? page_table_reach() : page_size());
   }
 };
 
@@ -116,6 +148,22 @@ void drop_pages(std::byte* begin, std::byte* end) noexcept {
   if (begin < end) {
     // Fails only for locked memory (mlockall), where keeping the pages is what was asked for.
     madvise(begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
+  }
+}
+
+// Has the kernel back the page that each of these touches first: one system call in place of a page
+// fault each. A wish only: where it isn't granted, they fault.
+void populate(const Region* regions, std::size_t count) noexcept {
+  static constinit std::atomic<bool> works{true};
+  if (count < 2 || !works.load(std::memory_order_relaxed)) {
+    return;
+  }
+  std::array<iovec, kMostRefill> pages;
+  for (std::size_t i = 0; i < count; ++i) {
+    pages[i] = {.iov_base = page_of(regions[i].boundary), .iov_len = page_size()};
+  }
+  if (syscall(kSysProcessMadvise, kPidfdSelf, pages.data(), count, kMadvPopulateWrite, 0) < 0) {
+    works.store(false, std::memory_order_relaxed);
   }
 }
 
@@ -186,7 +234,8 @@ struct Batch {
   Batch* next_available;
 
   std::uint64_t all() const noexcept { return ~std::uint64_t{0} >> (kBatchRegions - count); }
-  std::size_t mapped_bytes() const noexcept { return count * layout.bytes; }
+  std::byte* mapping() const noexcept { return base - layout.lead; }
+  std::size_t mapped_bytes() const noexcept { return layout.mapped_bytes(count); }
 
   Region region(std::size_t index) noexcept {
     std::byte* begin = base + index * layout.bytes;
@@ -329,27 +378,51 @@ class Reserve {
     }
     auto* const batch = new (memory) Batch{};
     batch->wanted = size;
-    batch->layout = Layout::of(size);
+    batch->layout = Layout::in_row(size);
     batch->count = std::clamp(kBatchBytes / batch->layout.bytes, std::size_t{1}, kBatchRegions);
-    batch->base = map_bytes(batch->mapped_bytes(), 0);
-    while (batch->base == nullptr) {
+    std::byte* mapping = map_row(batch->layout, batch->mapped_bytes());
+    while (mapping == nullptr) {
       if (!batch->fallback) {
         batch->fallback = true;
         batch->count = 1;
       } else if (size > kMinSize) {
         size = std::max(round_up(size / 2, page_size()), kMinSize);
-        batch->layout = Layout::of(size);
       } else {
         failure = mappings_exhausted() ? Failure::kMappings : Failure::kAddressSpace;
         std::free(batch);
         return nullptr;
       }
-      batch->base = map_bytes(batch->mapped_bytes(), kHeadroomBytes);
+      batch->layout = Layout::compact(size);
+      mapping = map_bytes(batch->mapped_bytes(), kHeadroomBytes);
     }
+    batch->base = mapping + batch->layout.lead;
     batch->free = batch->all();
     link(*batch);
     offer(*batch);
     return batch;
+  }
+
+  // Maps as Layout::in_row() asks for.
+  static std::byte* map_row(const Layout& layout, std::size_t bytes) noexcept {
+    std::byte* const mapping = map_bytes(bytes, 0);
+    const std::size_t reach = page_table_reach();
+    const auto past = reinterpret_cast<std::uintptr_t>(mapping) % reach;
+    if (layout.lead == 0 || past == 0) {
+      return mapping;
+    }
+    // Once in a program, perhaps: the kernel puts a mapping next to the one before.
+    munmap(mapping, bytes);
+    std::byte* const wider = map_bytes(bytes + reach, 0);
+    if (wider == nullptr) {
+      return nullptr;
+    }
+    const std::size_t before =
+        (reach - reinterpret_cast<std::uintptr_t>(wider) % reach) % reach;
+    if (before != 0) {
+      munmap(wider, before);
+    }
+    munmap(wider + before + bytes, reach - before);
+    return wider + before;
   }
 
   // Maps so that `headroom` bytes more could have been mapped.
@@ -512,7 +585,7 @@ class Reserve {
   void unmap(Batch* doomed) noexcept {
     while (doomed != nullptr) {
       Batch* next = doomed->next;
-      if (munmap(doomed->base, doomed->mapped_bytes()) == 0) {
+      if (munmap(doomed->mapping(), doomed->mapped_bytes()) == 0) {
         splits_ -= doomed->splits;
         std::free(doomed);
       } else {
@@ -660,6 +733,7 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   if (taken == 0) {
     return Region{};
   }
+  populate(regions.data(), taken);
   // A thread with few greenlets keeps few spare regions.
   refill_ = std::min<std::uint32_t>(refill_ * 2, kMostRefill);
   for (std::size_t i = taken; i-- > 1;) {
@@ -724,7 +798,7 @@ void Pool::adopt_size() noexcept {
   }
   give_back_oldest(count_);
   size_ = size;
-  const Layout layout = Layout::of(size);
+  const Layout layout = Layout::in_row(size);
   stack_bytes_ = layout.boundary - layout.low;
 }
 
@@ -756,7 +830,7 @@ void Pool::give_back_oldest(std::size_t regions) noexcept {
 
 namespace greenlet::stack::for_tests {
 
-std::size_t guard_bytes() noexcept { return Layout::of(kMinSize).low; }
+std::size_t guard_bytes() noexcept { return Layout::compact(kMinSize).low; }
 std::size_t regions_per_batch() noexcept { return kBatchRegions; }
 
 }  // namespace greenlet::stack::for_tests

@@ -45,7 +45,7 @@ struct Region {
 };
 
 // Process-wide settings; each is an atomic, callable from any thread.
-std::size_t default_size() noexcept;  // bytes of C stack for new regions; initially 8 MiB
+std::size_t default_size() noexcept;  // bytes of C stack, at least, for new regions; first 8 MiB
 bool set_default_size(std::size_t bytes) noexcept;  // rounded up to pages; false outside [min, max]
 std::size_t pool_bound() noexcept;                  // regions a thread's pool keeps at most
 void set_pool_bound(std::size_t regions) noexcept;
