@@ -103,7 +103,19 @@ Ref Greenlet::thread_representative() const noexcept {
 }
 
 PyObject* Greenlet::call_run() noexcept {
-  if (kwargs_ == nullptr || PyVectorcall_Function(run_) == nullptr) {
+  const bool takes_vector = PyVectorcall_Function(run_) != nullptr;
+  if (args_are_one_) {
+    if (takes_vector) [[likely]] {
+      return PyObject_Vectorcall(run_, &args_, 1, nullptr);
+    }
+    PyObject* const tuple = PyTuple_Pack(1, args_);
+    if (tuple == nullptr) {
+      return nullptr;
+    }
+    args_are_one_ = false;
+    Py_SETREF(args_, tuple);
+  }
+  if (kwargs_ == nullptr || !takes_vector) {
     return PyObject_Call(run_, args_, kwargs_);
   }
   // PyObject_Call() would spread the dict over an array on the heap, with counted references that

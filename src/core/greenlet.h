@@ -137,6 +137,7 @@ class Greenlet {
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;
   bool collected_ = false;
+  bool args_are_one_ = false;  // see args_
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;
   context::Context context_;
@@ -146,7 +147,7 @@ class Greenlet {
   ModuleState* const module_;
   PyObject* parent_ = nullptr;
   PyObject* run_ = nullptr;
-  PyObject* args_ = nullptr;    // of the call of run, while it lasts
+  PyObject* args_ = nullptr;    // of the call of run, while it lasts: a tuple, or the only one
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
   stack::Region region_;  // of a main greenlet only the boundary, about where its stack begins
   // Started greenlets of one thread form a list, so that its end can end them.

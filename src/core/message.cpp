@@ -29,14 +29,15 @@ PyObject* Message::as_value() noexcept {
   return first_.release();
 }
 
-bool Message::as_call(Ref& args, Ref& kwargs) noexcept {
-  if (kind_ == Kind::kCall) {
-    args = std::move(first_);
-    kwargs = std::move(second_);
-    return true;
+Arguments Message::as_call(PyObject* empty_tuple) noexcept {
+  switch (kind_) {
+    case Kind::kCall:
+      return {std::move(first_), std::move(second_), /*is_one=*/false};
+    case Kind::kExit:
+      return {Ref::share(empty_tuple), {}, /*is_one=*/false};
+    default:
+      return {std::move(first_), {}, /*is_one=*/true};
   }
-  args = Ref::take(kind_ == Kind::kExit ? PyTuple_New(0) : PyTuple_Pack(1, first_.get()));
-  return static_cast<bool>(args);
 }
 
 }  // namespace greenlet::core

@@ -5,6 +5,14 @@
 
 namespace greenlet::core {
 
+// The arguments of a call. One alone, the usual case, needs no tuple, of which the collector would
+// have as many to look through as there are greenlets.
+struct Arguments {
+  Ref args;  // the argument if `is_one`, else a tuple
+  Ref kwargs;  // a dict or null
+  bool is_one = false;
+};
+
 // On its way between greenlets, before it is known whether the target waits in switch() (wants one
 // value), has not started (wants arguments) or is dead (hands it on).
 class Message {
@@ -27,8 +35,13 @@ class Message {
   // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
   // the dict, or both. Null (with the exception set) if memory runs out. Not for raises().
   PyObject* as_value() noexcept;
-  // As the arguments of a call, moved out; false with an exception set if memory runs out.
-  bool as_call(Ref& args, Ref& kwargs) noexcept;
+  // As the arguments of a call, moved out, as Arguments holds them.
+  Arguments as_call(PyObject* empty_tuple) noexcept;
+  // The reverse.
+  static Message of(Arguments arguments) noexcept {
+    return arguments.is_one ? value(std::move(arguments.args))
+                            : call(std::move(arguments.args), std::move(arguments.kwargs));
+  }
   // The exception, moved out. Only if raises().
   PyObject* as_exception() noexcept { return first_.release(); }
 

@@ -123,10 +123,9 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     PyErr_SetString(PyExc_MemoryError, stack::describe(failure));
     return Started::kNo;
   }
-  Ref args, kwargs;
-  if (!message.raises() && !message.as_call(args, kwargs)) {
-    pool_.release(region);
-    return Started::kNo;
+  Arguments arguments;
+  if (!message.raises()) {
+    arguments = message.as_call(module_->empty_tuple);
   }
   for (Ref old;;) {
     old = {};  // a run that a subclass overrides, perhaps: dropping it may run code
@@ -134,7 +133,7 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     if (greenlet.state() != State::kNew) {
       pool_.release(region);
       if (!message.raises()) {
-        message = Message::call(std::move(args), std::move(kwargs));
+        message = Message::of(std::move(arguments));
       }
       return Started::kMeanwhile;
     }
@@ -146,8 +145,9 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     } else {
       greenlet.run_ = run.release();
     }
-    greenlet.args_ = args.release();
-    greenlet.kwargs_ = kwargs.release();
+    greenlet.args_ = arguments.args.release();
+    greenlet.kwargs_ = arguments.kwargs.release();
+    greenlet.args_are_one_ = arguments.is_one;
     greenlet.region_ = region;
     greenlet.interpreter_.start(tstate_, anchors_, region.low, region.boundary,
                                 region.data_bytes());

@@ -210,14 +210,15 @@ PyObject* construct(PyObject* type, PyObject* const* args, std::size_t flagged_c
 [[gnu::noinline]] PyObject* switch_with_any_arguments(Thread& thread, PyObject* self,
                                                       PyObject* const* args, Py_ssize_t count,
                                                       PyObject* names) {
-  Ref positional, keywords;
-  if (!collect_arguments(args, count, names, positional, keywords)) {
+  core::Arguments arguments;
+  if (count == 1 && names == nullptr) {
+    arguments = {Ref::share(args[0]), {}, /*is_one=*/true};
+  } else if (!collect_arguments(args, count, names, arguments.args, arguments.kwargs)) {
     return nullptr;
   }
   const Py_ssize_t all = count + (names != nullptr ? PyTuple_GET_SIZE(names) : 0);
   thread.finish_pending();
-  return thread.deliver(Greenlet::of(self),
-                        core::Message::call(std::move(positional), std::move(keywords)),
+  return thread.deliver(Greenlet::of(self), core::Message::of(std::move(arguments)),
                         {args, args + all});
 }
 

@@ -217,6 +217,16 @@ def first_arguments(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     return [g]
 
 
+@case("the only argument of the first call")
+def first_argument(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
+    def run(*args: Any) -> Any:
+        return suspend()
+
+    g = greenlet(run)
+    g.switch([g, canary])
+    return [g]
+
+
 @case("keyword arguments of the first call")
 def first_keywords(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     def run(**kwargs: Any) -> Any:
@@ -235,6 +245,17 @@ def class_as_run(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
 
     g = greenlet(Run)
     g.switch(g, canary)
+    return [g]
+
+
+@case("a class as `run`, with one argument")
+def class_as_run_with_one_argument(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
+    class Run:
+        def __init__(self, *args: Any) -> None:
+            suspend()
+
+    g = greenlet(Run)
+    g.switch([g, canary])
     return [g]
 
 

@@ -71,6 +71,34 @@ def test_the_first_switch_passes_its_arguments_to_run(
     assert g.switch(*args, **kwargs) == ["run", args, kwargs]
 
 
+class Takes:
+    """An instance is called without a vector of arguments, and so is the class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.taken = args, kwargs
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+    def method(self, *args: Any, **kwargs: Any) -> Any:
+        return args, kwargs
+
+
+@pytest.mark.parametrize(("args", "kwargs"), [row[:2] for row in DELIVERED])
+def test_the_first_switch_passes_its_arguments_to_any_callable(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    for run in (Takes(), Takes().method, functools.partial(Takes())):
+        assert greenlet(run).switch(*args, **kwargs) == (args, kwargs)
+    assert greenlet(Takes).switch(*args, **kwargs).taken == (args, kwargs)
+
+
+def test_what_a_child_ends_with_is_the_argument_of_a_parent_that_has_not_started() -> None:
+    for run in (lambda *args: ("run", args), Takes()):
+        child = greenlet(lambda: (1, 2), greenlet(run))
+        assert child.switch()[-2:] in [("run", ((1, 2),)), (((1, 2),), {})]
+
+
 def test_the_very_object_is_delivered() -> None:
     thing = object()
     g = greenlet(lambda first: to_parent(first))
