@@ -33,15 +33,16 @@ class StackStatistics(NamedTuple):
 
 
 def get_default_size() -> int:
-    """Return the bytes of C stack that a greenlet which starts now gets. At first 8 MiB."""
+    """Return the bytes of C stack that a greenlet which starts now gets at least. At first 8 MiB."""
     return _greenlet._stack_default_size()
 
 
 def set_default_size(size: int) -> int:
     """Set the bytes of C stack for greenlets that start from now on; return the previous value.
 
-    The size is rounded up to whole pages. It is address space, not memory. A size out of range
-    raises ``ValueError``.
+    The size is rounded up to whole pages. It is address space, not memory. A stack may be larger,
+    by no more than a page table reaches (2 MiB, where pages have 4 KiB). A size out of range raises
+    ``ValueError``.
     """
     previous = _greenlet._stack_default_size()
     _greenlet._set_stack_default_size(size)
