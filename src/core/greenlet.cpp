@@ -103,9 +103,8 @@ Ref Greenlet::thread_representative() const noexcept {
 }
 
 PyObject* Greenlet::call_run() noexcept {
-  const bool takes_vector = PyVectorcall_Function(run_) != nullptr;
   if (args_are_one_) {
-    if (takes_vector) [[likely]] {
+    if (PyVectorcall_Function(run_) != nullptr) [[likely]] {
       return PyObject_Vectorcall(run_, &args_, 1, nullptr);
     }
     PyObject* const tuple = PyTuple_Pack(1, args_);
@@ -115,7 +114,7 @@ PyObject* Greenlet::call_run() noexcept {
     args_are_one_ = false;
     Py_SETREF(args_, tuple);
   }
-  if (kwargs_ == nullptr || !takes_vector) {
+  if (kwargs_ == nullptr || PyVectorcall_Function(run_) == nullptr) {
     return PyObject_Call(run_, args_, kwargs_);
   }
   // PyObject_Call() would spread the dict over an array on the heap, with counted references that

@@ -211,8 +211,8 @@ PyObject* construct(PyObject* type, PyObject* const* args, std::size_t flagged_c
                                                       PyObject* const* args, Py_ssize_t count,
                                                       PyObject* names) {
   core::Arguments arguments;
-  if (count == 1 && names == nullptr) {
-    arguments = {Ref::share(args[0]), {}, /*is_one=*/true};
+  if (count <= 1 && names == nullptr) [[likely]] {
+    arguments = {Ref::share(count == 1 ? args[0] : thread.empty_tuple()), {}, count == 1};
   } else if (!collect_arguments(args, count, names, arguments.args, arguments.kwargs)) {
     return nullptr;
   }
