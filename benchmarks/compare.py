@@ -187,8 +187,9 @@ def describe_machine() -> dict[str, str]:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    cores, used = os.cpu_count(), len(os.sched_getaffinity(0))
     return {
-        "processor": f"{model}, {os.cpu_count()} cores",
+        "processor": f"{model}, {cores} cores" + (f", {used} used" if used != cores else ""),
         "memory": f"{pages / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
     }

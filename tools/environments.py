@@ -184,7 +184,7 @@ def published(name: str, base: Path) -> Path:
         return _environment(folder, base, "requirements-published.txt", PIP_ONLY_BINARY=":all:")
 
 
-def add(python: Path, extra: str, **pip_settings: str) -> None:
+def add(python: Path, extra: str) -> None:
     """Install what tools/requirements-EXTRA.txt names, too."""
     folder = python.parent.parent
     requirements = TOOLS / f"requirements-{extra}.txt"
@@ -192,7 +192,7 @@ def add(python: Path, extra: str, **pip_settings: str) -> None:
     stamp = folder / f"{extra}.stamp"
     with _locked(folder):
         if not (stamp.exists() and stamp.read_text() == wanted):
-            _pip(python, "-r", requirements, **pip_settings)
+            _pip(python, "-r", requirements)
             stamp.write_text(wanted)
 
 
@@ -222,7 +222,7 @@ def main() -> int:
             add(python, options.extra)
         if options.if_possible:
             with suppress(Unavailable):
-                add(python, options.if_possible, PIP_ONLY_BINARY=":all:")
+                add(python, options.if_possible)
         print(python)
     except Unavailable as reason:
         print(reason, file=sys.stderr)
