@@ -30,14 +30,10 @@ PyObject* Message::as_value() noexcept {
 }
 
 Arguments Message::as_call(PyObject* empty_tuple) noexcept {
-  switch (kind_) {
-    case Kind::kCall:
-      return {std::move(first_), std::move(second_), /*is_one=*/false};
-    case Kind::kExit:
-      return {Ref::share(empty_tuple), {}, /*is_one=*/false};
-    default:
-      return {std::move(first_), {}, /*is_one=*/true};
+  if (kind_ == Kind::kExit) {
+    return {Ref::share(empty_tuple), {}, /*is_one=*/false};
   }
+  return {std::move(first_), std::move(second_), /*is_one=*/kind_ == Kind::kValue};
 }
 
 }  // namespace greenlet::core

@@ -5,10 +5,10 @@
 
 namespace greenlet::core {
 
-// The arguments of a call. One alone, the usual case, needs no tuple, of which the collector would
-// have as many to look through as there are greenlets.
+// The arguments of a call. One alone, the usual case, needs no tuple: the collector would have to
+// look through one for each greenlet.
 struct Arguments {
-  Ref args;  // the argument if `is_one`, else a tuple
+  Ref args;    // the argument if `is_one`, else a tuple
   Ref kwargs;  // a dict or null
   bool is_one = false;
 };
@@ -35,12 +35,17 @@ class Message {
   // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
   // the dict, or both. Null (with the exception set) if memory runs out. Not for raises().
   PyObject* as_value() noexcept;
-  // As the arguments of a call, moved out, as Arguments holds them.
-  Arguments as_call(PyObject* empty_tuple) noexcept;
-  // The reverse.
-  static Message of(Arguments arguments) noexcept {
+  static Message of(Arguments arguments) {
     return arguments.is_one ? value(std::move(arguments.args))
                             : call(std::move(arguments.args), std::move(arguments.kwargs));
+  }
+  // As the arguments of a call, moved out. Not for raises().
+  Arguments as_call(PyObject* empty_tuple) noexcept;
+  // Takes back what as_call() has returned.
+  void put_back(Arguments arguments) noexcept {
+    if (kind_ != Kind::kExit) {  // that one was not moved out
+      *this = of(std::move(arguments));
+    }
   }
   // The exception, moved out. Only if raises().
   PyObject* as_exception() noexcept { return first_.release(); }

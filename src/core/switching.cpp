@@ -133,7 +133,7 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     if (greenlet.state() != State::kNew) {
       pool_.release(region);
       if (!message.raises()) {
-        message = Message::of(std::move(arguments));
+        message.put_back(std::move(arguments));
       }
       return Started::kMeanwhile;
     }

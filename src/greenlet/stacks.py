@@ -41,7 +41,7 @@ def set_default_size(size: int) -> int:
     """Set the bytes of C stack for greenlets that start from now on; return the previous value.
 
     The size is rounded up to whole pages. It is address space, not memory. A stack may be larger,
-    by no more than a page table reaches (2 MiB, where pages have 4 KiB). A size out of range raises
+    by about a quarter, or smaller where address space is short. A size out of range raises
     ``ValueError``.
     """
     previous = _greenlet._stack_default_size()

@@ -46,10 +46,12 @@ constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 constexpr std::size_t kBatchRegions = 64;
 constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions where they are large
 
-// See Layout::in_row(). Over a batch this adds up to less than a page table reaches beyond a data
-// area and a guard, where pages have 4 KiB or more.
+// See Layout::in_row(): how far each boundary lies behind the last one's place in the reach of its
+// page table, and how much C stack the first has there. All that a batch needs must fit.
 constexpr std::size_t kDriftPages = 5;
-static_assert((kBatchRegions * kDriftPages + 2) * 4096 + kDataBytes + kGuardBytes <= 512 * 4096);
+constexpr std::size_t kNearPages = 100;
+static_assert((kNearPages + kBatchRegions * kDriftPages + 2) * 4096 + kDataBytes + kGuardBytes <=
+              512 * 4096);
 
 // Where address space is short, this much is left to the rest of the program: having it fail at
 // its next malloc would be no service.
@@ -80,7 +82,7 @@ std::byte* page_of(std::byte* address) noexcept {
   return address - reinterpret_cast<std::uintptr_t>(address) % page_size();
 }
 
-// Bytes whose pages have their entries in one page table.
+// Bytes whose pages have their entries in one page table, on most machines.
 std::size_t page_table_reach() noexcept { return page_size() / sizeof(void*) * page_size(); }
 
 // Where things lie in a region of one size, as offsets from its first byte.
@@ -105,25 +107,30 @@ struct Layout {
     return layout;
   }
 
-  // For regions in a row, in a mapping that begins where the reach of a page table does. A region
-  // needs a page table for its boundary and one for its guard, and each takes the kernel about as
-  // long as a page does. So the boundary of one region and the guard of the next always share
-  // theirs: the C stack grows by what moves them to about the same place in the reach of each, a
-  // few pages further with every region, for the sake of the TLB.
+  // For regions in a row, in a mapping that begins where the reach of a page table does:
+  //
+  //   reaches     |.........................|.........................|.......
+  //   regions          [guard| C stack ....... boundary| data][guard| C stack
+  //
+  // A page table takes the kernel about as long as a page. A region needs one for its boundary and
+  // one for its guard; so the boundary of one region and the guard of the next share theirs. For
+  // that a C stack gets what a region lacks to a multiple of the reach, if that is not much, and a
+  // few pages more, for the sake of the TLB.
   static Layout in_row(std::size_t size) noexcept {
-    const std::size_t reach = page_table_reach();
     Layout layout = compact(size);
-    if (layout.bytes >= reach) {  // else they share page tables in any case
-      const std::size_t bytes = round_up(layout.bytes, reach) + kDriftPages * page_size();
+    const std::size_t bytes =
+        round_up(layout.bytes, page_table_reach()) + kDriftPages * page_size();
+    if (bytes - layout.bytes <= layout.bytes / 4) {
       layout.boundary += bytes - layout.bytes;
       layout.bytes = bytes;
-      layout.lead = round_up(kDataBytes, page_size()) + page_size();
+      layout.lead = round_up(kDataBytes, page_size()) + (1 + kNearPages) * page_size();
     }
     return layout;
   }
 
+  bool is_row() const noexcept { return lead != 0; }
   std::size_t mapped_bytes(std::size_t regions) const noexcept {
-    return round_up(lead + regions * bytes, lead != 0 ? page_table_reach() : page_size());
+    return round_up(lead + regions * bytes, is_row() ? page_table_reach() : page_size());
   }
 };
 
@@ -152,7 +159,7 @@ void drop_pages(std::byte* begin, std::byte* end) noexcept {
 }
 
 // Has the kernel back the page that each of these touches first: one system call in place of a page
-// fault each. A wish only: where it isn't granted, they fault.
+// fault each. A wish only: the first time that it isn't granted is the last that it is asked.
 void populate(const Region* regions, std::size_t count) noexcept {
   static constinit std::atomic<bool> works{true};
   if (count < 2 || !works.load(std::memory_order_relaxed)) {
@@ -407,10 +414,11 @@ class Reserve {
     std::byte* const mapping = map_bytes(bytes, 0);
     const std::size_t reach = page_table_reach();
     const auto past = reinterpret_cast<std::uintptr_t>(mapping) % reach;
-    if (layout.lead == 0 || past == 0) {
+    if (!layout.is_row() || past == 0) {
       return mapping;
     }
-    // Once in a program, perhaps: the kernel puts a mapping next to the one before.
+    // Once in a program, perhaps: the kernel puts a mapping next to the one before. Where there are
+    // as many mappings as there may be, these calls may fail, and then only address space is lost.
     munmap(mapping, bytes);
     std::byte* const wider = map_bytes(bytes + reach, 0);
     if (wider == nullptr) {

@@ -104,7 +104,7 @@ class Pool {
   std::size_t capacity_ = 0;
   std::size_t trimmed_ = 0;        // entries below this index are known to hold little memory
   std::size_t size_ = 0;           // the default size that the entries were asked for under
-  std::size_t stack_bytes_ = 0;    // what a region of that size has
+  std::size_t stack_bytes_ = 0;    // what most regions of that size have, and a few others
   std::uint32_t until_check_ = 1;  // releases until one is checked for deep pages
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // regions to take from the reserve next time
