@@ -57,7 +57,7 @@ bench: bench-packages ## compare with the published greenlet (BENCH=3.15t, QUICK
 	@ours=$$($(TOOLS)/environments.py ours $(BENCH) --extra bench --if-possible gevent) && \
 	  published=$$($(TOOLS)/environments.py published $(BENCH) --extra bench --if-possible gevent) && \
 	  $$ours benchmarks/compare.py --ours $$ours --published $$published \
-	    $(if $(QUICK)$(WHAT),$(QUICK) $(WHAT),--json $(RESULTS)/$(BENCH).json)
+	    $(WHAT) $(if $(QUICK),$(QUICK),--json $(RESULTS)/$(BENCH).json)
 
 bench-threads: bench-packages ## two threads against one on a free-threaded build (BENCH=3.15t)
 	@ours=$$($(TOOLS)/environments.py ours $(BENCH)) && \

@@ -24,7 +24,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyperf
 from bars import OURS, PEERS, PUBLISHED, QUANTITIES, Row, peer_rows, rows
@@ -226,7 +226,7 @@ def main() -> int:
     rounds = measure((published, ours), chosen, options.quick)
     kept = options.json or FOLDER / "results" / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     kept.parent.mkdir(parents=True, exist_ok=True)
-    result = {
+    result: dict[str, Any] = {
         "interpreter": ours.interpreter,
         "free_threaded": ours.free_threaded,
         "greenlet": {PUBLISHED: published.greenlet, OURS: ours.greenlet},
@@ -234,6 +234,10 @@ def main() -> int:
         "date": time.strftime("%Y-%m-%d"),
         "rounds": rounds,
     }
+    if options.names and kept.exists():  # these groups anew, the others as they were
+        old = json.loads(kept.read_text())
+        if all(old[key] == result[key] for key in ("interpreter", "greenlet")):
+            result["rounds"] = {side: old["rounds"][side] | rounds[side] for side in rounds}
     kept.write_text(json.dumps(result, indent=1) + "\n")
 
     print(f"CPython {ours.interpreter}")
