@@ -136,9 +136,7 @@ def groups(quick: bool) -> dict[str, Group]:
     barred = {name for name, quantity in QUANTITIES.items() if quantity.bar}
     barred |= {name for peer in PEERS for name in (peer.name, peer.against)}
     result = {
-        name: Group(
-            workload(name, quick), 9 if name in barred else 5, only_ours=name in peers
-        )
+        name: Group(workload(name, quick), 9 if name in barred else 5, only_ours=name in peers)
         for name in WORKLOADS
     }
     result |= {
@@ -191,7 +189,7 @@ def describe_machine() -> dict[str, str]:
     return {
         "processor": f"{model}, {cores} cores" + (f", {used} used" if used != cores else ""),
         "memory": f"{pages / 2**30:.0f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release().partition('-')[0]}",
     }
 
 

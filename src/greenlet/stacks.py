@@ -33,7 +33,7 @@ class StackStatistics(NamedTuple):
 
 
 def get_default_size() -> int:
-    """Return the bytes of C stack that a greenlet which starts now gets at least. At first 8 MiB."""
+    """Return the least bytes of C stack that a greenlet which starts now gets. At first 8 MiB."""
     return _greenlet._stack_default_size()
 
 

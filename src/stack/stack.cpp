@@ -50,8 +50,8 @@ constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions wher
 // page table, and how much C stack the first has there. All that a batch needs must fit.
 constexpr std::size_t kDriftPages = 5;
 constexpr std::size_t kNearPages = 100;
-static_assert((kNearPages + kBatchRegions * kDriftPages + 2) * 4096 + kDataBytes + kGuardBytes <=
-              512 * 4096);
+static_assert(kNearPages + kBatchRegions * kDriftPages + 2 + (kDataBytes + kGuardBytes) / 4096 <=
+              512);
 
 // Where address space is short, this much is left to the rest of the program: having it fail at
 // its next malloc would be no service.
@@ -424,8 +424,7 @@ class Reserve {
     if (wider == nullptr) {
       return nullptr;
     }
-    const std::size_t before =
-        (reach - reinterpret_cast<std::uintptr_t>(wider) % reach) % reach;
+    const std::size_t before = (reach - reinterpret_cast<std::uintptr_t>(wider) % reach) % reach;
     if (before != 0) {
       munmap(wider, before);
     }
