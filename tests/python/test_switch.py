@@ -99,6 +99,30 @@ def test_what_a_child_ends_with_is_the_argument_of_a_parent_that_has_not_started
         assert child.switch()[-2:] in [("run", ((1, 2),)), (((1, 2),), {})]
 
 
+def test_an_exit_that_meets_a_start_is_delivered_as_the_exception() -> None:
+    received: list[Any] = []
+
+    class Overrides(greenlet):
+        def run(self) -> None:
+            received.append(child.switch())
+
+    class StartsWhenDropped:
+        def __del__(self) -> None:
+            parent.switch()
+
+        def __call__(self) -> None: ...
+
+    parent = Overrides(StartsWhenDropped())
+    exit_ = module.GreenletExit("told")
+    child = greenlet(lambda: raise_(exit_), parent)
+    child.switch()
+    assert received == [exit_]
+
+
+def raise_(exception: BaseException) -> None:
+    raise exception
+
+
 def test_the_very_object_is_delivered() -> None:
     thing = object()
     g = greenlet(lambda first: to_parent(first))
