@@ -22,6 +22,10 @@ class Message {
   static Message call(Ref args, Ref kwargs) {
     return {Kind::kCall, std::move(args), std::move(kwargs)};
   }
+  static Message of(Arguments arguments) {
+    return arguments.is_one ? value(std::move(arguments.args))
+                            : call(std::move(arguments.args), std::move(arguments.kwargs));
+  }
   static Message raise(Ref exception) { return {Kind::kRaise, std::move(exception), {}}; }
   // The exception that is set, taken from the thread state.
   static Message raise_current();
@@ -35,10 +39,6 @@ class Message {
   // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
   // the dict, or both. Null (with the exception set) if memory runs out. Not for raises().
   PyObject* as_value() noexcept;
-  static Message of(Arguments arguments) {
-    return arguments.is_one ? value(std::move(arguments.args))
-                            : call(std::move(arguments.args), std::move(arguments.kwargs));
-  }
   // As the arguments of a call, moved out. Not for raises().
   Arguments as_call(PyObject* empty_tuple) noexcept;
   // Takes back what as_call() has returned.
