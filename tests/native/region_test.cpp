@@ -36,7 +36,8 @@ TEST(Region, HasTheDefaultSizeAndRoomForData) {
   ASSERT_TRUE(regions.acquire(1));
   const Region region = regions.all()[0];
   EXPECT_GE(region.stack_bytes(), default_size());
-  EXPECT_LT(region.stack_bytes(), default_size() + (default_size() + region.data_bytes()) / 3);
+  const std::size_t least = for_tests::guard_bytes() + default_size() + (std::size_t{256} << 10);
+  EXPECT_LT(region.stack_bytes(), default_size() + least / 4 + 2 * tests::page_size());
   EXPECT_GE(region.data_bytes(), std::size_t{240} << 10);
 }
 
