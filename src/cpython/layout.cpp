@@ -1,6 +1,10 @@
 #include "cpython/layout.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <cerrno>
 
 #include "cpython/internals.h"
 #include "cpython/thread_anchors.h"
@@ -10,6 +14,7 @@ namespace {
 
 // The same for all interpreters of a process; several may write it at once.
 constinit std::atomic<std::ptrdiff_t> g_thread_state_shift{0};
+constinit std::atomic<std::ptrdiff_t> g_type_counts_offset{0};
 
 #if PY_VERSION_HEX >= 0x030d0000
 int refuse(const char* what, unsigned long long running, unsigned long long built) {
@@ -20,6 +25,32 @@ int refuse(const char* what, unsigned long long running, unsigned long long buil
                PY_MAJOR_VERSION, PY_MINOR_VERSION, what, running, Py_GetVersion(), built,
                PY_VERSION);
   return -1;
+}
+#endif
+
+#ifdef Py_GIL_DISABLED
+using TypeCounts = decltype(_PyThreadStateImpl::refcounts);
+
+// Whether the kernel can read the 8 bytes at `address`: it reads the set before it finds that there
+// is no such way to change the mask of signals.
+bool is_readable(const void* address) noexcept {
+  constexpr int kNoSuchWay = -1;
+  constexpr std::size_t kSizeOfSet = 8;
+  return syscall(SYS_rt_sigprocmask, kNoSuchWay, address, nullptr, kSizeOfSet) == 0 ||
+         errno != EFAULT;
+}
+
+// The thread's count of references to `type`, if what lies at `offset` looks like one.
+const Py_ssize_t* type_count(PyTypeObject* type, std::ptrdiff_t offset) noexcept {
+  const auto* counts = reinterpret_cast<const TypeCounts*>(
+      reinterpret_cast<const char*>(PyThreadState_GetUnchecked()) + offset);
+  const Py_ssize_t index = reinterpret_cast<PyHeapTypeObject*>(type)->unique_id - 1;
+  if (index < 0 || !is_readable(&counts->size) || index >= counts->size ||
+      reinterpret_cast<std::uintptr_t>(counts->values) % alignof(Py_ssize_t) != 0) {
+    return nullptr;
+  }
+  const Py_ssize_t* const count = counts->values + index;
+  return is_readable(count) ? count : nullptr;
 }
 #endif
 
@@ -80,6 +111,34 @@ int check_layout() noexcept {
 
 std::ptrdiff_t thread_state_shift() noexcept {
   return g_thread_state_shift.load(std::memory_order_relaxed);
+}
+
+int find_type_counts([[maybe_unused]] PyTypeObject* type) noexcept {
+#ifdef Py_GIL_DISABLED
+  const std::ptrdiff_t offset = offsetof(_PyThreadStateImpl, refcounts) + thread_state_shift();
+  // The first makes the thread's table long enough for the type.
+  PyObject* const first = PyType_GenericAlloc(type, 0);
+  if (first == nullptr) {
+    return -1;
+  }
+  const Py_ssize_t* const count = type_count(type, offset);
+  const Py_ssize_t before = count != nullptr ? *count : 0;
+  PyObject* const second = PyType_GenericAlloc(type, 0);
+  const bool found = second != nullptr && count != nullptr && *count == before + 1;
+  Py_DECREF(first);
+  if (second == nullptr) {
+    return -1;
+  }
+  Py_DECREF(second);
+  if (found) {
+    g_type_counts_offset.store(offset, std::memory_order_relaxed);
+  }
+#endif
+  return 0;
+}
+
+std::ptrdiff_t type_counts_offset() noexcept {
+  return g_type_counts_offset.load(std::memory_order_relaxed);
 }
 
 ThreadAnchors ThreadAnchors::of(PyThreadState* tstate) noexcept {

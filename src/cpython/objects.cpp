@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cpython/internals.h"
+#include "cpython/layout.h"
 
 namespace greenlet::cpython {
 
@@ -42,6 +43,25 @@ PyObject* allocate_with_room([[maybe_unused]] PyTypeObject* type,
 #else
   return nullptr;
 #endif
+}
+
+void drop_type(PyTypeObject* type) noexcept {
+#ifdef Py_GIL_DISABLED
+  const std::ptrdiff_t offset = type_counts_offset();
+  auto* const counts = reinterpret_cast<decltype(_PyThreadStateImpl::refcounts)*>(
+      reinterpret_cast<char*>(PyThreadState_GetUnchecked()) + offset);
+  // Types without an id of their own (0) count as out of range.
+  const auto index =
+      static_cast<std::size_t>(reinterpret_cast<PyHeapTypeObject*>(type)->unique_id - 1);
+  if (offset != 0 && index < static_cast<std::size_t>(counts->size)) {
+#ifdef Py_REF_DEBUG
+    _Py_DECREF_DecRefTotal();
+#endif
+    --counts->values[index];
+    return;
+  }
+#endif
+  Py_DECREF(type);
 }
 
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {

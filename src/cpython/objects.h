@@ -18,6 +18,11 @@ void raise_exception(PyObject* exception) noexcept;
 // which knows no such objects.
 PyObject* allocate_with_room(PyTypeObject* type, std::size_t room) noexcept;
 
+// Drops the reference to its heap type of an object that has been freed. Allocation counts these
+// for each thread on free-threaded builds; Py_DECREF() would make all threads write to one place,
+// and _Py_DECREF_TYPE() is for CPython alone.
+void drop_type(PyTypeObject* type) noexcept;
+
 // Runs `revive` on an object whose count has dropped to zero, from its tp_dealloc, with a count of
 // one. True if someone took a reference meanwhile: the object lives and must not be deallocated.
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;

@@ -169,7 +169,7 @@ void dealloc(PyObject* self) {
   }
   type->tp_free(self);
   if (drop_type) {
-    Py_DECREF(type);
+    cpython::drop_type(type);
   }
   Py_TRASHCAN_END;
 }

@@ -232,6 +232,7 @@ int add_types(PyObject* module, ModuleState& state) {
     return -1;
   }
   if ((state.greenlet_type = make_greenlet_type(module)) == nullptr ||
+      cpython::find_type_counts(state.greenlet_type) < 0 ||
       PyModule_AddObjectRef(module, "error", state.error) < 0 ||
       PyModule_AddObjectRef(module, "GreenletExit", state.greenlet_exit) < 0 ||
       PyModule_AddObjectRef(module, "greenlet", reinterpret_cast<PyObject*>(state.greenlet_type)) <

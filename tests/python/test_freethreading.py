@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,24 @@ def test_importing_the_module_leaves_the_gil_off() -> None:
         env={"PYTHON_GIL": ""},
     )
     assert printed == "False"
+
+
+@only_free_threaded
+@pytest.mark.parametrize("cls", [greenlet, type("Subclass", (greenlet,), {})])
+def test_an_end_gives_the_reference_to_the_class_back_where_it_was_counted(
+    cls: type[greenlet],
+) -> None:
+    # Each thread counts what its objects refer to for itself; sys.getrefcount() knows the shared
+    # count alone, which all threads would have to write to.
+    cls()  # makes the thread's table long enough for the class
+    gc.disable()
+    try:
+        before = sys.getrefcount(cls)
+        for _ in range(100):
+            cls(str).switch()
+        assert sys.getrefcount(cls) == before
+    finally:
+        gc.enable()
 
 
 def test_threads_create_run_and_finish_greenlets_at_once() -> None:
