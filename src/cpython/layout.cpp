@@ -1,13 +1,10 @@
 #include "cpython/layout.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <atomic>
-#include <cerrno>
 
 #include "cpython/internals.h"
 #include "cpython/thread_anchors.h"
+#include "stack/readable.h"
 
 namespace greenlet::cpython {
 namespace {
@@ -31,26 +28,17 @@ int refuse(const char* what, unsigned long long running, unsigned long long buil
 #ifdef Py_GIL_DISABLED
 using TypeCounts = decltype(_PyThreadStateImpl::refcounts);
 
-// Whether the kernel can read the 8 bytes at `address`: it reads the set before it finds that there
-// is no such way to change the mask of signals.
-bool is_readable(const void* address) noexcept {
-  constexpr int kNoSuchWay = -1;
-  constexpr std::size_t kSizeOfSet = 8;
-  return syscall(SYS_rt_sigprocmask, kNoSuchWay, address, nullptr, kSizeOfSet) == 0 ||
-         errno != EFAULT;
-}
-
 // The thread's count of references to `type`, if what lies at `offset` looks like one.
 const Py_ssize_t* type_count(PyTypeObject* type, std::ptrdiff_t offset) noexcept {
   const auto* counts = reinterpret_cast<const TypeCounts*>(
       reinterpret_cast<const char*>(PyThreadState_GetUnchecked()) + offset);
   const Py_ssize_t index = reinterpret_cast<PyHeapTypeObject*>(type)->unique_id - 1;
-  if (index < 0 || !is_readable(&counts->size) || index >= counts->size ||
+  if (index < 0 || !stack::is_readable(&counts->size) || index >= counts->size ||
       reinterpret_cast<std::uintptr_t>(counts->values) % alignof(Py_ssize_t) != 0) {
     return nullptr;
   }
   const Py_ssize_t* const count = counts->values + index;
-  return is_readable(count) ? count : nullptr;
+  return stack::is_readable(count) ? count : nullptr;
 }
 #endif
 

@@ -4,9 +4,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -23,6 +21,7 @@
 #include <utility>
 
 #include "mutex.h"
+#include "readable.h"
 #include "testing.h"
 
 namespace greenlet::stack {
@@ -209,13 +208,6 @@ bool mappings_exhausted() noexcept {
   }
   close(file);
   return lines >= mapping_limit();
-}
-
-bool readable(const std::byte* address) noexcept {
-  // The kernel reads the signal set before it looks at the (invalid) first argument.
-  errno = 0;
-  syscall(SYS_rt_sigprocmask, ~0, address, nullptr, _NSIG / 8);
-  return errno != EFAULT;
 }
 
 }  // namespace
@@ -533,7 +525,7 @@ class Reserve {
       const bool set = madvise(begin, batch.layout.low, kMadvGuardInstall) == 0;
       if (advice_ == Advice::kUntried) {
         // Success proves nothing: an emulator (qemu-user) may swallow advice it does not know.
-        advice_ = set && !readable(begin) ? Advice::kWorks : Advice::kUseless;
+        advice_ = set && !is_readable(begin) ? Advice::kWorks : Advice::kUseless;
       }
       if (set && advice_ == Advice::kWorks) {
         return Failure::kNone;
