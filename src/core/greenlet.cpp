@@ -162,6 +162,7 @@ void Greenlet::keep() noexcept {
 
 void Greenlet::freeze() noexcept {
   frozen_ = true;
+  interpreter_.hold();
   keep();
 }
 
@@ -195,6 +196,7 @@ void Greenlet::drop_rest() noexcept {
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   if (state() != State::kRunning) {
     const Ref context = Ref::take(interpreter_.exchange_context(nullptr));
+    interpreter_.release_held();
   }
 }
 

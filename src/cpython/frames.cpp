@@ -1,4 +1,7 @@
 // How the references that suspended frames own are found, by CPython version.
+#include <cstdint>
+#include <utility>
+
 #include "cpython/c_callers.h"
 #include "cpython/internals.h"
 #include "cpython/interpreter_state.h"
@@ -215,13 +218,10 @@ void InterpreterState::read_ahead() const noexcept {
   asm volatile("" ::"r"(owners));
 }
 
-int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
-  Py_VISIT(context_);
-  Py_VISIT(exc_state_.exc_value);
+int InterpreterState::visit_stack(visitproc visit, void* arg) const noexcept {
   if (int stop = visit_frames(visit, arg)) {
     return stop;
   }
-#if PY_VERSION_HEX >= 0x030e0000
 #ifdef Py_GIL_DISABLED
   for (auto* ref = static_cast<_PyCStackRef*>(c_stack_refs_); ref != nullptr; ref = ref->next) {
     if (int stop = visit_stack_ref(ref->ref, visit, arg)) {
@@ -229,8 +229,69 @@ int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
     }
   }
 #endif
-#endif
   return 0;
+}
+
+int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
+#ifdef Py_GIL_DISABLED
+  // The passes that look for what is alive come with an argument, and counts may change in them.
+  if (arg != nullptr && !can_run_python(PyThreadState_GetUnchecked())) {
+    hold_references(true);
+  }
+  for (std::uint32_t i = 0; i < held_count_; ++i) {
+    Py_VISIT(held_[i]);
+  }
+#endif
+  Py_VISIT(context_);
+  Py_VISIT(exc_state_.exc_value);
+  return visit_stack(visit, arg);
+}
+
+void InterpreterState::hold_references([[maybe_unused]] bool only_deferred) const noexcept {
+#ifdef Py_GIL_DISABLED
+  struct Holder {
+    const InterpreterState& state;
+    bool only_deferred;
+
+    static int visit(PyObject* object, void* arg) noexcept {
+      const Holder& holder = *static_cast<Holder*>(arg);
+      if (!holder.only_deferred || _PyObject_HasDeferredRefcount(object)) {
+        holder.state.hold_one(Py_NewRef(object));
+      }
+      return 0;
+    }
+  } holder{*this, only_deferred};
+  visit_stack(&Holder::visit, &holder);
+#endif
+}
+
+#ifdef Py_GIL_DISABLED
+// Without memory for it, the reference stays counted for ever.
+void InterpreterState::hold_one(PyObject* reference) const noexcept {
+  if (held_count_ == held_capacity_) {
+    const std::uint32_t capacity = held_capacity_ == 0 ? 16 : held_capacity_ * 2;
+    auto* const grown =
+        static_cast<PyObject**>(PyMem_RawRealloc(held_, capacity * sizeof(PyObject*)));
+    if (grown == nullptr) {
+      return;
+    }
+    held_ = grown;
+    held_capacity_ = capacity;
+  }
+  held_[held_count_++] = reference;
+}
+#endif
+
+void InterpreterState::release_held() noexcept {
+#ifdef Py_GIL_DISABLED
+  PyObject** const held = std::exchange(held_, nullptr);
+  const std::uint32_t count = std::exchange(held_count_, 0);
+  held_capacity_ = 0;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    Py_DECREF(held[i]);
+  }
+  PyMem_RawFree(held);
+#endif
 }
 
 }  // namespace greenlet::cpython

@@ -9,6 +9,7 @@
 #include <Python.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "cpython/thread_anchors.h"
 
@@ -83,11 +84,22 @@ class InterpreterState {
   // Visits each reference that the suspended stack owns: frames, C stack references, context,
   // handled exceptions. Never one that is not owned; see frames.cpp for what is exact where.
   int traverse(visitproc visit, void* arg) const noexcept;
+  // Counts what the suspended stack refers to without, until release_held(). Free-threaded builds do
+  // not count references to functions, classes, modules and code objects from a stack. Instead a
+  // collection frees none that it finds on one; but it has every reference to them counted from
+  // then on if they are garbage that is brought back to life, and, at the end of the interpreter,
+  // in any case. It sees to that for generators and frame objects (disable_deferred_refcounting()
+  // of Python/gc_free_threading.c), not for stacks; here, traverse() does for the end.
+  void hold() const noexcept { hold_references(false); }
+  void release_held() noexcept;
   // Reads what traverse() is about to read, but waits for nothing of it.
   void read_ahead() const noexcept;
 
  private:
   int visit_frames(visitproc visit, void* arg) const noexcept;
+  int visit_stack(visitproc visit, void* arg) const noexcept;
+  void hold_references(bool only_deferred) const noexcept;
+  void hold_one(PyObject* reference) const noexcept;
   _PyInterpreterFrame* innermost() const noexcept;
   // A generator that runs here is unwound with this stack. The collector may come to it first, and
   // its finalizer could do nothing but raise "generator already executing". So those that a visit
@@ -130,6 +142,9 @@ class InterpreterState {
 #ifdef Py_GIL_DISABLED
   std::uintptr_t critical_section_ = 0;
   void* c_stack_refs_ = nullptr;
+  mutable std::uint32_t held_count_ = 0;
+  mutable std::uint32_t held_capacity_ = 0;
+  mutable PyObject** held_ = nullptr;  // see hold()
 #endif
   _PyErr_StackItem exc_state_ = {};  // the bottom of this stack's handled exceptions
 };

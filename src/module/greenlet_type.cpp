@@ -97,11 +97,20 @@ void finalize(PyObject* self) {
   const bool dropped = cpython::is_finalized_for_deallocation(self);
   Thread* const thread = Thread::current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
+    if (!dropped) {
+      const cpython::StoppedWorld still;  // it may be brought back to life and resumed
+      if (greenlet.state() == State::kSuspended) {
+        greenlet.interpreter().hold();
+      }
+    }
     Thread::hand_to_owner(greenlet, !dropped);
     return;
   }
   const Py_ssize_t references = Py_REFCNT(self);
   thread->kill(greenlet, dropped ? Thread::IfCaught::kGoesOn : Thread::IfCaught::kIsLeft);
+  if (!dropped && greenlet.state() == State::kSuspended) {
+    greenlet.interpreter().hold();
+  }
   if (greenlet.has_refused()) {
     greenlet.keep();
     return;

@@ -767,6 +767,117 @@ def test_a_thousand_processes_end_with_suspended_greenlets() -> None:
         run_clean(DEFERRED + EXIT.replace("range(300)", "range(60)"), args=[str(run)], timeout=60)
 
 
+BROUGHT_BACK = """
+import gc, threading, types
+from greenlet import GreenletExit, getcurrent, greenlet
+
+SOURCE = '''
+def function():
+    try:
+        suspend()
+    except GreenletExit:
+        if survivors is not None:
+            survivors.append(getcurrent())
+            suspend()
+    return "unwound"
+def body():
+    log.append(function())
+'''
+
+log = []
+
+# A greenlet that is garbage, and a frame of it the only one that refers to its function.
+def leave(survivors):
+    scope = dict(suspend=getcurrent().switch, GreenletExit=GreenletExit, getcurrent=getcurrent,
+                 survivors=survivors, log=log)
+    exec(SOURCE, scope)
+    g = greenlet(scope["body"])
+    g.itself = g
+    g.switch()
+    del scope["function"]
+
+# A weak reference is cleared by the collection in any case.
+def is_there():
+    return any(type(o) is types.FunctionType and o.__name__ == "function"
+               for o in gc.get_objects())
+
+def check(resume):
+    assert is_there()
+    assert is_there()  # once more: an object that nobody counts goes when one who did lets go
+    resume()
+    assert log == ["unwound"], log
+    for _ in range(3):
+        gc.collect()
+    assert not is_there()
+"""
+
+
+def test_what_the_frames_of_a_greenlet_of_another_thread_use_outlives_its_collection() -> None:
+    run_clean(
+        BROUGHT_BACK
+        + """
+def owner():
+    leave(None)
+    left.set()
+    collected.wait()
+    greenlet(lambda: None).switch()  # ends what others have collected
+
+left, collected = threading.Event(), threading.Event()
+thread = threading.Thread(target=owner, daemon=True)
+gc.disable()
+thread.start()
+left.wait()
+gc.collect()
+
+def resume():
+    collected.set()
+    thread.join()
+
+check(resume)
+"""
+    )
+
+
+def test_what_the_frames_of_a_greenlet_use_outlives_the_collection_that_it_survives() -> None:
+    run_clean(
+        BROUGHT_BACK
+        + """
+survivors = []
+leave(survivors)
+gc.collect()
+
+def resume():
+    g = survivors.pop()
+    del g.itself
+    g.switch()
+
+check(resume)
+"""
+    )
+
+
+def test_what_the_frames_of_a_greenlet_use_outlives_the_modules_of_the_program() -> None:
+    # The interpreter clears the module while sys still has the greenlet. Memory that has been freed
+    # holds no sensible pointers then.
+    run_clean(
+        """
+        import sys
+        from greenlet import getcurrent, greenlet
+
+        def function():
+            getcurrent().parent.switch()
+
+        def body():
+            function()
+
+        sys.suspended = greenlet(body)
+        sys.suspended.switch()
+        sys.keeps_this_module = sys.modules[__name__]
+        """,
+        env={"PYTHONMALLOC": "debug"},
+    )
+
+
 CYCLES = """
 import gc, resource
 from greenlet import getcurrent, greenlet
