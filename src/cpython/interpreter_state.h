@@ -84,8 +84,8 @@ class InterpreterState {
   // Visits each reference that the suspended stack owns: frames, C stack references, context,
   // handled exceptions. Never one that is not owned; see frames.cpp for what is exact where.
   int traverse(visitproc visit, void* arg) const noexcept;
-  // Counts what the suspended stack refers to without, until release_held(). Free-threaded builds do
-  // not count references to functions, classes, modules and code objects from a stack. Instead a
+  // Counts what the suspended stack refers to without, until release_held(). Free-threaded builds
+  // do not count references to functions, classes, modules and code objects from a stack. Instead a
   // collection frees none that it finds on one; but it has every reference to them counted from
   // then on if they are garbage that is brought back to life, and, at the end of the interpreter,
   // in any case. It sees to that for generators and frame objects (disable_deferred_refcounting()
