@@ -38,7 +38,7 @@ constexpr long kSysProcessMadvise = 440;  // on every architecture
 
 // A frame larger than the guard can step over it unseen, so: more than the one page that a thread
 // has. Each page costs the kernel an entry in a page table.
-constexpr std::size_t kGuardBytes = std::size_t{32} << 10;
+constexpr std::size_t kGuardBytes = std::size_t{16} << 10;
 constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 
 // Regions are mapped by the batch: one system call, one bit each in a word.
