@@ -12,7 +12,7 @@ import greenlet
 import greenlet._greenlet
 import greenlet.stacks
 import pytest
-from helpers import only_free_threaded, run_clean
+from helpers import run_clean
 
 PACKAGE = Path(greenlet.__file__).parent
 
@@ -40,11 +40,6 @@ def test_importing_it_imports_nothing_else() -> None:
         """
     )
     assert loaded.split() == ["greenlet", "greenlet._greenlet"]
-
-
-@only_free_threaded
-def test_importing_it_leaves_the_gil_off() -> None:
-    assert run_clean("import greenlet, sys; print(sys._is_gil_enabled())") == "False"
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
