@@ -16,7 +16,8 @@ import json
 import resource
 import sys
 from collections.abc import Callable, Sequence
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
+from contextlib import suppress
+from mmap import MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -79,6 +80,8 @@ def touch_memory(greenlets: int) -> None:
     reach = page // 8 * page  # of a page table
     for size, step in ((greenlets * TOUCHED, page), (greenlets * reach, reach)):
         with mmap(-1, size, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE) as memory:
+            with suppress(OSError):  # a kernel without huge pages
+                memory.madvise(MADV_NOHUGEPAGE)
             for offset in range(0, size, step):
                 memory[offset] = 1
 

@@ -162,7 +162,7 @@ void Greenlet::keep() noexcept {
 
 void Greenlet::freeze() noexcept {
   frozen_ = true;
-  interpreter_.hold();
+  interpreter_.freeze();
   keep();
 }
 

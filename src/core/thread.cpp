@@ -211,6 +211,7 @@ PyObject* Thread::receive(PyObject* message) noexcept {
     Greenlet& finished = Greenlet::of(origin.get());
     finished.context_.retire();
     pool_.release(std::exchange(finished.region_, {}));
+    finished.interpreter_.release_held();
     if (std::exchange(finished.kept_, false)) {
       Py_DECREF(origin.get());  // the thread's reference; ours is still there
     }

@@ -1,4 +1,5 @@
 // How the references that suspended frames own are found, by CPython version.
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -74,6 +75,21 @@ int visit_values(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
   return 0;
 }
 
+#endif
+
+#ifdef Py_GIL_DISABLED
+// The object of a reference that owns no count; null if it does or there is none.
+PyObject* uncounted(_PyStackRef ref) {
+  if (PyStackRef_IsNullOrInt(ref)) {
+    return nullptr;
+  }
+#if PY_VERSION_HEX >= 0x030f0000
+  const bool is_counted = PyStackRef_RefcountOnObject(ref);
+#else
+  const bool is_counted = !PyStackRef_IsDeferred(ref);
+#endif
+  return is_counted ? nullptr : PyStackRef_AsPyObjectBorrow(ref);
+}
 #endif
 
 int visit_frame(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
@@ -218,72 +234,64 @@ void InterpreterState::read_ahead() const noexcept {
   asm volatile("" ::"r"(owners));
 }
 
-int InterpreterState::visit_stack(visitproc visit, void* arg) const noexcept {
-  if (int stop = visit_frames(visit, arg)) {
-    return stop;
-  }
+int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
 #ifdef Py_GIL_DISABLED
+  // The passes that look for what is alive come with an argument, and counts may change in them.
+  if (arg != nullptr && !can_run_python(PyThreadState_GetUnchecked())) {
+    hold();
+  }
+  for (std::uint32_t i = 0; i < held_count_; ++i) {
+    Py_VISIT(held_[i]);
+  }
   for (auto* ref = static_cast<_PyCStackRef*>(c_stack_refs_); ref != nullptr; ref = ref->next) {
     if (int stop = visit_stack_ref(ref->ref, visit, arg)) {
       return stop;
     }
   }
 #endif
-  return 0;
-}
-
-int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
-#ifdef Py_GIL_DISABLED
-  // The passes that look for what is alive come with an argument, and counts may change in them.
-  if (arg != nullptr && !can_run_python(PyThreadState_GetUnchecked())) {
-    hold_references(true);
-  }
-  for (std::uint32_t i = 0; i < held_count_; ++i) {
-    Py_VISIT(held_[i]);
-  }
-#endif
   Py_VISIT(context_);
   Py_VISIT(exc_state_.exc_value);
-  return visit_stack(visit, arg);
+  return visit_frames(visit, arg);
 }
 
-void InterpreterState::hold_references([[maybe_unused]] bool only_deferred) const noexcept {
+void InterpreterState::hold() const noexcept {
 #ifdef Py_GIL_DISABLED
-  struct Holder {
-    const InterpreterState& state;
-    bool only_deferred;
-
-    static int visit(PyObject* object, void* arg) noexcept {
-      const Holder& holder = *static_cast<Holder*>(arg);
-      if (!holder.only_deferred || _PyObject_HasDeferredRefcount(object)) {
-        holder.state.hold_one(Py_NewRef(object));
-      }
-      return 0;
+  for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
+    if (is_shim(frame)) {
+      continue;
     }
-  } holder{*this, only_deferred};
-  visit_stack(&Holder::visit, &holder);
+    hold(uncounted(frame->f_executable));
+    hold(uncounted(frame->f_funcobj));
+    for (_PyStackRef* ref = frame->localsplus; ref < frame->stackpointer; ++ref) {
+      hold(uncounted(*ref));
+    }
+  }
+  for (auto* ref = static_cast<_PyCStackRef*>(c_stack_refs_); ref != nullptr; ref = ref->next) {
+    hold(uncounted(ref->ref));
+  }
 #endif
 }
 
 #ifdef Py_GIL_DISABLED
-// Without memory for it, the reference stays counted for ever.
-void InterpreterState::hold_one(PyObject* reference) const noexcept {
+void InterpreterState::hold(PyObject* object) const noexcept {
+  if (object == nullptr || std::find(held_, held_ + held_count_, object) != held_ + held_count_) {
+    return;
+  }
+  Py_INCREF(object);
   if (held_count_ == held_capacity_) {
     const std::uint32_t capacity = held_capacity_ == 0 ? 16 : held_capacity_ * 2;
     auto* const grown =
         static_cast<PyObject**>(PyMem_RawRealloc(held_, capacity * sizeof(PyObject*)));
     if (grown == nullptr) {
-      return;
+      return;  // it stays counted for ever
     }
     held_ = grown;
     held_capacity_ = capacity;
   }
-  held_[held_count_++] = reference;
+  held_[held_count_++] = object;
 }
-#endif
 
-void InterpreterState::release_held() noexcept {
-#ifdef Py_GIL_DISABLED
+void InterpreterState::release_held_slowly() noexcept {
   PyObject** const held = std::exchange(held_, nullptr);
   const std::uint32_t count = std::exchange(held_count_, 0);
   held_capacity_ = 0;
@@ -291,7 +299,7 @@ void InterpreterState::release_held() noexcept {
     Py_DECREF(held[i]);
   }
   PyMem_RawFree(held);
-#endif
 }
+#endif
 
 }  // namespace greenlet::cpython

@@ -81,6 +81,7 @@ void InterpreterState::finish_running(PyThreadState* tstate) noexcept {
 }
 
 void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
+  hold();
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
       mark_generator(frame);

@@ -58,10 +58,19 @@ class InterpreterState {
   // generators be finalized again. May wait for other threads, detach and let a collection happen.
   void care(PyThreadState* tstate) noexcept;
 
-  // The thread is ending: the suspended frames will never run again, nor be visited. Keeps the
-  // collector from finalizing generators that are under way in them, which would only raise, and
-  // cuts the frames off from the thread state.
+  // The thread is ending: the suspended frames will never run again, nor be visited. Holds what
+  // they refer to, for someone may have frame objects of them. Keeps the collector from finalizing
+  // generators that are under way in them, which would only raise, and cuts the frames off from the
+  // thread state.
   void abandon(const ThreadAnchors& anchors) noexcept;
+
+  // The collector has begun to clear what the suspended frames use, and they will never run again.
+  // What they do not count may be gone already, so they are not visited on free-threaded builds.
+  void freeze() noexcept {
+#ifdef Py_GIL_DISABLED
+    finish();
+#endif
+  }
 
   // The context variables of a suspended or unstarted stack; owned, may be null.
   PyObject* context() const noexcept { return context_; }
@@ -84,22 +93,29 @@ class InterpreterState {
   // Visits each reference that the suspended stack owns: frames, C stack references, context,
   // handled exceptions. Never one that is not owned; see frames.cpp for what is exact where.
   int traverse(visitproc visit, void* arg) const noexcept;
-  // Counts what the suspended stack refers to without, until release_held(). Free-threaded builds
-  // do not count references to functions, classes, modules and code objects from a stack. Instead a
-  // collection frees none that it finds on one; but it has every reference to them counted from
-  // then on if they are garbage that is brought back to life, and, at the end of the interpreter,
-  // in any case. It sees to that for generators and frame objects (disable_deferred_refcounting()
-  // of Python/gc_free_threading.c), not for stacks; here, traverse() does for the end.
-  void hold() const noexcept { hold_references(false); }
-  void release_held() noexcept;
+  // From now on the suspended stack has a counted reference to all that it refers to by uncounted
+  // ones. Free-threaded builds do not count references from a stack to functions, classes, modules
+  // and code objects. Instead a collection frees none that it finds on one; but then it has every
+  // reference to them counted if they were garbage and came back to life, and, at the end of the
+  // interpreter, in any case. It sees to that for generators and frame objects
+  // (disable_deferred_refcounting() of Python/gc_free_threading.c), not for stacks. For the end,
+  // traverse() does this.
+  void hold() const noexcept;
+  // When the stack has ended.
+  void release_held() noexcept {
+#ifdef Py_GIL_DISABLED
+    if (held_ != nullptr) [[unlikely]] {
+      release_held_slowly();
+    }
+#endif
+  }
   // Reads what traverse() is about to read, but waits for nothing of it.
   void read_ahead() const noexcept;
 
  private:
   int visit_frames(visitproc visit, void* arg) const noexcept;
-  int visit_stack(visitproc visit, void* arg) const noexcept;
-  void hold_references(bool only_deferred) const noexcept;
-  void hold_one(PyObject* reference) const noexcept;
+  void hold(PyObject* object) const noexcept;
+  void release_held_slowly() noexcept;
   _PyInterpreterFrame* innermost() const noexcept;
   // A generator that runs here is unwound with this stack. The collector may come to it first, and
   // its finalizer could do nothing but raise "generator already executing". So those that a visit

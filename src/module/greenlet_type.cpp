@@ -85,6 +85,17 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   return greenlet->traverse(visit, arg);
 }
 
+// To be called before a collection that has found the greenlet to be garbage goes on without it.
+void survive(Greenlet& greenlet) {
+  std::optional<cpython::StoppedWorld> still;
+  if (greenlet.thread() != Thread::current_or_null()) {
+    still.emplace();  // its thread may resume it
+  }
+  if (greenlet.state() == State::kSuspended) {
+    greenlet.interpreter().hold();
+  }
+}
+
 // Ends a greenlet that nobody can reach any more. Python code runs, and it may come back to life.
 void finalize(PyObject* self) {
   if (as_object(self)->greenlet == nullptr) {
@@ -98,24 +109,22 @@ void finalize(PyObject* self) {
   Thread* const thread = Thread::current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
     if (!dropped) {
-      const cpython::StoppedWorld still;  // it may be brought back to life and resumed
-      if (greenlet.state() == State::kSuspended) {
-        greenlet.interpreter().hold();
-      }
+      survive(greenlet);
     }
     Thread::hand_to_owner(greenlet, !dropped);
     return;
   }
   const Py_ssize_t references = Py_REFCNT(self);
   thread->kill(greenlet, dropped ? Thread::IfCaught::kGoesOn : Thread::IfCaught::kIsLeft);
-  if (!dropped && greenlet.state() == State::kSuspended) {
-    greenlet.interpreter().hold();
+  const bool is_unwanted = Py_REFCNT(self) <= references;
+  if (!dropped) {
+    survive(greenlet);
   }
   if (greenlet.has_refused()) {
     greenlet.keep();
     return;
   }
-  if (greenlet.state() == State::kSuspended && Py_REFCNT(self) <= references) {
+  if (greenlet.state() == State::kSuspended && is_unwanted) {
     // It caught GreenletExit and nobody wants it: what its stack holds must stay as it is.
     greenlet.keep();
     PySys_FormatStderr("GreenletExit did not kill %R\n", self);
@@ -129,11 +138,14 @@ void finalize_subclass(PyObject* self) {
   if (greenlet == nullptr) {
     return;  // there was no memory for the control block
   }
+  const bool dropped = cpython::is_finalized_for_deallocation(self);
   if (greenlet->may_call_del()) {
     greenlet->module().slot_tp_finalize(self);
   }
   if (Py_REFCNT(self) <= references) {
     finalize(self);
+  } else if (!dropped) {
+    survive(*greenlet);
   }
 }
 

@@ -580,6 +580,29 @@ def test_a_collector_callback_may_leave_its_collection_for_another_greenlet() ->
     )
 
 
+def test_a_greenlet_that_refuses_to_die_and_waits_again_is_kept_with_a_word(capsys: Any) -> None:
+    log: list[str] = []
+
+    def run() -> None:
+        itself = getcurrent()
+        try:
+            to_parent()
+        except GreenletExit:
+            log.append("caught")
+        to_parent()
+        log.append(repr(itself))
+
+    in_a_cycle(run)
+    collect()
+    assert "GreenletExit did not kill" in capsys.readouterr().err
+    collect()
+    assert capsys.readouterr().err == ""
+    assert log == ["caught"]
+    [g] = [item for item in gc.get_objects() if isinstance(item, greenlet) and is_in_a_cycle(item)]
+    g.switch()
+    assert len(log) == 2
+
+
 # --- deferred references ----------------------------------------------------------------------
 
 # Free-threaded builds do not count what a frame's stack holds of functions, classes, modules, code
@@ -787,11 +810,11 @@ def body():
 log = []
 
 # A greenlet that is garbage, and a frame of it the only one that refers to its function.
-def leave(survivors):
+def leave(survivors=None, make=greenlet):
     scope = dict(suspend=getcurrent().switch, GreenletExit=GreenletExit, getcurrent=getcurrent,
                  survivors=survivors, log=log)
     exec(SOURCE, scope)
-    g = greenlet(scope["body"])
+    g = make(scope["body"])
     g.itself = g
     g.switch()
     del scope["function"]
@@ -806,8 +829,6 @@ def check(resume):
     assert is_there()  # once more: an object that nobody counts goes when one who did lets go
     resume()
     assert log == ["unwound"], log
-    for _ in range(3):
-        gc.collect()
     assert not is_there()
 """
 
@@ -817,7 +838,7 @@ def test_what_the_frames_of_a_greenlet_of_another_thread_use_outlives_its_collec
         BROUGHT_BACK
         + """
 def owner():
-    leave(None)
+    leave()
     left.set()
     collected.wait()
     greenlet(lambda: None).switch()  # ends what others have collected
@@ -852,6 +873,63 @@ def resume():
     g.switch()
 
 check(resume)
+"""
+    )
+
+
+def test_what_the_frames_of_a_greenlet_use_outlives_the_collection_in_which_del_saves_it() -> None:
+    run_clean(
+        BROUGHT_BACK
+        + """
+saved = []
+
+class Saved(greenlet):
+    def __del__(self):
+        saved.append(self)
+
+leave(make=Saved)
+gc.collect()
+
+def resume():
+    g = saved.pop()
+    del g.itself
+    g.switch()
+
+check(resume)
+"""
+    )
+
+
+def test_what_the_frames_of_a_greenlet_use_outlives_its_thread() -> None:
+    run_clean(
+        BROUGHT_BACK
+        + """
+def stubborn():
+    while True:
+        try:
+            suspend()
+        except GreenletExit:
+            pass
+
+def owner():
+    global suspend
+    suspend = getcurrent().switch
+    scope = dict(stubborn=stubborn)
+    exec("def function(): stubborn()\\ndef body(): function()", scope)
+    g = greenlet(scope["body"])
+    g.switch()
+    del scope["function"]
+    kept.append(g)
+    frames.append(g.gr_frame.f_back)
+
+kept, frames = [], []
+thread = threading.Thread(target=owner)
+thread.start()
+thread.join()
+gc.collect()
+assert frames[0].f_code.co_name == "function"
+assert is_there()
+assert is_there()
 """
     )
 
