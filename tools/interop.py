@@ -3,8 +3,9 @@
     interop.py                                    every suite on every interpreter, once
     interop.py --suites gevent-libev --interpreters 3.14 3.14t --runs 3
     interop.py --table                            only generate the table again
-    interop.py --load --interpreters 3.14         a fixed load, on a quiet machine
-    interop.py --list                             the names of the suites
+    interop.py --load --interpreters 3.14         fixed loads, on a quiet machine
+    interop.py --load bench_hub load_eventlet     some of them
+    interop.py --list                             the names of the suites, and of the loads
 
 Two environments differ in the greenlet alone. How each test went is compared and kept in
 docs/interop, and docs/compatibility.md gets a table of it. Ends with 1 if a test passes with the
@@ -86,7 +87,10 @@ def main() -> int:
     parser.add_argument("--suites", nargs="+", choices=slugs, default=slugs, metavar="NAME")
     parser.add_argument("--interpreters", nargs="+", default=INTERPRETERS, metavar="NAME")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--load", action="store_true", help="compare speed, not tests")
+    loads = [each.slug for each in load.LOADS]
+    parser.add_argument(
+        "--load", nargs="*", choices=loads, metavar="NAME", help="compare speed, not tests"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs of these")
     parser.add_argument("--renew", action="store_true", help="make the environments anew")
     parser.add_argument("--table", action="store_true", help="only generate the table again")
@@ -94,11 +98,11 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # ends the suite that runs, too
     if options.list:
-        print("\n".join(slugs))
+        print(*slugs, "", *loads, sep="\n")
         return 0
-    if options.load:
+    if options.load is not None:
         for name, base in interpreters.provide(options.interpreters).items():
-            for line in load.measure(name, base, options.runs):
+            for line in load.measure(name, base, options.runs, options.load or loads):
                 _say(f"{name}: {line}")
     elif not options.table:
         suites = [suite for suite in SUITES if suite.slug in options.suites]

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,11 @@ class Load:
     requirements: tuple[str, ...]
     program: str  # one of ours, or `benchmarks/...` in the package's source distribution
     arguments: tuple[str, ...] = ()
+
+    @property
+    def slug(self) -> str:
+        """What it is called on the command line."""
+        return "-".join((Path(self.program).stem, *self.arguments))
 
 
 _GEVENT = ("gevent[recommended,test]", "pyperf")
@@ -69,11 +74,11 @@ LOADS = (
 )
 
 
-def _output(command: list[str | Path], folder: Path) -> str:
+def _output(command: list[str | Path], folder: Path, **environment: str) -> str:
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHONNOUSERSITE": "1"},
+        env={**os.environ, "PYTHONNOUSERSITE": "1", **environment},
         capture_output=True,
         stdin=subprocess.DEVNULL,
         text=True,
@@ -90,8 +95,15 @@ def _pyperf(python: Path, program: Path) -> dict[str, float]:
     """Run a benchmark of pyperf's; operations per second by name."""
     with tempfile.TemporaryDirectory() as results:
         file = Path(results) / "results.json"
-        settings = ("--processes=2", "--values=3", "--warmups=1", "--inherit-environ=PATH")
-        _output([python, program, *settings, f"--output={file}"], program.parent)
+        settings = ("--processes=2", "--values=3", "--warmups=1")
+        command = [
+            python,
+            program,
+            *settings,
+            "--inherit-environ=PATH,PYTHONPATH",
+            f"--output={file}",
+        ]
+        _output(command, program.parent, PYTHONPATH=str(PROGRAMS))  # for its perf.py
         suite = json.loads(file.read_text())
     found = {}
     for benchmark in suite["benchmarks"]:
@@ -113,10 +125,11 @@ def _once(load: Load, pair: Pair, side: str) -> dict[str, float]:
     return found
 
 
-def measure(name: str, base: Path, rounds: int) -> Iterator[str]:
-    """Measure everything on an interpreter and keep it; says how it goes."""
-    rows = []
-    for load in LOADS:
+def measure(name: str, base: Path, rounds: int, slugs: Collection[str]) -> Iterator[str]:
+    """Measure loads on an interpreter and keep that with what is kept; says how it goes."""
+    file = KEPT / f"{name}.json"
+    rows = json.loads(file.read_text()) if file.exists() else []
+    for load in (load for load in LOADS if load.slug in slugs):
         try:
             pair = environment.make(name, base, load.requirements)
             best: dict[str, dict[str, float]] = {side: {} for side in SIDES}
@@ -130,12 +143,13 @@ def measure(name: str, base: Path, rounds: int) -> Iterator[str]:
         for operation, published in best["published"].items():
             ours = best["ours"][operation]
             version = pair.versions[load.package]
+            rows = [row for row in rows if (row[0], row[2]) != (load.name, operation)]
             rows.append([load.name, version, operation, published, ours])
             ratio = ours / published
             yield f"{load.name}: {operation}: {published:.4g} {ours:.4g} per second, {ratio:.2f}"
     KEPT.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(row)}" for row in rows)
-    (KEPT / f"{name}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    file.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def table() -> str:
