@@ -41,9 +41,18 @@ static_assert(offsetof(PyGreenlet, pimpl) == offsetof(core::Object, greenlet));
 PyObject* as_object(PyGreenlet* greenlet) { return reinterpret_cast<PyObject*>(greenlet); }
 PyGreenlet* as_greenlet(PyObject* object) { return reinterpret_cast<PyGreenlet*>(object); }
 
+// Null with an exception set if greenlet is not loaded in the interpreter. A thread that has used
+// greenlets knows without a look into the interpreter's dict, which takes longer than a switch.
+ModuleState* current_state() {
+  if (Thread* const thread = Thread::current_or_null()) [[likely]] {
+    return &thread->running().module();
+  }
+  return ModuleState::of_interpreter();
+}
+
 // The greenlet behind a caller's argument; null with TypeError set if it is none.
 Greenlet* checked(PyGreenlet* self) {
-  ModuleState* const state = ModuleState::of_interpreter();
+  ModuleState* const state = current_state();
   if (state == nullptr) {
     return nullptr;
   }
@@ -56,7 +65,7 @@ Greenlet* checked(PyGreenlet* self) {
 }
 
 PyGreenlet* create(PyObject* run, PyGreenlet* parent) {
-  ModuleState* const state = ModuleState::of_interpreter();
+  ModuleState* const state = current_state();
   if (state == nullptr) {
     return nullptr;
   }
@@ -98,6 +107,14 @@ PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
   if (kwargs == Py_None) {
     kwargs = nullptr;
   }
+  Thread* const thread = Thread::current_or_null();
+  if (thread != nullptr && thread->can_resume(*target) && kwargs == nullptr &&
+      PyTuple_CheckExact(positional.get())) [[likely]] {
+    if (PyTuple_GET_SIZE(positional.get()) == 1) {
+      positional = Ref::share(PyTuple_GET_ITEM(positional.get(), 0));
+    }
+    return thread->resume(*target, positional.release(), {});
+  }
   if (!PyTuple_Check(positional.get()) || (kwargs != nullptr && !PyDict_Check(kwargs))) {
     PyErr_BadArgument();
     return nullptr;
@@ -111,7 +128,7 @@ PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
 }
 
 int set_parent_entry(PyGreenlet* self, PyGreenlet* parent) {
-  ModuleState* const state = ModuleState::of_interpreter();
+  ModuleState* const state = current_state();
   if (state == nullptr) {
     return -1;
   }
