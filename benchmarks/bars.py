@@ -27,6 +27,7 @@ QUANTITIES = {
     "thread": Quantity("a thread switch"),
     "switch": Quantity("switch", 1 / 7),
     "switch_value": Quantity("switch with a value", 1 / 7),
+    "switch_c_api": Quantity("switch by the C API, and ctypes"),
     "traced": Quantity("switch, traced"),
     "context": Quantity("switch, and read a context variable"),
     "throw": Quantity("throw, and catch it there", 1 / 2),

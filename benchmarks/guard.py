@@ -38,7 +38,7 @@ from workloads import WORKLOADS
 FOLDER = Path(__file__).parent
 NUMBERS = FOLDER / "instructions.json"
 
-GUARDED = ("switch", "switch_value", "throw", "create", "kill")
+GUARDED = ("switch", "switch_value", "switch_c_api", "throw", "create", "kill")
 LOOPS = 1024  # a multiple of what our pool does only once in a while
 
 # How much more instructions in the extension module are taken for the same code, ...

@@ -12,6 +12,7 @@ that is.
 from __future__ import annotations
 
 import contextvars
+import ctypes
 import itertools
 import threading
 from collections.abc import Callable, Generator
@@ -19,7 +20,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from greenlet import getcurrent, greenlet, settrace
+from greenlet import _C_API, getcurrent, greenlet, settrace
 
 if TYPE_CHECKING:
     import argparse
@@ -138,6 +139,30 @@ def switch_value(loops: int) -> float:
     seconds = perf_counter() - begin
     assert value == "value"
     return seconds
+
+
+def switch_c_api(loops: int) -> float:
+    """The same without one, by `PyGreenlet_Switch()`, as compiled programs do; ctypes is on top."""
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    table = (ctypes.c_void_p * 12).from_address(get_pointer(_C_API, b"greenlet._C_API"))
+    prototype = ctypes.PYFUNCTYPE(
+        *(ctypes.py_object, ctypes.py_object, ctypes.c_void_p, ctypes.c_void_p)
+    )
+    c_switch = prototype(table[6] or 0)
+    main = getcurrent()
+
+    def other() -> None:
+        while True:
+            c_switch(main, None, None)
+
+    there = greenlet(other)
+    there.switch()
+    repeat = itertools.repeat(None, loops)
+    begin = perf_counter()
+    for _ in repeat:
+        c_switch(there, None, None)
+    return perf_counter() - begin
 
 
 def traced(loops: int) -> float:
@@ -271,6 +296,7 @@ WORKLOADS = {
     "thread": Workload(thread_switch, 2),
     "switch": Workload(switch, 2),
     "switch_value": Workload(switch_value, 2),
+    "switch_c_api": Workload(switch_c_api, 2),
     "traced": Workload(traced, 2),
     "context": Workload(context_variables, 2),
     "throw": Workload(throw, 1),
