@@ -96,7 +96,7 @@ def _pyperf(python: Path, program: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as results:
         file = Path(results) / "results.json"
         settings = ("--processes=2", "--values=3", "--warmups=1")
-        command = [
+        command: list[str | Path] = [
             python,
             program,
             *settings,
