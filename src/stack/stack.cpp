@@ -60,7 +60,7 @@ constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
 constexpr std::size_t kSpareRegions = 256;
 
 // A pool takes up to this many regions from the reserve at once, and gives so many back.
-constexpr std::size_t kMostRefill = 16;
+constexpr std::size_t kMostRefill = 64;
 constexpr std::size_t kFlush = 32;
 
 // Trimming (see Pool::check): what a pooled region may hold on either side of the boundary, how far
@@ -291,12 +291,35 @@ class Reserve {
       }
       regions[taken++] = batch->region(index);
     }
-    const Failure refused = guard(regions, taken);
-    if (taken == 0 && failure == Failure::kNone) {
-      failure = refused;
-    }
     unmap(doomed);
     return taken;
+  }
+
+  // Sets the guards of those that have none yet. Leaves those in `regions` that have one now, and
+  // says why others have not.
+  Failure guard(Region* regions, std::size_t& count) noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto is_guarded = [](const Region& region) {
+      return (region.batch->guarded & std::uint64_t{1} << region.batch->index(region)) != 0;
+    };
+    guard_together(regions, count, is_guarded);
+    Failure failure = Failure::kNone;
+    const std::size_t asked = std::exchange(count, 0);
+    for (std::size_t i = 0; i < asked; ++i) {
+      Batch& batch = *regions[i].batch;
+      const std::size_t index = batch.index(regions[i]);
+      if (!is_guarded(regions[i])) {
+        failure = failure == Failure::kNone ? guard(batch, index) : failure;
+        if (failure != Failure::kNone) {
+          drop_pages(regions[i].low, regions[i].high);
+          put_back(regions[i], /*outdated=*/false);
+          continue;
+        }
+        batch.guarded |= std::uint64_t{1} << index;
+      }
+      regions[count++] = regions[i];
+    }
+    return failure;
   }
 
   void give_back(const Region* regions, std::size_t count) noexcept {
@@ -457,31 +480,6 @@ class Reserve {
     } else if (batch.available) {
       ++free_;
     }
-  }
-
-  // Sets the guards of those that have none yet. Leaves those in `regions` that have one now, and
-  // says why others have not.
-  Failure guard(Region* regions, std::size_t& count) noexcept {
-    const auto is_guarded = [](const Region& region) {
-      return (region.batch->guarded & std::uint64_t{1} << region.batch->index(region)) != 0;
-    };
-    guard_together(regions, count, is_guarded);
-    Failure failure = Failure::kNone;
-    const std::size_t asked = std::exchange(count, 0);
-    for (std::size_t i = 0; i < asked; ++i) {
-      Batch& batch = *regions[i].batch;
-      const std::size_t index = batch.index(regions[i]);
-      if (!is_guarded(regions[i])) {
-        failure = failure == Failure::kNone ? guard(batch, index) : failure;
-        if (failure != Failure::kNone) {
-          put_back(regions[i], /*outdated=*/false);
-          continue;
-        }
-        batch.guarded |= std::uint64_t{1} << index;
-      }
-      regions[count++] = regions[i];
-    }
-    return failure;
   }
 
   // Sets guards by one system call, if that is possible; else guard() sets them one by one.
@@ -728,11 +726,14 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
     wish = 1;
   }
   std::array<Region, kMostRefill> regions;
-  const std::size_t taken = reserve().take(size_, regions.data(), wish, failure);
+  std::size_t taken = reserve().take(size_, regions.data(), wish, failure);
+  // In this order: then the two system calls find each page table where the caches have it.
+  populate(regions.data(), taken);
+  const Failure refused = reserve().guard(regions.data(), taken);
   if (taken == 0) {
+    failure = failure == Failure::kNone ? refused : failure;
     return Region{};
   }
-  populate(regions.data(), taken);
   // A thread with few greenlets keeps few spare regions.
   refill_ = std::min<std::uint32_t>(refill_ * 2, kMostRefill);
   for (std::size_t i = taken; i-- > 1;) {
