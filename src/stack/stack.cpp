@@ -44,6 +44,7 @@ constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 // Regions are mapped by the batch: one system call, one bit each in a word.
 constexpr std::size_t kBatchRegions = 64;
 constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions where they are large
+constexpr std::size_t kBatchesAtOnce = 4;                  // in one mapping, once there are so many
 
 // See Layout::in_row(): how far each boundary lies behind the last one's place in the reach of its
 // page table, and how much C stack the first has there. All that a batch needs must fit.
@@ -391,7 +392,8 @@ class Reserve {
  private:
   static const int kWatchesForks;
 
-  // Maps a batch for `size`, or falls back: to a single region, then to ever smaller ones.
+  // Maps a batch for `size`, and a few more where there are many already. Or falls back: to a
+  // single region, then to ever smaller ones.
   Batch* map(std::size_t size, Failure& failure) noexcept {
     void* const memory = std::malloc(sizeof(Batch));
     if (memory == nullptr) {
@@ -402,7 +404,12 @@ class Reserve {
     batch->wanted = size;
     batch->layout = Layout::in_row(size);
     batch->count = std::clamp(kBatchBytes / batch->layout.bytes, std::size_t{1}, kBatchRegions);
-    std::byte* mapping = map_row(batch->layout, batch->mapped_bytes());
+    std::size_t batches = batch_count_ < kBatchesAtOnce ? 1 : kBatchesAtOnce;
+    std::byte* mapping = map_row(batch->layout, batches * batch->mapped_bytes());
+    if (mapping == nullptr && batches > 1) {
+      batches = 1;
+      mapping = map_row(batch->layout, batch->mapped_bytes());
+    }
     while (mapping == nullptr) {
       if (!batch->fallback) {
         batch->fallback = true;
@@ -417,11 +424,35 @@ class Reserve {
       batch->layout = Layout::compact(size);
       mapping = map_bytes(batch->mapped_bytes(), kHeadroomBytes);
     }
-    batch->base = mapping + batch->layout.lead;
-    batch->free = batch->all();
-    link(*batch);
-    offer(*batch);
+    add(*batch, mapping);
+    add_like(*batch, batches - 1);
     return batch;
+  }
+
+  void add(Batch& batch, std::byte* mapping) noexcept {
+    batch.base = mapping + batch.layout.lead;
+    batch.free = batch.all();
+    link(batch);
+    offer(batch);
+  }
+
+  // Adds the batches whose mappings lie behind that of the first.
+  void add_like(const Batch& first, std::size_t batches) noexcept {
+    const std::size_t bytes = first.mapped_bytes();
+    std::byte* mapping = first.mapping();
+    for (; batches != 0; --batches) {
+      mapping += bytes;
+      void* const memory = std::malloc(sizeof(Batch));
+      if (memory == nullptr) {
+        munmap(mapping, batches * bytes);
+        return;
+      }
+      auto* const batch = new (memory) Batch{};
+      batch->layout = first.layout;
+      batch->wanted = first.wanted;
+      batch->count = first.count;
+      add(*batch, mapping);
+    }
   }
 
   // Maps as Layout::in_row() asks for.
@@ -563,6 +594,7 @@ class Reserve {
   }
 
   void link(Batch& batch) noexcept {
+    ++batch_count_;
     batch.previous = nullptr;
     batch.next = batches_;
     if (batches_ != nullptr) {
@@ -572,6 +604,7 @@ class Reserve {
   }
 
   void unlink(Batch& batch) noexcept {
+    --batch_count_;
     (batch.previous != nullptr ? batch.previous->next : batches_) = batch.next;
     if (batch.next != nullptr) {
       batch.next->previous = batch.previous;
@@ -598,7 +631,8 @@ class Reserve {
   enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
 
   Mutex mutex_;
-  Batch* batches_ = nullptr;          // all of them
+  Batch* batches_ = nullptr;  // all of them
+  std::size_t batch_count_ = 0;
   Batch* available_ = nullptr;        // those with a free region, except outdated ones
   std::size_t free_ = 0;              // regions free in available batches
   std::size_t splits_ = 0;            // mappings added by guards
