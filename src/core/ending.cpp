@@ -211,6 +211,15 @@ void Thread::hand_to_owner(Greenlet& greenlet, bool collected) noexcept {
   ++greenlet.module_->pending_greenlets;
 }
 
+void Thread::freeze(Greenlet& greenlet) noexcept {
+  const std::lock_guard lock(greenlet.module_->owners);
+  if (const Thread* const owner = greenlet.thread()) {  // else it has ended, and done it all
+    greenlet.state_.store(State::kAbandoned, std::memory_order_release);
+    greenlet.interpreter_.freeze(owner->anchors_);
+    greenlet.keep();
+  }
+}
+
 void Thread::finish_pending_slowly() noexcept {
   for (;;) {
     Ref dropped;
@@ -234,8 +243,8 @@ void Thread::finish_pending_slowly() noexcept {
     }
     // Not so if it is in a cycle. The collection that found it may still be under way, and would
     // clear it once our reference is gone; to be dead before is all that helps.
-    if (Greenlet& greenlet = Greenlet::of(dropped.get()); collected && !greenlet.is_frozen()) {
-      kill(greenlet, IfCaught::kIsLeft);
+    if (collected) {
+      kill(Greenlet::of(dropped.get()), IfCaught::kIsLeft);
     }
   }
 }
@@ -288,9 +297,7 @@ void Thread::end_greenlets() noexcept {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
       ++greenlet.end_tries_;
-      if (!greenlet.is_frozen()) {
-        kill(greenlet, IfCaught::kIsLeft);
-      }
+      kill(greenlet, IfCaught::kIsLeft);
     }
   }
 }
@@ -317,7 +324,8 @@ void Thread::give_back_thread_state() noexcept {
 // that it hangs on (CPython's trashcan), and is out of reach.
 Ref Thread::hold_those_to_end() noexcept {
   const auto is_to_end = [](const Greenlet& greenlet) {
-    return greenlet.end_tries_ < kEndTries && !greenlet.is_frozen() && !greenlet.has_refused();
+    return greenlet.state() == State::kSuspended && greenlet.end_tries_ < kEndTries &&
+           !greenlet.has_refused();
   };
   Py_ssize_t most = 0;
   for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {

@@ -160,12 +160,6 @@ void Greenlet::keep() noexcept {
   }
 }
 
-void Greenlet::freeze() noexcept {
-  frozen_ = true;
-  interpreter_.freeze();
-  keep();
-}
-
 int Greenlet::traverse(visitproc visit, void* arg) const noexcept {
   Py_VISIT(parent_);
   Py_VISIT(run_);
@@ -196,6 +190,8 @@ void Greenlet::drop_rest() noexcept {
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   if (state() != State::kRunning) {
     const Ref context = Ref::take(interpreter_.exchange_context(nullptr));
+  }
+  if (state() != State::kAbandoned) {  // its frames stay, for whoever has objects of them
     interpreter_.release_held();
   }
 }

@@ -34,11 +34,12 @@ struct Object {
 //   kNew ------> kRunning <----> kSuspended        a switch; kNew only as its first target
 //                   |                |
 //                   v                v
-//                 kDead         kAbandoned         its run ended; its thread ended around it
+//                 kDead         kAbandoned         its run ended; it is left where it was, as its
+//                                                  thread has ended or for Thread::freeze()
 //
 // kRunning is the one greenlet that its thread runs at this moment. A main greenlet begins as
 // kRunning and is kAbandoned with its thread. Written by the owner thread (kNew: by the thread
-// that starts it); read by any.
+// that starts it; kAbandoned: under module().owners); read by any.
 enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned };
 
 // The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
@@ -97,10 +98,6 @@ class Greenlet {
 
   // For one that refused to die: its thread takes a reference, and drops it when it has ended.
   void keep() noexcept;
-  // For one whose suspended frames must not run any more, as the collector has begun to clear what
-  // they use: keeps it for ever.
-  void freeze() noexcept;
-  bool is_frozen() const noexcept { return frozen_; }
   // It has caught a GreenletExit of ours (see Thread::IfCaught).
   bool has_refused() const noexcept { return refused_; }
   // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
@@ -130,7 +127,6 @@ class Greenlet {
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
   bool kept_ = false;     // refused to die; its thread owns a reference to it
-  bool frozen_ = false;   // see freeze()
   bool refused_ = false;  // see has_refused()
   bool del_called_ = false;
   std::uint8_t end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it

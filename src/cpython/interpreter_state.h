@@ -66,11 +66,7 @@ class InterpreterState {
 
   // The collector has begun to clear what the suspended frames use, and they will never run again.
   // What they do not count may be gone already, so they are not visited on free-threaded builds.
-  void freeze() noexcept {
-#ifdef Py_GIL_DISABLED
-    finish();
-#endif
-  }
+  void freeze(const ThreadAnchors& anchors) noexcept;
 
   // The context variables of a suspended or unstarted stack; owned, may be null.
   PyObject* context() const noexcept { return context_; }
@@ -113,6 +109,8 @@ class InterpreterState {
   void read_ahead() const noexcept;
 
  private:
+  // Someone may have objects of the suspended frames, which the thread's own must not outlive.
+  void cut_off(const ThreadAnchors& anchors) noexcept;
   int visit_frames(visitproc visit, void* arg) const noexcept;
   void hold(PyObject* object) const noexcept;
   void release_held_slowly() noexcept;

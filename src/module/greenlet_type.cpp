@@ -76,11 +76,14 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
     Py_VISIT(Py_TYPE(self));
   }
   Py_VISIT(as_object(self)->dict);
-  const destructor finalizer = Py_TYPE(self)->tp_finalize;
-  if (greenlet->state() == State::kSuspended &&
-      (finalizer == &finalize || finalizer == &finalize_subclass)) {
-    // It may have survived one finalization; for another, tp_clear would be too late.
-    cpython::allow_finalizer_again(self);
+  if (greenlet->state() == State::kSuspended) {
+    // Its class may have been given a __del__ since the instance was made.
+    adopt_finalizer(Py_TYPE(self), greenlet->module());
+    const destructor finalizer = Py_TYPE(self)->tp_finalize;
+    if (finalizer == &finalize || finalizer == &finalize_subclass) {
+      // It may have survived one finalization; for another, tp_clear would be too late.
+      cpython::allow_finalizer_again(self);
+    }
   }
   return greenlet->traverse(visit, arg);
 }
@@ -102,7 +105,7 @@ void finalize(PyObject* self) {
     return;  // there was no memory for the control block
   }
   Greenlet& greenlet = Greenlet::of(self);
-  if (greenlet.state() != State::kSuspended || greenlet.is_frozen()) {
+  if (greenlet.state() != State::kSuspended) {
     return;
   }
   const bool dropped = cpython::is_finalized_for_deallocation(self);
@@ -152,9 +155,9 @@ void finalize_subclass(PyObject* self) {
 int clear(PyObject* self) {
   Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
-    // It can only be of a class that was given a __del__ after this instance was made. Functions of
-    // its frames may have been cleared already, so they must not run, nor lose what they hold.
-    greenlet->freeze();
+    // It can only be of a compiled class with a finalizer that leaves ours out. Functions of its
+    // frames may have been cleared already, so they must not run, nor lose what they hold.
+    Thread::freeze(*greenlet);
     return 0;
   }
   Py_CLEAR(as_object(self)->dict);

@@ -160,6 +160,20 @@ PyType_Spec visiting_spec = {"unwinding.Visiting", sizeof(PyGreenlet), 0,
                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
                              visiting_slots};
 
+// One with a finalizer that leaves out greenlet's.
+void own_finalize(PyObject*) {}
+
+PyType_Slot finalizing_slots[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(&task_traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(&task_clear)},
+    {Py_tp_finalize, reinterpret_cast<void*>(&own_finalize)},
+    {0, nullptr},
+};
+
+PyType_Spec finalizing_spec = {"unwinding.Finalizing", sizeof(PyGreenlet), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                               finalizing_slots};
+
 int add_type(PyObject* module, const char* name, PyType_Spec* spec) {
   PyObject* const bases = PyTuple_Pack(1, &PyGreenlet_Type);
   PyObject* const type = bases != nullptr ? PyType_FromSpecWithBases(spec, bases) : nullptr;
@@ -172,8 +186,12 @@ int execute(PyObject* module) {
   if (_PyGreenlet_API == nullptr) {
     return -1;
   }
-  return add_type(module, "Task", &task_spec) < 0 ? -1
-                                                  : add_type(module, "Visiting", &visiting_spec);
+  if (add_type(module, "Task", &task_spec) < 0 ||
+      add_type(module, "Visiting", &visiting_spec) < 0 ||
+      add_type(module, "Finalizing", &finalizing_spec) < 0) {
+    return -1;
+  }
+  return 0;
 }
 
 PyMethodDef methods[] = {

@@ -497,6 +497,41 @@ def test_compiled_classes_are_counted_right(
         assert gc.get_referents(cls()).count(cls) == is_heap_type
 
 
+def test_a_finalizer_that_leaves_out_ours_leaves_an_abandoned_greenlet(unwinding: Any) -> None:
+    """A collection clears what it refers to while it is suspended: it must not run any more."""
+    frames: list[types.FrameType] = []
+
+    def run() -> object:
+        me = getcurrent()
+        to_parent()
+        return me
+
+    def leave() -> None:
+        g = unwinding.Finalizing(run)
+        g.switch()
+        frames.append(g.gr_frame)
+
+    def functions() -> list[str]:
+        names = []
+        frame: types.FrameType | None = frames[0]
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+        return names
+
+    def use() -> object:
+        leave()
+        collect()
+        (g,) = (each for each in gc.get_objects() if type(each) is unwinding.Finalizing)
+        assert g.dead and not g
+        assert g.switch("to its parent") == "to its parent"
+        return functions()
+
+    assert in_thread(use) == ["to_parent", "run"]
+    assert functions() == ["to_parent", "run"]
+    collect()
+
+
 # --- Cython -------------------------------------------------------------------------------------
 
 

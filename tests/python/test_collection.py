@@ -371,6 +371,29 @@ def test_collections_in_finalizers_and_weak_reference_callbacks() -> None:
     assert sorted(log) == ["called back", "finalized", "unwound", "unwound", "unwound"]
 
 
+def test_a_del_that_its_class_was_given_later_runs_and_its_finally_blocks_too() -> None:
+    log: list[str] = []
+
+    class Given(greenlet):
+        pass
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append("unwound")
+
+    g: Any = Given(run)
+    g.itself = g
+    g.switch()
+    Given.__del__ = lambda self: log.append("del")  # type: ignore[attr-defined]
+    reference = weakref.ref(g)
+    del g
+    collect()
+    assert log == ["del", "unwound"]
+    assert reference() is None
+
+
 def test_collections_in_the_middle_of_many_switches() -> None:
     log = Log()
     pause = suspender("python", log)
@@ -877,17 +900,22 @@ check(resume)
     )
 
 
-def test_what_the_frames_of_a_greenlet_use_outlives_the_collection_in_which_del_saves_it() -> None:
+@pytest.mark.parametrize("comes", ["with its class", "later"])
+def test_what_the_frames_of_a_greenlet_use_outlives_the_collection_in_which_del_saves_it(
+    comes: str,
+) -> None:
     run_clean(
         BROUGHT_BACK
-        + """
-saved = []
-
+        + f"""
 class Saved(greenlet):
-    def __del__(self):
-        saved.append(self)
+    pass
 
-leave(make=Saved)
+saved = []
+if {comes == "later"}:
+    leave(make=Saved)
+Saved.__del__ = lambda self: saved.append(self)
+if {comes != "later"}:
+    leave(make=Saved)
 gc.collect()
 
 def resume():
