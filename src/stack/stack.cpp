@@ -44,7 +44,8 @@ constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 // Regions are mapped by the batch: one system call, one bit each in a word.
 constexpr std::size_t kBatchRegions = 64;
 constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions where they are large
-constexpr std::size_t kBatchesAtOnce = 4;                  // in one mapping, once there are so many
+constexpr std::size_t kBatchesAtOnce = 4;                  // in one mapping, where that is little
+constexpr std::size_t kManyBatches = 16;                   // beside so many
 
 // See Layout::in_row(): how far each boundary lies behind the last one's place in the reach of its
 // page table, and how much C stack the first has there. All that a batch needs must fit.
@@ -249,9 +250,9 @@ struct Batch {
 namespace detail {
 
 // Everything that no thread's pool holds: batches, their free regions, the list of pools. One
-// mutex protects it all; it is held across the system calls that map and guard, so that a region
-// is either free, being handed out, or somebody's, and never in between. Regions in the reserve
-// hold no memory. Never destroyed: threads may outlive static destruction.
+// mutex protects it all, and is held across the system calls that map and guard. A region is free,
+// or somebody's from take() to give_back(), though not to run on before guard(). Regions in the
+// reserve hold no memory. Never destroyed: threads may outlive static destruction.
 class Reserve {
  public:
   // Fills `regions` with up to `count` regions for `size`; returns how many. None: `failure`.
@@ -296,31 +297,28 @@ class Reserve {
     return taken;
   }
 
-  // Sets the guards of those that have none yet. Leaves those in `regions` that have one now, and
-  // says why others have not.
-  Failure guard(Region* regions, std::size_t& count) noexcept {
+  // Sets the guards of those that have none yet. Puts those that have one now in front, returns how
+  // many, and says why others have not.
+  std::size_t guard(Region* regions, std::size_t count, Failure& failure) noexcept {
     const std::lock_guard lock(mutex_);
     const auto is_guarded = [](const Region& region) {
       return (region.batch->guarded & std::uint64_t{1} << region.batch->index(region)) != 0;
     };
     guard_together(regions, count, is_guarded);
-    Failure failure = Failure::kNone;
-    const std::size_t asked = std::exchange(count, 0);
-    for (std::size_t i = 0; i < asked; ++i) {
+    std::size_t guarded = 0;
+    for (std::size_t i = 0; i < count; ++i) {
       Batch& batch = *regions[i].batch;
       const std::size_t index = batch.index(regions[i]);
       if (!is_guarded(regions[i])) {
         failure = failure == Failure::kNone ? guard(batch, index) : failure;
         if (failure != Failure::kNone) {
-          drop_pages(regions[i].low, regions[i].high);
-          put_back(regions[i], /*outdated=*/false);
           continue;
         }
         batch.guarded |= std::uint64_t{1} << index;
       }
-      regions[count++] = regions[i];
+      std::swap(regions[guarded++], regions[i]);
     }
-    return failure;
+    return guarded;
   }
 
   void give_back(const Region* regions, std::size_t count) noexcept {
@@ -404,7 +402,7 @@ class Reserve {
     batch->wanted = size;
     batch->layout = Layout::in_row(size);
     batch->count = std::clamp(kBatchBytes / batch->layout.bytes, std::size_t{1}, kBatchRegions);
-    std::size_t batches = batch_count_ < kBatchesAtOnce ? 1 : kBatchesAtOnce;
+    std::size_t batches = has_many(size) ? kBatchesAtOnce : 1;
     std::byte* mapping = map_row(batch->layout, batches * batch->mapped_bytes());
     if (mapping == nullptr && batches > 1) {
       batches = 1;
@@ -424,13 +422,22 @@ class Reserve {
       batch->layout = Layout::compact(size);
       mapping = map_bytes(batch->mapped_bytes(), kHeadroomBytes);
     }
-    add(*batch, mapping);
+    batch->base = mapping + batch->layout.lead;
     add_like(*batch, batches - 1);
+    add(*batch);  // last, to be the first that hands out regions
     return batch;
   }
 
-  void add(Batch& batch, std::byte* mapping) noexcept {
-    batch.base = mapping + batch.layout.lead;
+  bool has_many(std::size_t size) const noexcept {
+    std::size_t count = 0;
+    for (const Batch* batch = batches_; batch != nullptr && count < kManyBatches;
+         batch = batch->next) {
+      count += batch->wanted == size && !batch->fallback ? 1 : 0;
+    }
+    return count == kManyBatches;
+  }
+
+  void add(Batch& batch) noexcept {
     batch.free = batch.all();
     link(batch);
     offer(batch);
@@ -451,7 +458,8 @@ class Reserve {
       batch->layout = first.layout;
       batch->wanted = first.wanted;
       batch->count = first.count;
-      add(*batch, mapping);
+      batch->base = mapping + first.layout.lead;
+      add(*batch);
     }
   }
 
@@ -594,7 +602,6 @@ class Reserve {
   }
 
   void link(Batch& batch) noexcept {
-    ++batch_count_;
     batch.previous = nullptr;
     batch.next = batches_;
     if (batches_ != nullptr) {
@@ -604,7 +611,6 @@ class Reserve {
   }
 
   void unlink(Batch& batch) noexcept {
-    --batch_count_;
     (batch.previous != nullptr ? batch.previous->next : batches_) = batch.next;
     if (batch.next != nullptr) {
       batch.next->previous = batch.previous;
@@ -631,8 +637,7 @@ class Reserve {
   enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
 
   Mutex mutex_;
-  Batch* batches_ = nullptr;  // all of them
-  std::size_t batch_count_ = 0;
+  Batch* batches_ = nullptr;          // all of them
   Batch* available_ = nullptr;        // those with a free region, except outdated ones
   std::size_t free_ = 0;              // regions free in available batches
   std::size_t splits_ = 0;            // mappings added by guards
@@ -760,17 +765,20 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
     wish = 1;
   }
   std::array<Region, kMostRefill> regions;
-  std::size_t taken = reserve().take(size_, regions.data(), wish, failure);
+  const std::size_t taken = reserve().take(size_, regions.data(), wish, failure);
   // In this order: then the two system calls find each page table where the caches have it.
   populate(regions.data(), taken);
-  const Failure refused = reserve().guard(regions.data(), taken);
-  if (taken == 0) {
-    failure = failure == Failure::kNone ? refused : failure;
+  const std::size_t ready = reserve().guard(regions.data(), taken, failure);
+  if (ready != taken) {
+    refill_ = 1;  // the next attempt is no waste, if it fails, too
+    reserve().give_back(regions.data() + ready, taken - ready);
+  }
+  if (ready == 0) {
     return Region{};
   }
   // A thread with few greenlets keeps few spare regions.
   refill_ = std::min<std::uint32_t>(refill_ * 2, kMostRefill);
-  for (std::size_t i = taken; i-- > 1;) {
+  for (std::size_t i = ready; i-- > 1;) {
     entries_[count_++] = regions[i];
   }
   trimmed_ = count_;

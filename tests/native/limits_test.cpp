@@ -141,6 +141,16 @@ TEST_F(LargestMapping, OfTwelveMegabytesGivesFullRegionsOneByOne) {
   EXPECT_GE(regions.all()[2].stack_bytes(), default_size());
 }
 
+TEST_F(LargestMapping, OfOneBatchGivesManyRegionsBatchByBatch) {
+  empty_the_reserve();
+  for_tests::switches.largest_mapping = std::size_t{1} << 30;
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(40 * for_tests::regions_per_batch()));
+  EXPECT_GE(regions.all().back().stack_bytes(), default_size());
+  EXPECT_EQ(statistics().reserved, 40 * for_tests::regions_per_batch());
+}
+
 TEST_F(LargestMapping, OfThreeMegabytesGivesSmallerRegions) {
   empty_the_reserve();
   for_tests::switches.largest_mapping = 3 * kMegabyte;

@@ -120,6 +120,18 @@ TEST(Pool, GivesItsRegionsToOthersWhenItsThreadEnds) {
   EXPECT_EQ(statistics().reserved, std::max(reserved, std::size_t{64}));
 }
 
+TEST(Pool, MapsNoMoreThanAQuarterAhead) {
+  Pool pool;
+  Regions regions(pool);
+  const std::size_t batch = for_tests::regions_per_batch();
+  const std::size_t before = statistics().reserved;
+  for (int i = 0; i < 40; ++i) {
+    ASSERT_TRUE(regions.acquire(batch));
+    const std::size_t used = statistics().in_use;
+    EXPECT_LE(statistics().reserved, before + used + std::max(used / 4, 2 * batch));
+  }
+}
+
 TEST(Pool, UnmapsWhatALargeBurstLeavesBehind) {
   Pool pool;
   Regions regions(pool);
