@@ -212,8 +212,13 @@ void Thread::hand_to_owner(Greenlet& greenlet, bool collected) noexcept {
 }
 
 void Thread::freeze(Greenlet& greenlet) noexcept {
+  std::optional<cpython::StoppedWorld> still;
+  if (greenlet.thread() != current_or_null()) {
+    still.emplace();  // its thread may end, and resume it for that
+  }
   const std::lock_guard lock(greenlet.module_->owners);
-  if (const Thread* const owner = greenlet.thread()) {  // else it has ended, and done it all
+  const Thread* const owner = greenlet.thread();
+  if (owner != nullptr && greenlet.state() == State::kSuspended) {
     greenlet.state_.store(State::kAbandoned, std::memory_order_release);
     greenlet.interpreter_.freeze(owner->anchors_);
     greenlet.keep();

@@ -190,9 +190,10 @@ void Greenlet::drop_rest() noexcept {
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   if (state() != State::kRunning) {
     const Ref context = Ref::take(interpreter_.exchange_context(nullptr));
-  }
-  if (state() != State::kAbandoned) {  // its frames stay, for whoever has objects of them
-    interpreter_.release_held();
+    // The frames of one that was abandoned stay, for whoever has objects of them.
+    if (state() != State::kAbandoned || is_main_) {
+      interpreter_.release_held();
+    }
   }
 }
 

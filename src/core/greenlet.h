@@ -43,9 +43,10 @@ struct Object {
 enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned };
 
 // The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
-// which there is exactly one. After the start only the owner thread changes it, with the exception
-// of `parent`. The object's lock guards that, and `run` and the start itself; parents are changed
-// under module().parents as well, so that who holds that sees chains of them that stay.
+// which there is exactly one. After the start only the owner thread changes it, with the exceptions
+// of Thread::freeze() and `parent`. The object's lock guards that, and `run` and the start itself;
+// parents are changed under module().parents as well, so that who holds that sees chains of them
+// that stay.
 class Greenlet {
  public:
   // A new object of `type` and its control block, with the object `parent` as parent (null for a

@@ -26,8 +26,9 @@ struct Operands {
 
 // Owns the main greenlet, the trace callback and the stack pool of one Python thread state; holds
 // a reference to the greenlet that runs. Touched by its own thread only, except for the queue of
-// dropped greenlets. A capsule in the thread state's dict owns it, so that CPython ends it from
-// inside the dying thread while that can still run Python (unless others hold that dict then).
+// dropped greenlets, and anchors_, which stay as they are. A capsule in the thread state's dict
+// owns it, so that CPython ends it from inside the dying thread while that can still run Python
+// (unless others hold that dict then).
 //
 // The memory of one that has ended is only ever used for another. An OS thread may have several
 // thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread state may move

@@ -109,7 +109,8 @@ class InterpreterState {
   void read_ahead() const noexcept;
 
  private:
-  // Someone may have objects of the suspended frames, which the thread's own must not outlive.
+  // Someone may have objects of the suspended frames, whose chain must not end in a thread state
+  // that is no more.
   void cut_off(const ThreadAnchors& anchors) noexcept;
   int visit_frames(visitproc visit, void* arg) const noexcept;
   void hold(PyObject* object) const noexcept;

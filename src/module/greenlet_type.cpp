@@ -80,6 +80,9 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
     // Its class may have been given a __del__ since the instance was made.
     adopt_finalizer(Py_TYPE(self), greenlet->module());
     const destructor finalizer = Py_TYPE(self)->tp_finalize;
+    if (finalizer == &finalize_subclass && PyObject_GC_IsFinalized(self) != 0) {
+      greenlet->may_call_del();  // CPython has, before the class was ours, if we have not
+    }
     if (finalizer == &finalize || finalizer == &finalize_subclass) {
       // It may have survived one finalization; for another, tp_clear would be too late.
       cpython::allow_finalizer_again(self);
@@ -96,6 +99,14 @@ void survive(Greenlet& greenlet) {
   }
   if (greenlet.state() == State::kSuspended) {
     greenlet.interpreter().hold();
+  }
+}
+
+// Someone new refers to it, who may be garbage himself: then this collection would clear it,
+// without its finally blocks. A reference until its thread's next switch has the next one decide.
+void outlive_collection(Greenlet& greenlet) {
+  if (greenlet.state() == State::kSuspended) {
+    Thread::hand_to_owner(greenlet, /*collected=*/false);
   }
 }
 
@@ -127,10 +138,15 @@ void finalize(PyObject* self) {
     greenlet.keep();
     return;
   }
-  if (greenlet.state() == State::kSuspended && is_unwanted) {
+  if (greenlet.state() != State::kSuspended) {
+    return;
+  }
+  if (is_unwanted) {
     // It caught GreenletExit and nobody wants it: what its stack holds must stay as it is.
     greenlet.keep();
     PySys_FormatStderr("GreenletExit did not kill %R\n", self);
+  } else if (!dropped) {
+    outlive_collection(greenlet);
   }
 }
 
@@ -149,14 +165,16 @@ void finalize_subclass(PyObject* self) {
     finalize(self);
   } else if (!dropped) {
     survive(*greenlet);
+    outlive_collection(*greenlet);
   }
 }
 
 int clear(PyObject* self) {
   Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
-    // It can only be of a compiled class with a finalizer that leaves ours out. Functions of its
-    // frames may have been cleared already, so they must not run, nor lose what they hold.
+    // It is of a compiled class with a finalizer that leaves ours out; or another finalizer has
+    // started it since, or switched, see outlive_collection(). Functions of its frames may have
+    // been cleared already, so they must not run, nor lose what they hold.
     Thread::freeze(*greenlet);
     return 0;
   }
@@ -446,7 +464,7 @@ PyObject* repr(PyObject* self) {
       description = owner.state() == State::kAbandoned ? " (thread exited) dead" : " dead";
       break;
     case State::kAbandoned:
-      description = " (thread exited) dead";
+      description = greenlet.thread() == nullptr ? " (thread exited) dead" : " dead";
       break;
   }
   const bool living_main = greenlet.is_main() && greenlet.is_active();

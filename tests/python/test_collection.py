@@ -394,6 +394,62 @@ def test_a_del_that_its_class_was_given_later_runs_and_its_finally_blocks_too() 
     assert reference() is None
 
 
+def test_a_del_that_came_later_runs_once() -> None:
+    saved: list[greenlet] = []
+    calls: list[str] = []
+
+    class Given(greenlet):
+        pass
+
+    def give(self: greenlet) -> None:
+        calls.append("del")
+        saved.append(self)
+
+    g = Given(lambda: to_parent())
+    g.switch()
+    Given.__del__ = give  # type: ignore[attr-defined]
+    del g  # a collection comes only now
+    collect()
+    assert len(saved) == 1
+    saved.clear()
+    collect()
+    assert calls == ["del"]
+    assert saved == []
+
+
+@pytest.mark.parametrize("by", ["its handler", "its __del__"])
+def test_a_new_cycle_does_not_save_a_greenlet_from_its_finally_blocks(by: str) -> None:
+    log: list[str] = []
+
+    class Deleted(greenlet):
+        def __del__(self) -> None:
+            if by == "its __del__":
+                self.again = self
+
+    def run() -> None:
+        held: object = log
+        try:
+            to_parent()
+        except GreenletExit:
+            if by == "its handler":
+                held = getcurrent()
+                to_parent()
+        finally:
+            log.append(f"unwound, held {type(held).__name__}")
+
+    g: Any = Deleted(run)
+    g.itself = g
+    g.switch()
+    reference = weakref.ref(g)
+    del g
+    for _ in range(4):
+        gc.collect()
+        greenlet(int).switch()  # what was handed to this thread is looked after
+    expected = "Deleted" if by == "its handler" else "list"
+    assert log == [f"unwound, held {expected}"]
+    assert reference() is None
+
+
 def test_collections_in_the_middle_of_many_switches() -> None:
     log = Log()
     pause = suspender("python", log)
