@@ -104,6 +104,21 @@ class Greenlet {
   // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
   bool may_call_del() noexcept { return !std::exchange(del_called_, true); }
 
+  // A collection has finalized it. Should it be suspended when the collection then looks for what
+  // finalizers have brought back, it counts as that, even if only garbage refers to it, as where
+  // the handler of its GreenletExit keeps it in a variable; else tp_clear would come, and its
+  // finally blocks never run. The next collection decides anew.
+  void spare() noexcept { spared_ = true; }
+  // True if a traversal with `arg` must visit nothing. Then all that the greenlet refers to seems
+  // to be in use, and so does what that refers to: the greenlet, unless by a slot of its class
+  // only.
+  bool is_spared(const void* arg) noexcept {
+    if (spared_ && cpython::counts_references(arg, object())) [[unlikely]] {
+      spared_ = false;
+      return state() == State::kSuspended;
+    }
+    return false;
+  }
   int traverse(visitproc visit, void* arg) const noexcept;
   // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
   void clear() noexcept;
@@ -130,6 +145,7 @@ class Greenlet {
   bool kept_ = false;     // refused to die; its thread owns a reference to it
   bool refused_ = false;  // see has_refused()
   bool del_called_ = false;
+  bool spared_ = false;         // see spare()
   std::uint8_t end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;

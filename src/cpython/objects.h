@@ -30,6 +30,17 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
 // Takes back that the object's tp_finalize has been called, which it is only once otherwise.
 void allow_finalizer_again(PyObject* object) noexcept;
 
+// True if a traversal of `object` with `arg` is of one of the two passes of a collection that set
+// the references among objects off against their counts: among all; and later, among those that
+// finalizers had, to find out what they have brought back.
+inline bool counts_references(const void* arg, [[maybe_unused]] const PyObject* object) noexcept {
+#ifdef Py_GIL_DISABLED
+  return arg == nullptr;  // visit_decref(), visit_decref_unreachable() of gc_free_threading.c
+#else
+  return arg == object;  // subtract_refs() of gc.c (gcmodule.c)
+#endif
+}
+
 // True if the object's last reference is gone: a thread is about to deallocate it. For pointers
 // that own no reference, while the world is stopped.
 bool is_being_deallocated(PyObject* object) noexcept;

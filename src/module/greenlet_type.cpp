@@ -68,6 +68,9 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   if (greenlet == nullptr) {
     return 0;  // tp_alloc() has tracked it, and the control block is being made
   }
+  if (greenlet->is_spared(arg)) {
+    return 0;
+  }
   // If a compiled class with one of its own stands between, it or subtype_traverse() has visited
   // the type.
   const traverseproc subtype_traverse = greenlet->module().subtype_traverse;
@@ -93,6 +96,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
 
 // To be called before a collection that has found the greenlet to be garbage goes on without it.
 void survive(Greenlet& greenlet) {
+  greenlet.spare();
   std::optional<cpython::StoppedWorld> still;
   if (greenlet.thread() != Thread::current_or_null()) {
     still.emplace();  // its thread may resume it
@@ -102,24 +106,16 @@ void survive(Greenlet& greenlet) {
   }
 }
 
-// Someone new refers to it, who may be garbage himself: then this collection would clear it,
-// without its finally blocks. A reference until its thread's next switch has the next one decide.
-void outlive_collection(Greenlet& greenlet) {
-  if (greenlet.state() == State::kSuspended) {
-    Thread::hand_to_owner(greenlet, /*collected=*/false);
-  }
-}
-
-// Ends a greenlet that nobody can reach any more. Python code runs, and it may come back to life.
-void finalize(PyObject* self) {
-  if (as_object(self)->greenlet == nullptr) {
-    return;  // there was no memory for the control block
-  }
+// Ends a greenlet that nobody can reach any more, as it was `dropped` or else is found by a
+// collection. Python code runs, and it may come back to life.
+void end(PyObject* self, bool dropped) {
   Greenlet& greenlet = Greenlet::of(self);
+  if (!dropped) {
+    greenlet.spare();  // another finalizer may start it
+  }
   if (greenlet.state() != State::kSuspended) {
     return;
   }
-  const bool dropped = cpython::is_finalized_for_deallocation(self);
   Thread* const thread = Thread::current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
     if (!dropped) {
@@ -138,15 +134,16 @@ void finalize(PyObject* self) {
     greenlet.keep();
     return;
   }
-  if (greenlet.state() != State::kSuspended) {
-    return;
-  }
-  if (is_unwanted) {
+  if (greenlet.state() == State::kSuspended && is_unwanted) {
     // It caught GreenletExit and nobody wants it: what its stack holds must stay as it is.
     greenlet.keep();
     PySys_FormatStderr("GreenletExit did not kill %R\n", self);
-  } else if (!dropped) {
-    outlive_collection(greenlet);
+  }
+}
+
+void finalize(PyObject* self) {
+  if (as_object(self)->greenlet != nullptr) {  // else there was no memory for the control block
+    end(self, cpython::is_finalized_for_deallocation(self));
   }
 }
 
@@ -162,19 +159,18 @@ void finalize_subclass(PyObject* self) {
     greenlet->module().slot_tp_finalize(self);
   }
   if (Py_REFCNT(self) <= references) {
-    finalize(self);
+    end(self, dropped);
   } else if (!dropped) {
     survive(*greenlet);
-    outlive_collection(*greenlet);
   }
 }
 
 int clear(PyObject* self) {
   Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
-    // It is of a compiled class with a finalizer that leaves ours out; or another finalizer has
-    // started it since, or switched, see outlive_collection(). Functions of its frames may have
-    // been cleared already, so they must not run, nor lose what they hold.
+    // It is of a compiled class with a finalizer that leaves ours out, or Greenlet::spare() did not
+    // help. Functions of its frames may have been cleared already, so they must not run, nor lose
+    // what they hold.
     Thread::freeze(*greenlet);
     return 0;
   }

@@ -428,13 +428,15 @@ class Reserve {
     return batch;
   }
 
+  // The latest tell: where address space has become short, they are alone in their mappings.
   bool has_many(std::size_t size) const noexcept {
-    std::size_t count = 0;
-    for (const Batch* batch = batches_; batch != nullptr && count < kManyBatches;
-         batch = batch->next) {
-      count += batch->wanted == size && !batch->fallback ? 1 : 0;
+    const Batch* batch = batches_;
+    for (std::size_t i = 0; i < kManyBatches; ++i, batch = batch->next) {
+      if (batch == nullptr || batch->wanted != size || batch->fallback) {
+        return false;
+      }
     }
-    return count == kManyBatches;
+    return true;
   }
 
   void add(Batch& batch) noexcept {
@@ -770,12 +772,13 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   populate(regions.data(), taken);
   const std::size_t ready = reserve().guard(regions.data(), taken, failure);
   if (ready != taken) {
-    refill_ = 1;  // the next attempt is no waste, if it fails, too
     reserve().give_back(regions.data() + ready, taken - ready);
   }
   if (ready == 0) {
+    refill_ = 1;
     return Region{};
   }
+  failure = Failure::kNone;  // though some may have been refused
   // A thread with few greenlets keeps few spare regions.
   refill_ = std::min<std::uint32_t>(refill_ * 2, kMostRefill);
   for (std::size_t i = ready; i-- > 1;) {

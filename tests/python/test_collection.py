@@ -417,6 +417,34 @@ def test_a_del_that_came_later_runs_once() -> None:
     assert saved == []
 
 
+def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound() -> None:
+    log: list[str] = []
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append("unwound")
+
+    class Starting:
+        def __init__(self, kept: greenlet) -> None:
+            self.kept = kept
+            kept.starting = self  # type: ignore[attr-defined]
+
+        def __del__(self) -> None:
+            self.kept.switch()
+            log.append("started")
+
+    g = greenlet(run)  # older, so that it is finalized first
+    Starting(g)
+    reference = weakref.ref(g)
+    del g
+    for _ in range(3):
+        gc.collect()
+    assert log == ["started", "unwound"]
+    assert reference() is None
+
+
 @pytest.mark.parametrize("by", ["its handler", "its __del__"])
 def test_a_new_cycle_does_not_save_a_greenlet_from_its_finally_blocks(by: str) -> None:
     log: list[str] = []
@@ -437,17 +465,17 @@ def test_a_new_cycle_does_not_save_a_greenlet_from_its_finally_blocks(by: str) -
         finally:
             log.append(f"unwound, held {type(held).__name__}")
 
-    g: Any = Deleted(run)
-    g.itself = g
-    g.switch()
-    reference = weakref.ref(g)
-    del g
+    several: list[Any] = [Deleted(run) for _ in range(3)]
+    for g in several:
+        g.all = several
+        g.switch()
+    references = [weakref.ref(g) for g in several]
+    del several, g
     for _ in range(4):
         gc.collect()
-        greenlet(int).switch()  # what was handed to this thread is looked after
     expected = "Deleted" if by == "its handler" else "list"
-    assert log == [f"unwound, held {expected}"]
-    assert reference() is None
+    assert log == [f"unwound, held {expected}"] * 3
+    assert [reference() for reference in references] == [None] * 3
 
 
 def test_collections_in_the_middle_of_many_switches() -> None:
