@@ -108,17 +108,19 @@ class Greenlet {
   // finalizers have brought back, it counts as that, even if only garbage refers to it, as where
   // the handler of its GreenletExit keeps it in a variable; else tp_clear would come, and its
   // finally blocks never run. The next collection decides anew.
-  void spare() noexcept { spared_ = true; }
+  void spare() noexcept { spared_ = Spared::kNext; }
   // True if a traversal with `arg` must visit nothing. Then all that the greenlet refers to seems
-  // to be in use, and so does what that refers to: the greenlet, unless by a slot of its class
-  // only.
+  // to be in use, and so does what that refers to: the greenlet, if only by what it refers to.
   bool is_spared(const void* arg) noexcept {
-    if (spared_ && cpython::counts_references(arg, object())) [[unlikely]] {
-      spared_ = false;
-      return state() == State::kSuspended;
+    if (spared_ != Spared::kNo && cpython::counts_references(arg, object())) [[unlikely]] {
+      const bool now = spared_ == Spared::kNext && state() == State::kSuspended;
+      spared_ = now ? Spared::kNow : Spared::kNo;
+      return now;
     }
     return false;
   }
+  // For its tp_clear: nothing that it refers to is garbage, though itself it may be.
+  bool was_spared() const noexcept { return spared_ == Spared::kNow; }
   int traverse(visitproc visit, void* arg) const noexcept;
   // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
   void clear() noexcept;
@@ -145,8 +147,9 @@ class Greenlet {
   bool kept_ = false;     // refused to die; its thread owns a reference to it
   bool refused_ = false;  // see has_refused()
   bool del_called_ = false;
-  bool spared_ = false;         // see spare()
-  std::uint8_t end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
+  enum class Spared : std::uint8_t { kNo, kNext, kNow };
+  Spared spared_ = Spared::kNo;  // see spare()
+  std::uint8_t end_tries_ = 0;   // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;
   bool collected_ = false;

@@ -68,18 +68,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   if (greenlet == nullptr) {
     return 0;  // tp_alloc() has tracked it, and the control block is being made
   }
-  if (greenlet->is_spared(arg)) {
-    return 0;
-  }
-  // If a compiled class with one of its own stands between, it or subtype_traverse() has visited
-  // the type.
-  const traverseproc subtype_traverse = greenlet->module().subtype_traverse;
-  if (first_with_own(self, &PyTypeObject::tp_traverse, subtype_traverse)->tp_traverse ==
-      &traverse) {
-    Py_VISIT(Py_TYPE(self));
-  }
-  Py_VISIT(as_object(self)->dict);
-  if (greenlet->state() == State::kSuspended) {
+  if (const State state = greenlet->state(); state == State::kSuspended || state == State::kNew) {
     // Its class may have been given a __del__ since the instance was made.
     adopt_finalizer(Py_TYPE(self), greenlet->module());
     const destructor finalizer = Py_TYPE(self)->tp_finalize;
@@ -91,6 +80,17 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
       cpython::allow_finalizer_again(self);
     }
   }
+  if (greenlet->is_spared(arg)) {
+    return 0;
+  }
+  // If a compiled class with one of its own stands between, it or subtype_traverse() has visited
+  // the type.
+  const traverseproc subtype_traverse = greenlet->module().subtype_traverse;
+  if (first_with_own(self, &PyTypeObject::tp_traverse, subtype_traverse)->tp_traverse ==
+      &traverse) {
+    Py_VISIT(Py_TYPE(self));
+  }
+  Py_VISIT(as_object(self)->dict);
   return greenlet->traverse(visit, arg);
 }
 
@@ -168,10 +168,12 @@ void finalize_subclass(PyObject* self) {
 int clear(PyObject* self) {
   Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
-    // It is of a compiled class with a finalizer that leaves ours out, or Greenlet::spare() did not
-    // help. Functions of its frames may have been cleared already, so they must not run, nor lose
-    // what they hold.
-    Thread::freeze(*greenlet);
+    // If nothing that it refers to is cleared, it can be ended when it is dropped. Else it is of a
+    // compiled class with a finalizer that leaves ours out: functions of its frames may have been
+    // cleared already, so they must not run, nor lose what they hold.
+    if (!greenlet->was_spared()) {
+      Thread::freeze(*greenlet);
+    }
     return 0;
   }
   Py_CLEAR(as_object(self)->dict);

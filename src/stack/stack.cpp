@@ -780,7 +780,7 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   }
   failure = Failure::kNone;  // though some may have been refused
   // A thread with few greenlets keeps few spare regions.
-  refill_ = std::min<std::uint32_t>(refill_ * 2, kMostRefill);
+  refill_ = ready == taken ? std::min<std::uint32_t>(refill_ * 2, kMostRefill) : 1;
   for (std::size_t i = ready; i-- > 1;) {
     entries_[count_++] = regions[i];
   }

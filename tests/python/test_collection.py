@@ -417,7 +417,8 @@ def test_a_del_that_came_later_runs_once() -> None:
     assert saved == []
 
 
-def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound() -> None:
+@pytest.mark.parametrize("refers_back", [True, False])
+def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound(refers_back: bool) -> None:
     log: list[str] = []
 
     def run() -> None:
@@ -426,23 +427,50 @@ def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound() -> None:
         finally:
             log.append("unwound")
 
+    class Started(greenlet):
+        pass
+
     class Starting:
         def __init__(self, kept: greenlet) -> None:
             self.kept = kept
-            kept.starting = self  # type: ignore[attr-defined]
+            self.itself = self
+            if refers_back:
+                kept.starting = self  # type: ignore[attr-defined]
 
         def __del__(self) -> None:
             self.kept.switch()
             log.append("started")
 
-    g = greenlet(run)  # older, so that it is finalized first
-    Starting(g)
-    reference = weakref.ref(g)
-    del g
+    Starting(Started(run))  # the older is finalized first
     for _ in range(3):
         gc.collect()
     assert log == ["started", "unwound"]
-    assert reference() is None
+    assert not any(type(each) is Started for each in gc.get_objects())
+
+
+def test_a_greenlet_that_its_del_puts_into_a_slot_is_unwound() -> None:
+    log: list[str] = []
+
+    class Slotted(greenlet):
+        __slots__ = ("owner",)
+
+        def __del__(self) -> None:
+            self.owner.append(self)
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append("unwound")
+
+    g = Slotted(run)
+    g.owner = [g]
+    g.switch()
+    del g
+    for _ in range(3):
+        gc.collect()
+    assert log == ["unwound"]
+    assert not any(type(each) is Slotted for each in gc.get_objects())
 
 
 @pytest.mark.parametrize("by", ["its handler", "its __del__"])
@@ -469,13 +497,12 @@ def test_a_new_cycle_does_not_save_a_greenlet_from_its_finally_blocks(by: str) -
     for g in several:
         g.all = several
         g.switch()
-    references = [weakref.ref(g) for g in several]
     del several, g
     for _ in range(4):
         gc.collect()
     expected = "Deleted" if by == "its handler" else "list"
     assert log == [f"unwound, held {expected}"] * 3
-    assert [reference() for reference in references] == [None] * 3
+    assert not any(type(each) is Deleted for each in gc.get_objects())
 
 
 def test_collections_in_the_middle_of_many_switches() -> None:
