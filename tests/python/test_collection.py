@@ -453,6 +453,7 @@ def test_a_greenlet_that_its_del_puts_into_a_slot_is_unwound() -> None:
 
     class Slotted(greenlet):
         __slots__ = ("owner",)
+        owner: list[greenlet]
 
         def __del__(self) -> None:
             self.owner.append(self)
