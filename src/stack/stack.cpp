@@ -330,7 +330,7 @@ class Reserve {
     Batch* doomed = nullptr;
     for (std::size_t i = 0; i < count; ++i) {
       Batch& batch = *regions[i].batch;
-      put_back(regions[i], batch.wanted != default_size());
+      put_back(regions[i]);
       if (batch.free == batch.all() &&
           (!batch.available || batch.fallback || free_ - batch.count >= kSpareRegions)) {
         if (batch.available) {
@@ -512,11 +512,11 @@ class Reserve {
   }
 
   // The region is free again.
-  void put_back(const Region& region, bool outdated) noexcept {
+  void put_back(const Region& region) noexcept {
     Batch& batch = *region.batch;
     const bool was_full = batch.free == 0;
     batch.free |= std::uint64_t{1} << batch.index(region);
-    if (was_full && !outdated) {
+    if (was_full && batch.wanted == default_size()) {
       offer(batch);
     } else if (batch.available) {
       ++free_;

@@ -172,6 +172,18 @@ def in_a_cycle(run: Callable[[], Any]) -> weakref.ref[greenlet]:
     return weakref.ref(g)
 
 
+def waiter(log: list[str]) -> Callable[[], None]:
+    """Waits to be switched to, and tells when it is unwound."""
+
+    def wait() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append("unwound")
+
+    return wait
+
+
 def is_in_a_cycle(g: Any) -> bool:
     return vars(g).get("itself") is g
 
@@ -377,13 +389,7 @@ def test_a_del_that_its_class_was_given_later_runs_and_its_finally_blocks_too() 
     class Given(greenlet):
         pass
 
-    def run() -> None:
-        try:
-            to_parent()
-        finally:
-            log.append("unwound")
-
-    g: Any = Given(run)
+    g: Any = Given(waiter(log))
     g.itself = g
     g.switch()
     Given.__del__ = lambda self: log.append("del")  # type: ignore[attr-defined]
@@ -421,12 +427,6 @@ def test_a_del_that_came_later_runs_once() -> None:
 def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound(refers_back: bool) -> None:
     log: list[str] = []
 
-    def run() -> None:
-        try:
-            to_parent()
-        finally:
-            log.append("unwound")
-
     class Started(greenlet):
         pass
 
@@ -441,7 +441,7 @@ def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound(refers_bac
             self.kept.switch()
             log.append("started")
 
-    Starting(Started(run))  # the older is finalized first
+    Starting(Started(waiter(log)))  # the older is finalized first
     for _ in range(3):
         gc.collect()
     assert log == ["started", "unwound"]
@@ -458,13 +458,7 @@ def test_a_greenlet_that_its_del_puts_into_a_slot_is_unwound() -> None:
         def __del__(self) -> None:
             self.owner.append(self)
 
-    def run() -> None:
-        try:
-            to_parent()
-        finally:
-            log.append("unwound")
-
-    g = Slotted(run)
+    g = Slotted(waiter(log))
     g.owner = [g]
     g.switch()
     del g
