@@ -211,20 +211,6 @@ void Thread::hand_to_owner(Greenlet& greenlet, bool collected) noexcept {
   ++greenlet.module_->pending_greenlets;
 }
 
-void Thread::freeze(Greenlet& greenlet) noexcept {
-  std::optional<cpython::StoppedWorld> still;
-  if (greenlet.thread() != current_or_null()) {
-    still.emplace();  // its thread may end, and resume it for that
-  }
-  const std::lock_guard lock(greenlet.module_->owners);
-  const Thread* const owner = greenlet.thread();
-  if (owner != nullptr && greenlet.state() == State::kSuspended) {
-    greenlet.state_.store(State::kAbandoned, std::memory_order_release);
-    greenlet.interpreter_.freeze(owner->anchors_);
-    greenlet.keep();
-  }
-}
-
 void Thread::finish_pending_slowly() noexcept {
   for (;;) {
     Ref dropped;

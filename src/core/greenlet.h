@@ -34,19 +34,17 @@ struct Object {
 //   kNew ------> kRunning <----> kSuspended        a switch; kNew only as its first target
 //                   |                |
 //                   v                v
-//                 kDead         kAbandoned         its run ended; it is left where it was, as its
-//                                                  thread has ended or for Thread::freeze()
+//                 kDead         kAbandoned         its run ended; its thread ended around it
 //
 // kRunning is the one greenlet that its thread runs at this moment. A main greenlet begins as
 // kRunning and is kAbandoned with its thread. Written by the owner thread (kNew: by the thread
-// that starts it; kAbandoned: under module().owners); read by any.
+// that starts it); read by any.
 enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned };
 
 // The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
-// which there is exactly one. After the start only the owner thread changes it, with the exceptions
-// of Thread::freeze() and `parent`. The object's lock guards that, and `run` and the start itself;
-// parents are changed under module().parents as well, so that who holds that sees chains of them
-// that stay.
+// which there is exactly one. After the start only the owner thread changes it, with the exception
+// of `parent`. The object's lock guards that, and `run` and the start itself; parents are changed
+// under module().parents as well, so that who holds that sees chains of them that stay.
 class Greenlet {
  public:
   // A new object of `type` and its control block, with the object `parent` as parent (null for a
@@ -104,23 +102,6 @@ class Greenlet {
   // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
   bool may_call_del() noexcept { return !std::exchange(del_called_, true); }
 
-  // A collection has finalized it. Should it be suspended when the collection then looks for what
-  // finalizers have brought back, it counts as that, even if only garbage refers to it, as where
-  // the handler of its GreenletExit keeps it in a variable; else tp_clear would come, and its
-  // finally blocks never run. The next collection decides anew.
-  void spare() noexcept { spared_ = Spared::kNext; }
-  // True if a traversal with `arg` must visit nothing. Then all that the greenlet refers to seems
-  // to be in use, and so does what that refers to: the greenlet, if only by what it refers to.
-  bool is_spared(const void* arg) noexcept {
-    if (spared_ != Spared::kNo && cpython::counts_references(arg, object())) [[unlikely]] {
-      const bool now = spared_ == Spared::kNext && state() == State::kSuspended;
-      spared_ = now ? Spared::kNow : Spared::kNo;
-      return now;
-    }
-    return false;
-  }
-  // For its tp_clear: nothing that it refers to is garbage, though itself it may be.
-  bool was_spared() const noexcept { return spared_ == Spared::kNow; }
   int traverse(visitproc visit, void* arg) const noexcept;
   // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
   void clear() noexcept;
@@ -147,8 +128,6 @@ class Greenlet {
   bool kept_ = false;     // refused to die; its thread owns a reference to it
   bool refused_ = false;  // see has_refused()
   bool del_called_ = false;
-  enum class Spared : std::uint8_t { kNo, kNext, kNow };
-  Spared spared_ = Spared::kNo;  // see spare()
   std::uint8_t end_tries_ = 0;   // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;

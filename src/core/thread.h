@@ -98,10 +98,6 @@ class Thread {
   // hands it to its owner, which takes a reference. If the owner has ended, there is nothing to do.
   static void hand_to_owner(Greenlet& greenlet, bool collected) noexcept;
 
-  // For one whose suspended frames must not run any more, as the collector has begun to clear what
-  // they use: abandons it, and keeps it for ever.
-  static void freeze(Greenlet& greenlet) noexcept;
-
   // The collector visits `greenlet`, and will visit the next of its list, one way or the other.
   // Their frames lie in pages of their own, several cache and TLB misses away. The processor can
   // have many of those under way at a time, if it meets the addresses before it needs the contents.

@@ -237,7 +237,8 @@ void InterpreterState::read_ahead() const noexcept {
 int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
 #ifdef Py_GIL_DISABLED
   // The passes that look for what is alive come with an argument, and counts may change in them.
-  if (arg != nullptr && !can_run_python(PyThreadState_GetUnchecked())) {
+  if (arg != nullptr && (hold_when_marked_ || !can_run_python(PyThreadState_GetUnchecked()))) {
+    hold_when_marked_ = false;
     hold();
   }
   for (std::uint32_t i = 0; i < held_count_; ++i) {

@@ -80,32 +80,19 @@ void InterpreterState::finish_running(PyThreadState* tstate) noexcept {
   context_ = tstate->context;
 }
 
-void InterpreterState::abandon(const ThreadAnchors& anchors) noexcept {
+void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
   hold();
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
       mark_generator(frame);
     }
-  }
-  cut_off(anchors);
-  finish();
-}
-
-void InterpreterState::freeze(const ThreadAnchors& anchors) noexcept {
-  cut_off(anchors);
-#ifdef Py_GIL_DISABLED
-  finish();
-#endif
-}
-
-void InterpreterState::cut_off([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
 #if PY_VERSION_HEX >= 0x030f0000
-  for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->previous == anchors.base_frame) {
-      frame->previous = nullptr;  // it is part of the thread state
+      frame->previous = nullptr;  // part of the thread state; someone may hold a frame object
     }
-  }
 #endif
+  }
+  finish();
 }
 
 PyObject* InterpreterState::exchange_context(PyObject* context) noexcept {

@@ -64,10 +64,6 @@ class InterpreterState {
   // thread state.
   void abandon(const ThreadAnchors& anchors) noexcept;
 
-  // The collector has begun to clear what the suspended frames use, and they will never run again.
-  // What they do not count may be gone already, so they are not visited on free-threaded builds.
-  void freeze(const ThreadAnchors& anchors) noexcept;
-
   // The context variables of a suspended or unstarted stack; owned, may be null.
   PyObject* context() const noexcept { return context_; }
   // Replaces it and returns the old one; takes and gives a reference.
@@ -97,6 +93,12 @@ class InterpreterState {
   // (disable_deferred_refcounting() of Python/gc_free_threading.c), not for stacks. For the end,
   // traverse() does this.
   void hold() const noexcept;
+  // The same in the next traversal that marks what is alive.
+  void hold_when_marked() noexcept {
+#ifdef Py_GIL_DISABLED
+    hold_when_marked_ = true;
+#endif
+  }
   // When the stack has ended.
   void release_held() noexcept {
 #ifdef Py_GIL_DISABLED
@@ -109,9 +111,6 @@ class InterpreterState {
   void read_ahead() const noexcept;
 
  private:
-  // Someone may have objects of the suspended frames, whose chain must not end in a thread state
-  // that is no more.
-  void cut_off(const ThreadAnchors& anchors) noexcept;
   int visit_frames(visitproc visit, void* arg) const noexcept;
   void hold(PyObject* object) const noexcept;
   void release_held_slowly() noexcept;
@@ -160,6 +159,7 @@ class InterpreterState {
   mutable std::uint32_t held_count_ = 0;
   mutable std::uint32_t held_capacity_ = 0;
   mutable PyObject** held_ = nullptr;  // see hold()
+  mutable bool hold_when_marked_ = false;
 #endif
   _PyErr_StackItem exc_state_ = {};  // the bottom of this stack's handled exceptions
 };

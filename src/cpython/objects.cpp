@@ -1,6 +1,8 @@
 #include "cpython/objects.h"
 
+#include <atomic>
 #include <cassert>
+#include <cstdint>
 #include <optional>
 
 #include "cpython/internals.h"
@@ -78,6 +80,46 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
   return left != 0;
 #endif
 }
+
+#ifdef Py_GIL_DISABLED
+
+// visit_decref() and visit_decref_unreachable() of gc_free_threading.c, and they alone, are called
+// with a null argument. Each object that the second comes to was visited by the first before. So
+// whichever is the first of all is visit_decref().
+Pass pass_of(PyObject*, visitproc visit, const void* arg) noexcept {
+  static constinit std::atomic<visitproc> visit_decref{nullptr};
+  if (arg != nullptr) {
+    return Pass::kOther;
+  }
+  visitproc counts = visit_decref.load(std::memory_order_relaxed);
+  if (counts == nullptr) {
+    counts = visit;
+    visit_decref.store(visit, std::memory_order_relaxed);
+  }
+  return visit == counts ? Pass::kCounts : Pass::kRecounts;
+}
+
+// handle_resurrected_objects() of gc_free_threading.c has put what it knows of into the local count
+// before the traversal, and makes it zero afterwards.
+void count_as_used(PyObject* object) noexcept { ++object->ob_ref_local; }
+
+#else
+
+// subtract_refs() of gc.c (gcmodule.c), which both passes are, has the object itself as argument. So
+// has what debug builds do when an object becomes tracked.
+Pass pass_of(PyObject* object, visitproc, const void* arg) noexcept {
+  if (arg != object || (_Py_AS_GC(object)->_gc_prev & _PyGC_PREV_MASK_COLLECTING) == 0) {
+    return Pass::kOther;
+  }
+  return PyObject_GC_IsFinalized(object) != 0 ? Pass::kRecounts : Pass::kCounts;
+}
+
+// Where a list of objects has its links backwards, a collection keeps its counts (gc_set_refs()).
+void count_as_used(PyObject* object) noexcept {
+  _Py_AS_GC(object)->_gc_prev += std::uintptr_t{1} << _PyGC_PREV_SHIFT;
+}
+
+#endif
 
 void allow_finalizer_again(PyObject* object) noexcept {
 #if PY_VERSION_HEX >= 0x030d0000

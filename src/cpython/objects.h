@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace greenlet::cpython {
 
@@ -30,16 +31,17 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
 // Takes back that the object's tp_finalize has been called, which it is only once otherwise.
 void allow_finalizer_again(PyObject* object) noexcept;
 
-// True if a traversal of `object` with `arg` is of one of the two passes of a collection that set
-// the references among objects off against their counts: among all; and later, among those that
-// finalizers had, to find out what they have brought back.
-inline bool counts_references(const void* arg, [[maybe_unused]] const PyObject* object) noexcept {
-#ifdef Py_GIL_DISABLED
-  return arg == nullptr;  // visit_decref(), visit_decref_unreachable() of gc_free_threading.c
-#else
-  return arg == object;  // subtract_refs() of gc.c (gcmodule.c)
-#endif
-}
+// What a traversal of an object is for. A collection counts which references to objects come from
+// other objects, to find garbage; and once more, among that, when its finalizers have run, to find
+// what they have brought back.
+enum class Pass : std::uint8_t { kCounts, kRecounts, kOther };
+// To be asked in each traversal of an object whose type has a tp_finalize. Under a GIL both look the
+// same, and this goes by whether that has been called: not so surely by this collection.
+Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept;
+
+// For the traversal in a pass that recounts: as if there were one reference more to the object, and
+// so the collection leaves alone both it and all that it refers to.
+void count_as_used(PyObject* object) noexcept;
 
 // True if the object's last reference is gone: a thread is about to deallocate it. For pointers
 // that own no reference, while the world is stopped.

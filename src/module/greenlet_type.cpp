@@ -63,25 +63,37 @@ PyTypeObject* first_with_own(PyObject* self, Function PyTypeObject::* slot, Func
 void finalize(PyObject* self);
 void finalize_subclass(PyObject* self);
 
+// For another finalization of one that has survived the last, which CPython would not call for.
+void prepare_to_finalize(PyObject* self, Greenlet& greenlet) {
+  if (const State state = greenlet.state(); state != State::kSuspended && state != State::kNew) {
+    return;
+  }
+  // Its class may have been given a __del__ since the instance was made.
+  adopt_finalizer(Py_TYPE(self), greenlet.module());
+  const destructor finalizer = Py_TYPE(self)->tp_finalize;
+  if (finalizer == &finalize_subclass && PyObject_GC_IsFinalized(self) != 0) {
+    greenlet.may_call_del();  // CPython has, before the class was ours, if we have not
+  }
+  if (finalizer == &finalize || finalizer == &finalize_subclass) {
+    cpython::allow_finalizer_again(self);
+  }
+}
+
 int traverse(PyObject* self, visitproc visit, void* arg) {
+  const cpython::Pass pass = cpython::pass_of(self, visit, arg);
   Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet == nullptr) {
     return 0;  // tp_alloc() has tracked it, and the control block is being made
   }
-  if (const State state = greenlet->state(); state == State::kSuspended || state == State::kNew) {
-    // Its class may have been given a __del__ since the instance was made.
-    adopt_finalizer(Py_TYPE(self), greenlet->module());
-    const destructor finalizer = Py_TYPE(self)->tp_finalize;
-    if (finalizer == &finalize_subclass && PyObject_GC_IsFinalized(self) != 0) {
-      greenlet->may_call_del();  // CPython has, before the class was ours, if we have not
+  if (pass != cpython::Pass::kOther) {
+    prepare_to_finalize(self, *greenlet);
+    if (pass == cpython::Pass::kRecounts && greenlet->state() == State::kSuspended) {
+      // It has refused, or its thread is yet to end it, or its class's finalizer leaves ours out. If
+      // tp_clear came to it and to what its frames use, its finally blocks could never run. The next
+      // collection decides anew.
+      cpython::count_as_used(self);
+      greenlet->interpreter().hold_when_marked();
     }
-    if (finalizer == &finalize || finalizer == &finalize_subclass) {
-      // It may have survived one finalization; for another, tp_clear would be too late.
-      cpython::allow_finalizer_again(self);
-    }
-  }
-  if (greenlet->is_spared(arg)) {
-    return 0;
   }
   // If a compiled class with one of its own stands between, it or subtype_traverse() has visited
   // the type.
@@ -94,15 +106,14 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   return greenlet->traverse(visit, arg);
 }
 
-// To be called before a collection that has found the greenlet to be garbage goes on without it.
-void survive(Greenlet& greenlet) {
-  greenlet.spare();
-  std::optional<cpython::StoppedWorld> still;
+// A collection has found the greenlet to be garbage, and its own thread may resume it before the
+// collection goes on.
+void hold_for_other_thread(Greenlet& greenlet) {
   if (greenlet.thread() != Thread::current_or_null()) {
-    still.emplace();  // its thread may resume it
-  }
-  if (greenlet.state() == State::kSuspended) {
-    greenlet.interpreter().hold();
+    const cpython::StoppedWorld still;
+    if (greenlet.state() == State::kSuspended) {
+      greenlet.interpreter().hold();
+    }
   }
 }
 
@@ -110,16 +121,13 @@ void survive(Greenlet& greenlet) {
 // collection. Python code runs, and it may come back to life.
 void end(PyObject* self, bool dropped) {
   Greenlet& greenlet = Greenlet::of(self);
-  if (!dropped) {
-    greenlet.spare();  // another finalizer may start it
-  }
   if (greenlet.state() != State::kSuspended) {
     return;
   }
   Thread* const thread = Thread::current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
     if (!dropped) {
-      survive(greenlet);
+      hold_for_other_thread(greenlet);
     }
     Thread::hand_to_owner(greenlet, !dropped);
     return;
@@ -127,9 +135,6 @@ void end(PyObject* self, bool dropped) {
   const Py_ssize_t references = Py_REFCNT(self);
   thread->kill(greenlet, dropped ? Thread::IfCaught::kGoesOn : Thread::IfCaught::kIsLeft);
   const bool is_unwanted = Py_REFCNT(self) <= references;
-  if (!dropped) {
-    survive(greenlet);
-  }
   if (greenlet.has_refused()) {
     greenlet.keep();
     return;
@@ -156,25 +161,20 @@ void finalize_subclass(PyObject* self) {
   }
   const bool dropped = cpython::is_finalized_for_deallocation(self);
   if (greenlet->may_call_del()) {
+    if (!dropped) {
+      hold_for_other_thread(*greenlet);
+    }
     greenlet->module().slot_tp_finalize(self);
   }
   if (Py_REFCNT(self) <= references) {
     end(self, dropped);
-  } else if (!dropped) {
-    survive(*greenlet);
   }
 }
 
 int clear(PyObject* self) {
   Greenlet* const greenlet = as_object(self)->greenlet;
   if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
-    // If nothing that it refers to is cleared, it can be ended when it is dropped. Else it is of a
-    // compiled class with a finalizer that leaves ours out: functions of its frames may have been
-    // cleared already, so they must not run, nor lose what they hold.
-    if (!greenlet->was_spared()) {
-      Thread::freeze(*greenlet);
-    }
-    return 0;
+    return 0;  // its class's tp_traverse leaves ours out; so what it refers to is not garbage
   }
   Py_CLEAR(as_object(self)->dict);
   if (greenlet != nullptr) {
