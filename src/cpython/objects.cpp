@@ -105,8 +105,8 @@ void count_as_used(PyObject* object) noexcept { ++object->ob_ref_local; }
 
 #else
 
-// subtract_refs() of gc.c (gcmodule.c), which both passes are, has the object itself as argument. So
-// has what debug builds do when an object becomes tracked.
+// subtract_refs() of gc.c (gcmodule.c), which both passes are, has the object itself as argument.
+// So has what debug builds do when an object becomes tracked.
 Pass pass_of(PyObject* object, visitproc, const void* arg) noexcept {
   if (arg != object || (_Py_AS_GC(object)->_gc_prev & _PyGC_PREV_MASK_COLLECTING) == 0) {
     return Pass::kOther;

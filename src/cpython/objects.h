@@ -35,8 +35,8 @@ void allow_finalizer_again(PyObject* object) noexcept;
 // other objects, to find garbage; and once more, among that, when its finalizers have run, to find
 // what they have brought back.
 enum class Pass : std::uint8_t { kCounts, kRecounts, kOther };
-// To be asked in each traversal of an object whose type has a tp_finalize. Under a GIL both look the
-// same, and this goes by whether that has been called: not so surely by this collection.
+// To be asked in each traversal of an object whose type has a tp_finalize. Under a GIL both look
+// the same, and this goes by whether that has been called: not so surely by this collection.
 Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept;
 
 // For the traversal in a pass that recounts: as if there were one reference more to the object, and

@@ -88,9 +88,9 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   if (pass != cpython::Pass::kOther) {
     prepare_to_finalize(self, *greenlet);
     if (pass == cpython::Pass::kRecounts && greenlet->state() == State::kSuspended) {
-      // It has refused, or its thread is yet to end it, or its class's finalizer leaves ours out. If
-      // tp_clear came to it and to what its frames use, its finally blocks could never run. The next
-      // collection decides anew.
+      // It has refused, or its thread is yet to end it, or its class's finalizer leaves ours out.
+      // If tp_clear came to it and to what its frames use, its finally blocks could never run. The
+      // next collection decides anew.
       cpython::count_as_used(self);
       greenlet->interpreter().hold_when_marked();
     }

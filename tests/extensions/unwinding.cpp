@@ -160,8 +160,19 @@ PyType_Spec visiting_spec = {"unwinding.Visiting", sizeof(PyGreenlet), 0,
                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
                              visiting_slots};
 
-// One with a finalizer that leaves out greenlet's.
-void own_finalize(PyObject*) {}
+// One with a finalizer that leaves out greenlet's, and brings it back if there is a list.
+PyObject* saved = nullptr;
+
+void own_finalize(PyObject* self) {
+  if (saved != nullptr && PyList_Append(saved, self) < 0) {
+    PyErr_WriteUnraisable(self);
+  }
+}
+
+PyObject* save_finalized(PyObject*, PyObject* list) {
+  Py_XSETREF(saved, list != Py_None ? Py_NewRef(list) : nullptr);
+  Py_RETURN_NONE;
+}
 
 PyType_Slot finalizing_slots[] = {
     {Py_tp_traverse, reinterpret_cast<void*>(&task_traverse)},
@@ -197,6 +208,7 @@ int execute(PyObject* module) {
 PyMethodDef methods[] = {
     {"handle", handle, METH_VARARGS, nullptr},
     {"count_living", count_living, METH_NOARGS, nullptr},
+    {"save_finalized", save_finalized, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

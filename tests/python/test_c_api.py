@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 import sysconfig
+import textwrap
 import threading
 import types
 import weakref
@@ -497,39 +498,55 @@ def test_compiled_classes_are_counted_right(
         assert gc.get_referents(cls()).count(cls) == is_heap_type
 
 
-def test_a_finalizer_that_leaves_out_ours_leaves_an_abandoned_greenlet(unwinding: Any) -> None:
-    """A collection clears what it refers to while it is suspended: it must not run any more."""
-    frames: list[types.FrameType] = []
+@pytest.mark.parametrize("brings_back", [False, True])
+def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
+    unwinding: Any, brings_back: bool
+) -> None:
+    """Nothing else would end it; and nothing that it uses goes before it has ended."""
+    log: list[object] = []
+    saved: list[Any] = []
+    source = """
+        def helper():
+            try:
+                getcurrent().parent.switch()
+            finally:
+                log.append(name)
 
-    def run() -> object:
-        me = getcurrent()
-        to_parent()
-        return me
+        def run():
+            me = getcurrent()
+            helper()
+    """
 
-    def leave() -> None:
-        g = unwinding.Finalizing(run)
+    def use() -> None:
+        # All that the frames use is garbage with the greenlet, code included.
+        namespace: dict[str, Any] = {"getcurrent": getcurrent, "log": log, "name": "unwound"}
+        exec(textwrap.dedent(source), namespace)
+        g = unwinding.Finalizing(namespace["run"])
+        namespace["itself"] = g
         g.switch()
-        frames.append(g.gr_frame)
-
-    def functions() -> list[str]:
-        names = []
-        frame: types.FrameType | None = frames[0]
-        while frame is not None:
-            names.append(frame.f_code.co_name)
-            frame = frame.f_back
-        return names
-
-    def use() -> object:
-        leave()
+        frame = g.gr_frame
+        unwinding.save_finalized(saved if brings_back else None)
+        del g, namespace
         collect()
-        (g,) = (each for each in gc.get_objects() if type(each) is unwinding.Finalizing)
-        assert g.dead and not g
-        assert g.switch("to its parent") == "to its parent"
-        return functions()
+        unwinding.save_finalized(None)
+        made = [compile(f"x = {i}", "", "exec") for i in range(200)]  # where what is freed was
+        assert frame.f_code.co_name == "helper"
+        assert sorted(frame.f_back.f_locals) == ["me"]
+        for g in saved:
+            assert g and not g.dead
+            del g.gr_frame.f_globals["helper"], g.gr_frame.f_globals["run"]
+            del g
+        collect()
+        assert log == []
+        del made, frame
+        saved.clear()
+        collect()
+        assert log == []
 
-    assert in_thread(use) == ["to_parent", "run"]
-    assert functions() == ["to_parent", "run"]
+    in_thread(use)
+    assert log == ["unwound"]
     collect()
+    assert not any(type(each) is unwinding.Finalizing for each in gc.get_objects())
 
 
 # --- Cython -------------------------------------------------------------------------------------

@@ -423,6 +423,44 @@ def test_a_del_that_came_later_runs_once() -> None:
     assert saved == []
 
 
+def test_a_del_that_its_class_gets_from_another_finalizer_may_save_it() -> None:
+    saved: list[Any] = []
+
+    class Giving:
+        def __init__(self, cls: Any) -> None:
+            self.cls = cls
+            self.itself = self
+
+        def __del__(self) -> None:
+            self.cls.__del__ = lambda g: saved.append(g)
+
+    def leave() -> None:
+        class Given(greenlet):
+            pass
+
+        # All that the frames use is garbage with the greenlet, code included.
+        namespace: dict[str, Any] = {"to_parent": to_parent, "giving": Giving(Given)}
+        exec("def helper():\n to_parent()\n return len(str(7))\n", namespace)
+        exec("def run():\n return helper()\n", namespace)
+        g = namespace["g"] = Given(namespace["run"])
+        namespace["giving"].g = g
+        g.switch()
+
+    for _ in range(40):
+        leave()
+    gc.collect()
+    assert saved  # those whose class was given it before they were finalized
+    for g in saved:
+        frame = g.gr_frame.f_back
+        del frame.f_globals["helper"], frame.f_globals["run"], frame
+        made = [compile(f"x = {i}", "", "exec") for i in range(200)]  # where what is freed was
+        assert g.switch() == 1
+        del g, made
+    saved.clear()
+    collect()
+    assert not any(type(each).__name__ == "Given" for each in gc.get_objects())
+
+
 @pytest.mark.parametrize("refers_back", [True, False])
 def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound(refers_back: bool) -> None:
     log: list[str] = []
@@ -448,18 +486,28 @@ def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound(refers_bac
     assert not any(type(each) is Started for each in gc.get_objects())
 
 
-def test_a_greenlet_that_its_del_puts_into_a_slot_is_unwound() -> None:
+def test_a_greenlet_that_its_del_puts_into_a_slot_is_unwound_with_its_slots() -> None:
     log: list[str] = []
 
     class Slotted(greenlet):
-        __slots__ = ("owner",)
+        __slots__ = ("owner", "payload")
         owner: list[greenlet]
+        payload: str
 
         def __del__(self) -> None:
             self.owner.append(self)
 
-    g = Slotted(waiter(log))
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            me = getcurrent()
+            assert isinstance(me, Slotted)
+            log.append(me.payload)
+
+    g = Slotted(run)
     g.owner = [g]
+    g.payload = "unwound"
     g.switch()
     del g
     for _ in range(3):
