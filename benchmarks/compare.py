@@ -145,7 +145,7 @@ def groups(quick: bool) -> dict[str, Group]:
     result |= {
         "fresh": Group(program("fresh.py"), 25),
         # Mostly the kernel clears memory here, whose speed is what others leave of it.
-        "trivial": Group(memory("trivial", 100_000, "trivial"), 21, 1),
+        "trivial": Group(memory("trivial", 100_000, "trivial"), 63, 1),
         "frames": Group(memory("frames", 20_000, "frames"), 3, 1),
         "receive": Group(memory("receive", 4_000, "receive"), 3, 1, needs_gevent=True),
         "million": Group(memory("trivial", 1_000_000, "million"), 1, 0),
