@@ -228,8 +228,9 @@ void Thread::finish_pending_slowly() noexcept {
       dropped = Ref::take(first->object());
     }
     // If this is the last reference, dropping it here does the rest; else it lives on. What handed
-    // it to us may have been its finalizer.
-    if (Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
+    // it to us may have been its finalizer. (A collection that is under way has to see that it has
+    // called that; see cpython::pass_of().)
+    if (!collected && Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
       cpython::allow_finalizer_again(dropped.get());
     }
     // Not so if it is in a cycle. The collection that found it may still be under way, and would

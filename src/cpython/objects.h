@@ -36,7 +36,8 @@ void allow_finalizer_again(PyObject* object) noexcept;
 // what they have brought back.
 enum class Pass : std::uint8_t { kCounts, kRecounts, kOther };
 // To be asked in each traversal of an object whose type has a tp_finalize. Under a GIL both look
-// the same, and this goes by whether that has been called: not so surely by this collection.
+// the same, and this goes by whether that has been called. So nothing may take that back between
+// the two; and where it was not this collection that called it, the object outlives one more.
 Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept;
 
 // For the traversal in a pass that recounts: as if there were one reference more to the object, and

@@ -572,6 +572,61 @@ def test_collections_in_the_middle_of_many_switches() -> None:
     assert len(log.paused) == len(log.unwound) == 5 * 20 * 10
 
 
+def test_what_refuses_in_its_thread_amid_a_collection_keeps_what_it_uses() -> None:
+    log: list[object] = []
+    made, asked, ended = (threading.Semaphore(0) for _ in range(3))
+    over = threading.Event()
+    source = """
+def helper():
+    try:
+        to_parent()
+    except BaseException as exception:
+        log.append(type(exception).__name__)
+    to_parent()  # nobody wants it
+
+def run():
+    try:
+        helper()
+    finally:
+        log.append(len(str(7)))
+"""
+
+    class LetsThemEnd:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            asked.release()
+            assert ended.acquire(timeout=60)
+
+    def own() -> None:
+        for _ in range(5):
+            # All that the frames use is garbage with the greenlet.
+            namespace: dict[str, Any] = {"to_parent": to_parent, "log": log}
+            exec(source, namespace)
+            namespace["itself"] = greenlet(namespace["run"])
+            namespace["itself"].switch()
+        del namespace
+        made.release()
+        while asked.acquire(timeout=60) and not over.is_set():
+            greenlet(lambda: None).switch()  # ends those that the collection has handed over
+            ended.release()
+
+    gc.collect()
+    LetsThemEnd()  # some are finalized before the greenlets, some after
+    thread = threading.Thread(target=own)
+    thread.start()
+    assert made.acquire(timeout=60)
+    for _ in range(2):
+        LetsThemEnd()
+    gc.collect()
+    over.set()
+    asked.release()
+    thread.join()
+    assert log.count(1) == 5
+    assert set(log) == {1, "GreenletExit"}
+
+
 def test_frozen_garbage_is_collected_once_it_is_thawed() -> None:
     run_clean(
         """
