@@ -453,9 +453,11 @@ def test_a_del_that_its_class_gets_from_another_finalizer_may_save_it() -> None:
     for g in saved:
         frame = g.gr_frame.f_back
         del frame.f_globals["helper"], frame.f_globals["run"], frame
-        made = [compile(f"x = {i}", "", "exec") for i in range(200)]  # where what is freed was
+        # Where what is freed was.
+        made = [compile(f"x = {i}", "", "exec") for i in range(200)]
+        functions = [eval("lambda: 1") for _ in range(200)]
         assert g.switch() == 1
-        del g, made
+        del g, made, functions
     saved.clear()
     collect()
     assert not any(type(each).__name__ == "Given" for each in gc.get_objects())
