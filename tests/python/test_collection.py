@@ -455,7 +455,7 @@ def test_a_del_that_its_class_gets_from_another_finalizer_may_save_it() -> None:
         del frame.f_globals["helper"], frame.f_globals["run"], frame
         # Where what is freed was.
         made = [compile(f"x = {i}", "", "exec") for i in range(200)]
-        functions = [eval("lambda: 1") for _ in range(200)]
+        functions = [eval("lambda: 1", {}) for _ in range(200)]
         assert g.switch() == 1
         del g, made, functions
     saved.clear()
