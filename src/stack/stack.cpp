@@ -62,7 +62,7 @@ constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
 constexpr std::size_t kSpareRegions = 256;
 
 // A pool takes up to this many regions from the reserve at once, and gives so many back.
-constexpr std::size_t kMostRefill = 64;
+constexpr std::size_t kMostRefill = 64;  // a bit each in a word
 constexpr std::size_t kFlush = 32;
 
 // Trimming (see Pool::check): what a pooled region may hold on either side of the boundary, how far
@@ -80,7 +80,7 @@ std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept {
 }
 
 std::byte* page_of(std::byte* address) noexcept {
-  return address - reinterpret_cast<std::uintptr_t>(address) % page_size();
+  return address - (reinterpret_cast<std::uintptr_t>(address) & (page_size() - 1));
 }
 
 // Bytes whose pages have their entries in one page table, on most machines.
@@ -256,9 +256,11 @@ namespace detail {
 class Reserve {
  public:
   // Fills `regions` with up to `count` regions for `size`; returns how many. None: `failure`.
-  std::size_t take(std::size_t size, Region* regions, std::size_t count,
+  // `unguarded`: a bit for each that has no guard yet.
+  std::size_t take(std::size_t size, Region* regions, std::size_t count, std::uint64_t& unguarded,
                    Failure& failure) noexcept {
     const std::lock_guard lock(mutex_);
+    unguarded = 0;
     std::size_t taken = 0;
     failure = Failure::kNone;
     Batch* doomed = nullptr;
@@ -291,30 +293,28 @@ class Reserve {
       if (batch->free == 0) {
         withdraw(*batch);
       }
+      unguarded |= std::uint64_t{ready == 0} << taken;
       regions[taken++] = batch->region(index);
     }
     unmap(doomed);
     return taken;
   }
 
-  // Sets the guards of those that have none yet. Puts those that have one now in front, returns how
+  // Sets the guards that take() found missing. Puts those that have one now in front, returns how
   // many, and says why others have not.
-  std::size_t guard(Region* regions, std::size_t count, Failure& failure) noexcept {
+  std::size_t guard(Region* regions, std::size_t count, std::uint64_t unguarded,
+                    Failure& failure) noexcept {
     const std::lock_guard lock(mutex_);
-    const auto is_guarded = [](const Region& region) {
-      return (region.batch->guarded & std::uint64_t{1} << region.batch->index(region)) != 0;
-    };
-    guard_together(regions, count, is_guarded);
+    if (unguarded == 0 || guard_together(regions, unguarded)) {
+      return count;
+    }
     std::size_t guarded = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      Batch& batch = *regions[i].batch;
-      const std::size_t index = batch.index(regions[i]);
-      if (!is_guarded(regions[i])) {
-        failure = failure == Failure::kNone ? guard(batch, index) : failure;
+      if ((unguarded & std::uint64_t{1} << i) != 0) {
+        failure = failure == Failure::kNone ? guard(regions[i]) : failure;
         if (failure != Failure::kNone) {
           continue;
         }
-        batch.guarded |= std::uint64_t{1} << index;
       }
       std::swap(regions[guarded++], regions[i]);
     }
@@ -523,43 +523,42 @@ class Reserve {
     }
   }
 
-  // Sets guards by one system call, if that is possible; else guard() sets them one by one.
-  template <typename IsGuarded>
-  void guard_together(const Region* regions, std::size_t count, IsGuarded is_guarded) noexcept {
-    std::array<iovec, kMostRefill> guards;
-    assert(count <= guards.size());
-    std::size_t used = 0;
-    std::size_t bytes = 0;
-    for (std::size_t i = 0; i < count; ++i) {
-      if (!is_guarded(regions[i])) {
-        const std::size_t length = regions[i].batch->layout.low;
-        guards[used++] = {.iov_base = regions[i].low - length, .iov_len = length};
-        bytes += length;
-      }
-    }
+  // Sets guards by one system call. False: they are to be set one by one.
+  bool guard_together(const Region* regions, std::uint64_t unguarded) noexcept {
     // That advice works is known from the first guard of all.
-    if (used < 2 || advice_ != Advice::kWorks || !advises_many_ ||
+    if (std::has_single_bit(unguarded) || advice_ != Advice::kWorks || !advises_many_ ||
         for_tests::switches.guard_one_by_one.load() || for_tests::switches.fail_guards.load() ||
         for_tests::switches.force_mprotect.load()) {
-      return;
+      return false;
+    }
+    std::array<iovec, kMostRefill> guards;
+    std::size_t used = 0;
+    std::size_t bytes = 0;
+    for (std::uint64_t rest = unguarded; rest != 0; rest &= rest - 1) {
+      const Region& region = regions[std::countr_zero(rest)];
+      const std::size_t length = region.batch->layout.low;
+      guards[used++] = {.iov_base = region.low - length, .iov_len = length};
+      bytes += length;
     }
     const long advised =
         syscall(kSysProcessMadvise, kPidfdSelf, guards.data(), used, kMadvGuardInstall, 0);
     if (std::cmp_not_equal(advised, bytes)) {
       advises_many_ = false;  // an older kernel, or a filter of system calls
-      return;
+      return false;
     }
-    for (std::size_t i = 0; i < count; ++i) {
-      regions[i].batch->guarded |= std::uint64_t{1} << regions[i].batch->index(regions[i]);
+    for (std::uint64_t rest = unguarded; rest != 0; rest &= rest - 1) {
+      mark_guarded(regions[std::countr_zero(rest)]);
     }
+    return true;
   }
 
   // Sets the guard of one region, by advice (which costs no mapping) or else by mprotect.
-  Failure guard(Batch& batch, std::size_t index) noexcept {
+  Failure guard(const Region& region) noexcept {
     if (for_tests::switches.fail_guards.load()) {
       return Failure::kGuard;
     }
-    std::byte* begin = batch.base + index * batch.layout.bytes;
+    Batch& batch = *region.batch;
+    std::byte* begin = region.low - batch.layout.low;
     if (advice_ != Advice::kUseless && !for_tests::switches.force_mprotect.load()) {
       const bool set = madvise(begin, batch.layout.low, kMadvGuardInstall) == 0;
       if (advice_ == Advice::kUntried) {
@@ -567,6 +566,7 @@ class Reserve {
         advice_ = set && !is_readable(begin) ? Advice::kWorks : Advice::kUseless;
       }
       if (set && advice_ == Advice::kWorks) {
+        mark_guarded(region);
         return Failure::kNone;
       }
     }
@@ -579,7 +579,12 @@ class Reserve {
     }
     batch.splits += 2;
     splits_ += 2;
+    mark_guarded(region);
     return Failure::kNone;
+  }
+
+  static void mark_guarded(const Region& region) noexcept {
+    region.batch->guarded |= std::uint64_t{1} << region.batch->index(region);
   }
 
   void offer(Batch& batch) noexcept {
@@ -767,10 +772,11 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
     wish = 1;
   }
   std::array<Region, kMostRefill> regions;
-  const std::size_t taken = reserve().take(size_, regions.data(), wish, failure);
+  std::uint64_t unguarded;
+  const std::size_t taken = reserve().take(size_, regions.data(), wish, unguarded, failure);
   // In this order: then the two system calls find each page table where the caches have it.
   populate(regions.data(), taken);
-  const std::size_t ready = reserve().guard(regions.data(), taken, failure);
+  const std::size_t ready = reserve().guard(regions.data(), taken, unguarded, failure);
   if (ready != taken) {
     reserve().give_back(regions.data() + ready, taken - ready);
   }
