@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cassert>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -245,6 +244,14 @@ struct Batch {
   std::size_t index(const Region& region) const noexcept {
     return static_cast<std::size_t>(region.low - base) / layout.bytes;
   }
+  std::size_t resident_bytes() const noexcept {
+    std::size_t pages = 0;
+    for (std::uint64_t rest = guarded; rest != 0; rest &= rest - 1) {
+      std::byte* begin = base + static_cast<std::size_t>(std::countr_zero(rest)) * layout.bytes;
+      pages += resident_pages(begin + layout.low, begin + layout.bytes);
+    }
+    return pages * page_size();
+  }
 };
 
 namespace detail {
@@ -366,29 +373,46 @@ class Reserve {
   }
 
   Statistics statistics() noexcept {
-    const std::lock_guard lock(mutex_);
     Statistics result{};
-    for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
-      result.reserved += batch->count;
-      for (std::uint64_t rest = batch->guarded; rest != 0; rest &= rest - 1) {
-        std::byte* begin =
-            batch->base + static_cast<std::size_t>(std::countr_zero(rest)) * batch->layout.bytes;
-        result.resident_bytes +=
-            resident_pages(begin + batch->layout.low, begin + batch->layout.bytes) * page_size();
-      }
+    std::size_t count = 0;
+    Batch* const copies = copy_batches(result, count);
+    // Without the mutex: this takes a microsecond or more for each region, and every thread without
+    // a pooled region needs the mutex. What is unmapped meanwhile counts as nothing.
+    for (std::size_t i = 0; i < count; ++i) {
+      result.resident_bytes += copies[i].resident_bytes();
     }
-    result.in_use = in_use_elsewhere_;
-    for (const Pool* pool = pools_; pool != nullptr; pool = pool->next_) {
-      result.in_use += pool->in_use_.load(std::memory_order_relaxed);
-    }
-    // The counters are read one by one while their threads run on.
-    result.in_use = std::min(result.in_use, result.reserved);
-    result.pooled = result.reserved - result.in_use;
+    std::free(copies);
     return result;
   }
 
  private:
   static const int kWatchesForks;
+
+  // Counts, and copies all batches to look at later; to be freed. Where there is no memory for
+  // that, there are none to look at.
+  Batch* copy_batches(Statistics& counts, std::size_t& copied) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::size_t batches = 0;
+    for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
+      counts.reserved += batch->count;
+      ++batches;
+    }
+    counts.in_use = in_use_elsewhere_;
+    for (const Pool* pool = pools_; pool != nullptr; pool = pool->next_) {
+      counts.in_use += pool->in_use_.load(std::memory_order_relaxed);
+    }
+    // The counters are read one by one while their threads run on.
+    counts.in_use = std::min(counts.in_use, counts.reserved);
+    counts.pooled = counts.reserved - counts.in_use;
+
+    auto* const copies = static_cast<Batch*>(std::malloc(batches * sizeof(Batch)));
+    if (copies != nullptr) {
+      for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
+        new (&copies[copied++]) Batch(*batch);
+      }
+    }
+    return copies;
+  }
 
   // Maps a batch for `size`, and a few more where there are many already. Or falls back: to a
   // single region, then to ever smaller ones.
