@@ -29,7 +29,10 @@ class StackStatistics(NamedTuple):
     pooled: int
     """Regions kept for reuse."""
     resident_bytes: int
-    """Bytes of all regions that are backed by memory."""
+    """Bytes of all regions that are backed by memory; about right while other threads run.
+
+    Zero where there is no memory to find out.
+    """
 
 
 def get_default_size() -> int:

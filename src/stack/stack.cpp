@@ -377,7 +377,8 @@ class Reserve {
     std::size_t count = 0;
     Batch* const copies = copy_batches(result, count);
     // Without the mutex: this takes a microsecond or more for each region, and every thread without
-    // a pooled region needs the mutex. What is unmapped meanwhile counts as nothing.
+    // a pooled region needs the mutex. What is unmapped meanwhile counts as nothing, or as what
+    // another mapping has there by then.
     for (std::size_t i = 0; i < count; ++i) {
       result.resident_bytes += copies[i].resident_bytes();
     }

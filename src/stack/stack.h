@@ -142,7 +142,9 @@ struct Statistics {
   std::size_t reserved;  // regions mapped, whoever has them
   std::size_t in_use;    // handed out by acquire and not yet released
   std::size_t pooled;    // reserved and not in use (thread pools and the process-wide reserve)
-  std::size_t resident_bytes;  // bytes of all regions that are backed by memory (mincore); slow
+  // Bytes of all regions that are backed by memory (mincore); slow. About right while other threads
+  // map and unmap; zero where there is no memory to find out.
+  std::size_t resident_bytes;
 };
 Statistics statistics() noexcept;
 
