@@ -61,7 +61,8 @@ constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
 constexpr std::size_t kSpareRegions = 256;
 
 // A pool takes up to this many regions from the reserve at once, and gives so many back.
-constexpr std::size_t kMostRefill = 64;  // a bit each in a word
+constexpr std::size_t kMostRefill = 64;
+static_assert(kMostRefill <= 64);  // a bit each in a word
 constexpr std::size_t kFlush = 32;
 
 // Trimming (see Pool::check): what a pooled region may hold on either side of the boundary, how far
@@ -311,8 +312,11 @@ class Reserve {
   // many, and says why others have not.
   std::size_t guard(Region* regions, std::size_t count, std::uint64_t unguarded,
                     Failure& failure) noexcept {
+    if (unguarded == 0) {
+      return count;
+    }
     const std::lock_guard lock(mutex_);
-    if (unguarded == 0 || guard_together(regions, unguarded)) {
+    if (guard_together(regions, unguarded)) {
       return count;
     }
     std::size_t guarded = 0;
@@ -322,6 +326,7 @@ class Reserve {
         if (failure != Failure::kNone) {
           continue;
         }
+        mark_guarded(regions[i]);
       }
       std::swap(regions[guarded++], regions[i]);
     }
@@ -591,7 +596,6 @@ class Reserve {
         advice_ = set && !is_readable(begin) ? Advice::kWorks : Advice::kUseless;
       }
       if (set && advice_ == Advice::kWorks) {
-        mark_guarded(region);
         return Failure::kNone;
       }
     }
@@ -604,7 +608,6 @@ class Reserve {
     }
     batch.splits += 2;
     splits_ += 2;
-    mark_guarded(region);
     return Failure::kNone;
   }
 
