@@ -1,14 +1,11 @@
 // How greenlets end that do not end by themselves: dropped, here or in another thread, and left
 // behind by a thread that ends, with that thread's world.
-#include <atomic>
 #include <memory>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <utility>
 
 #include "core/thread.h"
-#include "cpython/loops.h"
 #include "cpython/objects.h"
 
 namespace greenlet::core {
@@ -18,176 +15,84 @@ constexpr const char* kKilledText = "Killing the greenlet because all references
 // How often a thread that ends raises GreenletExit in a greenlet that goes on. One may have to let
 // it pass, as where it was in the middle of dropping another greenlet, whose finally block
 // switched: what is raised in a destructor goes no further.
-constexpr std::uint8_t kEndTries = 10;
-// How often it looks for greenlets that were started meanwhile.
+constexpr int kEndTries = 10;
+// The same while a collection is under way, which the greenlet may have left by a switch in a
+// finalizer. There may be any number of those, and whoever abandons it turns collections off.
+constexpr int kEndTriesInCollection = 10'000;
+// How often it looks for greenlets that were started in between.
 constexpr int kEndRounds = 100;
-
-// In the dict of a GreenletExit that tells when it is let go of: a capsule with a Killing.
-constexpr const char* kKillingName = "greenlet._greenlet.Killing";
 
 }  // namespace
 
-// An attempt to end a greenlet that only we ask for, by an exception that leads here. It is shared
-// by the one who waits for the outcome and the exception, which may go anywhere.
-class Thread::Killing {
- public:
-  // Null without an exception if there is no memory.
-  static Killing* begin(PyObject* exit, Greenlet& victim, Greenlet& killer) noexcept {
-    void* const memory = PyMem_RawMalloc(sizeof(Killing));
-    const Ref name = Ref::take(PyUnicode_FromString(kKillingName));
-    if (memory == nullptr || !name) {
-      PyMem_RawFree(memory);
-      PyErr_Clear();
-      return nullptr;
-    }
-    auto* const killing = new (memory) Killing(victim, killer);
-    const Ref capsule = Ref::take(PyCapsule_New(killing, kKillingName, &exit_is_let_go));
-    if (!capsule || PyObject_SetAttr(exit, name.get(), capsule.get()) < 0) {
-      PyErr_Clear();
-      if (!capsule) {
-        killing->release();
-      }
-      killing->end();
-      return nullptr;
-    }
-    return killing;
-  }
-  // By the one who waits, when it has the outcome.
-  void end() noexcept {
-    over_.store(true, std::memory_order_relaxed);
-    release();
-  }
-  // For an exception that its victim cannot but swallow, and may be raised again later.
-  static void forgive(PyObject* exception) noexcept {
-    if (const Ref capsule = capsule_of(exception)) {
-      of(capsule.get())->over_.store(true, std::memory_order_relaxed);
-    }
-  }
-  // Somebody wants the text of the exception. A victim that handles it, and is about to let go of
-  // it and go on, would report what concerns nobody, and is left before it has. False with an
-  // exception set if it is resumed to raise one.
-  static bool text_is_read(PyObject* text) noexcept {
-    const Ref exit = Ref::take(PyErr_GetHandledException());
-    const Ref capsule = exit && is_exit_with(exit.get(), text) ? capsule_of(exit.get()) : Ref{};
-    if (!capsule) {
-      return true;
-    }
-    Killing& killing = *of(capsule.get());
-    return !killing.is_in_victim() || !killing.is_unwanted() ||
-           !cpython::has_loop_after_handling(exit.get()) || killing.leave();
-  }
-
- private:
-  Killing(Greenlet& victim, Greenlet& killer) noexcept
-      : references_(Py_REFCNT(victim.object()) + 1), victim_(victim), killer_(killer) {}
-
-  static Killing* of(PyObject* capsule) noexcept {
-    return static_cast<Killing*>(PyCapsule_GetPointer(capsule, kKillingName));
-  }
-  static bool is_exit_with(PyObject* exception, PyObject* text) noexcept {
-    const Thread* const thread = current_or_null();
-    if (thread == nullptr ||
-        reinterpret_cast<PyObject*>(Py_TYPE(exception)) != thread->module_->greenlet_exit) {
-      return false;
-    }
-    const Ref args = Ref::take(PyObject_GetAttrString(exception, "args"));
-    PyErr_Clear();
-    return args && PyTuple_Check(args.get()) && PyTuple_GET_SIZE(args.get()) == 1 &&
-           PyTuple_GET_ITEM(args.get(), 0) == text;
-  }
-  // Null if it has none, which is no error.
-  static Ref capsule_of(PyObject* exception) noexcept {
-    Ref capsule = Ref::take(PyObject_GetAttrString(exception, kKillingName));
-    PyErr_Clear();
-    return capsule && PyCapsule_IsValid(capsule.get(), kKillingName) ? std::move(capsule) : Ref{};
-  }
-  static void exit_is_let_go(PyObject* capsule) noexcept {
-    Killing* const killing = of(capsule);
-    if (killing->is_in_victim()) {
-      Ref pending = Ref::take(cpython::take_exception());
-      if (killing->is_unwanted() && cpython::has_loop_ahead() && !killing->leave()) {
-        PyErr_WriteUnraisable(killing->victim_.object());  // this is in a destructor
-      }
-      if (pending) {
-        cpython::raise_exception(pending.release());
-      }
-    }
-    killing->release();
-  }
-  bool is_in_victim() const noexcept {
-    const Thread* const thread = current_or_null();
-    return thread != nullptr && !over_.load(std::memory_order_relaxed) &&
-           thread->running_ == &victim_;
-  }
-  // Not if its run has returned, or it has come back to life, that is someone has a new reference
-  // to it.
-  bool is_unwanted() const noexcept {
-    return victim_.run_ != nullptr && Py_REFCNT(victim_.object()) <= references_;
-  }
-  // For good; or until somebody resumes it: false if with an exception, which is set.
-  bool leave() noexcept {
-    over_.store(true, std::memory_order_relaxed);
-    Greenlet& victim = victim_;
-    victim.refused_ = true;
-    const Ref received =
-        Ref::take(current_or_null()->deliver(killer_, Message::value(Ref::share(Py_None))));
-    victim.refused_ = false;
-    return static_cast<bool>(received);
-  }
-  void release() noexcept {
-    if (holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-      PyMem_RawFree(this);
-    }
-  }
-
-  std::atomic<int> holders_{2};
-  std::atomic<bool> over_{false};
-  const Py_ssize_t references_;  // to the victim when it runs
-  // Both are there until it is over, and to be looked into by their thread only.
-  Greenlet& victim_;
-  Greenlet& killer_;
-};
-
-PyObject* Thread::read_killed_text(PyObject*, PyObject* text) noexcept {
-  return Killing::text_is_read(text) ? PyUnicode_FromObject(text) : nullptr;
-}
-
-void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
+void Thread::end_unreachable(Greenlet& greenlet, Cause cause) noexcept {
   if (greenlet.state() != State::kSuspended) {
     return;
   }
-  if (greenlet.has_refused()) {
+  Thread* const thread = current_or_null();
+  if (thread == nullptr || greenlet.thread() != thread) {
+    hand_to_owner(greenlet, cause);
+    return;
+  }
+  if (cause == Cause::kCollected) {
+    // The collection waits for us, so it cannot come to the generators under way in the meantime.
+    greenlet.interpreter_.unmark_generators();
+  }
+  thread->end_here(greenlet, cause);
+  if (cause == Cause::kCollected && greenlet.state() == State::kSuspended) {
+    greenlet.interpreter_.mark_generators();
+  }
+}
+
+void Thread::end_here(Greenlet& greenlet, Cause cause) noexcept {
+  if (is_spared(greenlet)) {
     greenlet.keep();
     return;
+  }
+  PyObject* const object = greenlet.object();
+  const Py_ssize_t references = Py_REFCNT(object);
+  const bool thrown_on = kill(greenlet, cause);
+  const bool is_unwanted = Py_REFCNT(object) <= references;
+  if (greenlet.state() == State::kSuspended && is_unwanted) {
+    // What its stack holds must stay as it is.
+    greenlet.keep();
+    if (!thrown_on) {
+      PySys_FormatStderr("GreenletExit did not kill %R\n", object);
+    }
+  }
+}
+
+bool Thread::is_spared(const Greenlet& greenlet) const noexcept {
+  return greenlet.is_scheduler() && (ending_ == this || cpython::is_finalizing());
+}
+
+bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
+  if (greenlet.state() != State::kSuspended) {
+    return false;
   }
   Ref pending = Ref::take(cpython::take_exception());
   const Ref killer = Ref::share(running_->object());
   Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
   greenlet.exchange_parent(parent);
-  const bool is_left = if_caught == IfCaught::kIsLeft;
-  const Ref text = Ref::take(is_left ? PyObject_CallFunction(module_->killed_text, "s", kKilledText)
-                                     : PyUnicode_FromString(kKilledText));
-  if (text) {
-    PyErr_SetObject(module_->greenlet_exit, text.get());  // what is handled here is its context
+  if (const Ref text = Ref::take(PyUnicode_FromString(kKilledText))) {
+    // What is handled here is its context.
+    PyErr_SetObject(cause == Cause::kDropped ? module_->greenlet_exit : module_->final_exit,
+                    text.get());
   }
   Ref exit = Ref::take(cpython::take_exception());
-  Killing* const killing = is_left ? Killing::begin(exit.get(), greenlet, *running_) : nullptr;
+  const Ref raised = Ref::share(exit.get());
   const Ref received = Ref::take(deliver(greenlet, Message::raise(std::move(exit))));
-  if (killing != nullptr) {
-    killing->end();
-  }
+  bool thrown_on = false;
   if (!received) {
-    // Ours, if we are killed ourselves meanwhile.
     Ref exception = Ref::take(cpython::take_exception());
-    Killing::forgive(exception.get());
+    thrown_on = exception.get() == raised.get() && !greenlet.is_dead();
     // What one throws that has not died of it would be for the code of the running greenlet, of
     // which there is none here: gevent's hub throws LoopExit into its parent.
-    if (if_caught == IfCaught::kGoesOn || greenlet.is_dead()) {
+    if (!thrown_on && (cause == Cause::kDropped || greenlet.is_dead())) {
       cpython::raise_exception(exception.release());
       PyErr_WriteUnraisable(greenlet.object());
     }
   }
-  // Back to its own parent, unless it has chosen another meanwhile, or made that one its child.
+  // Back to its own parent, unless it has chosen another, or made that one its child.
   if (parent && greenlet.parent().get() == killer.get()) {
     greenlet.exchange_parent(parent);
   }
@@ -195,16 +100,17 @@ void Thread::kill(Greenlet& greenlet, IfCaught if_caught) noexcept {
   if (pending) {
     cpython::raise_exception(pending.release());
   }
+  return thrown_on;
 }
 
-void Thread::hand_to_owner(Greenlet& greenlet, bool collected) noexcept {
+void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
   const std::lock_guard lock(greenlet.module_->owners);
   Thread* const owner = greenlet.thread();
   if (owner == nullptr || greenlet.is_pending_) {
     return;
   }
   greenlet.is_pending_ = true;
-  greenlet.collected_ = collected;
+  greenlet.collected_ = cause == Cause::kCollected;
   Py_INCREF(greenlet.object());
   greenlet.next_pending_ = owner->pending_.load(std::memory_order_relaxed);
   owner->pending_.store(&greenlet, std::memory_order_release);
@@ -227,16 +133,23 @@ void Thread::finish_pending_slowly() noexcept {
       --module_->pending_greenlets;
       dropped = Ref::take(first->object());
     }
-    // If this is the last reference, dropping it here does the rest; else it lives on. What handed
-    // it to us may have been its finalizer. (A collection that is under way has to see that it has
-    // called that; see cpython::pass_of().)
-    if (!collected && Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
-      cpython::allow_finalizer_again(dropped.get());
+    Greenlet& greenlet = Greenlet::of(dropped.get());
+    if (greenlet.state() != State::kSuspended) {
+      continue;
     }
-    // Not so if it is in a cycle. The collection that found it may still be under way, and would
-    // clear it once our reference is gone; to be dead before is all that helps.
     if (collected) {
-      kill(Greenlet::of(dropped.get()), IfCaught::kIsLeft);
+      // The collection that found it may still be under way, and would clear it once our reference
+      // is gone. To be dead before is all that helps.
+      end_here(greenlet, Cause::kCollected);
+    } else if (Py_REFCNT(dropped.get()) == 1) {
+      // Before its deallocation: that of a class with __slots__ would clear them first, as its
+      // finalizer has been called already.
+      end_here(greenlet, Cause::kDropped);
+    } else if (Py_TYPE(dropped.get())->tp_finalize == module_->greenlet_type->tp_finalize) {
+      // It lives on, or another thread drops it at this moment; then it has to be finalized again.
+      // (A collection that is under way has to see that it has called that; see
+      // cpython::pass_of().)
+      cpython::allow_finalizer_again(dropped.get());
     }
   }
 }
@@ -285,11 +198,15 @@ void Thread::end_greenlets() noexcept {
     // To let go of the last ones may run finalizers, which start others.
     return are_left() ? true : are_left();
   };
-  for (int round = 0; round < kEndRounds && are_left_or_new(); ++round) {
+  for (int round = 0; round < (cpython::is_collecting() ? kEndTriesInCollection : kEndRounds) &&
+                      are_left_or_new();
+       ++round) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
       ++greenlet.end_tries_;
-      kill(greenlet, IfCaught::kIsLeft);
+      if (kill(greenlet, Cause::kThreadEnds)) {
+        greenlet.end_tries_ = kEndTriesInCollection;
+      }
     }
   }
 }
@@ -315,9 +232,10 @@ void Thread::give_back_thread_state() noexcept {
 // stopped it has not begun, or has done that; or the greenlet waits for its deallocation with all
 // that it hangs on (CPython's trashcan), and is out of reach.
 Ref Thread::hold_those_to_end() noexcept {
-  const auto is_to_end = [](const Greenlet& greenlet) {
-    return greenlet.state() == State::kSuspended && greenlet.end_tries_ < kEndTries &&
-           !greenlet.has_refused();
+  const int tries = cpython::is_collecting() ? kEndTriesInCollection : kEndTries;
+  const auto is_to_end = [&](const Greenlet& greenlet) {
+    return greenlet.state() == State::kSuspended && greenlet.end_tries_ < tries &&
+           !is_spared(greenlet);
   };
   Py_ssize_t most = 0;
   for (Greenlet* greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {

@@ -97,8 +97,10 @@ class Greenlet {
 
   // For one that refused to die: its thread takes a reference, and drops it when it has ended.
   void keep() noexcept;
-  // It has caught a GreenletExit of ours (see Thread::IfCaught).
-  bool has_refused() const noexcept { return refused_; }
+  // Another greenlet has been given this one as its parent, explicitly, by code that did not run in
+  // this one. So it is a scheduler, such as the hubs of gevent and eventlet: see Thread::Cause.
+  bool is_scheduler() const noexcept { return is_scheduler_.load(std::memory_order_relaxed); }
+  void become_scheduler() noexcept { is_scheduler_.store(true, std::memory_order_relaxed); }
   // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
   bool may_call_del() noexcept { return !std::exchange(del_called_, true); }
 
@@ -125,10 +127,10 @@ class Greenlet {
   // Hot: what one switch reads and writes, in the order it does.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
-  bool kept_ = false;     // refused to die; its thread owns a reference to it
-  bool refused_ = false;  // see has_refused()
+  bool kept_ = false;  // refused to die; its thread owns a reference to it
+  std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
-  std::uint8_t end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
+  std::uint16_t end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;
   bool collected_ = false;

@@ -17,8 +17,10 @@ struct ModuleState {
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;
-  // A class of strings: the text of a GreenletExit that tells when it is read.
-  PyObject* killed_text = nullptr;
+  // A subclass of GreenletExit and SystemExit: what ends greenlets that a collection has found, or
+  // whose thread ends. Event loops catch whatever a callback raises and go on, except for
+  // SystemExit.
+  PyObject* final_exit = nullptr;
   // Functions of CPython's that it does not export: tp_dealloc and tp_traverse of all classes made
   // in Python, and tp_finalize of those that define __del__.
   destructor subtype_dealloc = nullptr;

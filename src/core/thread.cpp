@@ -194,7 +194,8 @@ void Thread::read_ahead_of(const Greenlet& greenlet) const noexcept {
 
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
   if (running_->interpreter_.needs_care(tstate_)) {
-    running_->interpreter_.care(tstate_);  // runs no Python code in this thread
+    // Runs no Python code in this thread.
+    running_->interpreter_.care(tstate_, running_->object());
   }
   return receive(message);
 }

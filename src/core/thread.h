@@ -75,28 +75,28 @@ class Thread {
   // and returns what the running greenlet receives when it is switched to again.
   PyObject* deliver(Greenlet& target, Message message, const Operands& operands = {}) noexcept;
 
-  // What to do with a greenlet that catches the GreenletExit that we raise in it and goes on in a
-  // loop. Event loops do so (the hubs of gevent and eventlet), and then wait for events that never
-  // come. So it goes on only where the published greenlet raises one, too: when its last reference
-  // has gone. Elsewhere it is left where it lets go of the exception, or first asks for its text
-  // to report it, and never ended again.
-  enum class IfCaught : unsigned char { kGoesOn, kIsLeft };
+  // Why a suspended greenlet is ended that does not end by itself.
+  //
+  // GreenletExit is raised in it, once for each cause, and it does with that what it likes. An
+  // event loop that catches everything would go on, and wait for events that never come, and its
+  // thread with it. So what is raised is ModuleState::final_exit, which event loops let pass,
+  // except where the published greenlet raises one as well: when the last reference has gone. And a
+  // thread or an interpreter that ends leaves the schedulers among its greenlets where they are.
+  enum class Cause : unsigned char { kDropped, kCollected, kThreadEnds };
 
-  // Raises GreenletExit in a suspended greenlet of this thread that nobody refers to any more, with
-  // the running greenlet as its parent for the time being. What else escapes from it is reported
-  // as unraisable. Keeps the exception that is set.
-  void kill(Greenlet& greenlet, IfCaught if_caught) noexcept;
-  // The method __str__ of the class ModuleState::killed_text.
-  static PyObject* read_killed_text(PyObject*, PyObject* text) noexcept;
+  // Ends `greenlet`, which nobody can reach any more: at once if it belongs to the calling thread;
+  // else hands it to its owner. If it goes on to wait, with nobody to refer to it, it is kept as it
+  // is until its thread ends. Python code runs, and it may come back to life.
+  static void end_unreachable(Greenlet& greenlet, Cause cause) noexcept;
   // Ends greenlets of this thread that other threads dropped.
   void finish_pending() noexcept {
     if (pending_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
       finish_pending_slowly();
     }
   }
-  // For a suspended greenlet that was dropped in another thread than its own, or `collected` there:
+  // For a suspended greenlet that was dropped in another thread than its own, or collected there:
   // hands it to its owner, which takes a reference. If the owner has ended, there is nothing to do.
-  static void hand_to_owner(Greenlet& greenlet, bool collected) noexcept;
+  static void hand_to_owner(Greenlet& greenlet, Cause cause) noexcept;
 
   // The collector visits `greenlet`, and will visit the next of its list, one way or the other.
   // Their frames lie in pages of their own, several cache and TLB misses away. The processor can
@@ -115,8 +115,6 @@ class Thread {
   enum class Started : unsigned char { kYes, kNo, kMeanwhile };
   // What arrive() must look after beside the message; a set of bits.
   enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
-
-  class Killing;
 
   Thread() = default;
   ~Thread() = default;
@@ -147,6 +145,14 @@ class Thread {
   // Started greenlets that the end has not tried to kill often enough, as a list of new references;
   // empty if there are none, or no memory.
   Ref hold_those_to_end() noexcept;
+  // end_unreachable() for a greenlet of this thread.
+  void end_here(Greenlet& greenlet, Cause cause) noexcept;
+  // Raises the exit of `cause` in a suspended greenlet of this thread, with the running greenlet as
+  // its parent for the time being. What else escapes from it is reported as unraisable. Keeps the
+  // exception that is set. True if the greenlet has thrown the exit on to its parent.
+  bool kill(Greenlet& greenlet, Cause cause) noexcept;
+  // True for those that are left as they are, see Cause.
+  bool is_spared(const Greenlet& greenlet) const noexcept;
   void abandon_all(bool in_own_thread) noexcept;
 
   // The switch: puts the running greenlet's interpreter state away and `to`'s in place, and swaps

@@ -168,15 +168,35 @@ _PyInterpreterFrame* InterpreterState::innermost() const noexcept {
 }
 
 void InterpreterState::mark_generator(_PyInterpreterFrame* frame) const noexcept {
-  generators_marked_ = true;
+  was_visited_ = true;
   set_finalized(generator_of(frame));
 }
 
+void InterpreterState::mark_generators() const noexcept {
+  for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
+    if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
+      mark_generator(frame);
+    }
+  }
+}
+
 void InterpreterState::unmark_generators() noexcept {
-  generators_marked_ = false;
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
       allow_finalizer_again(generator_of(frame));
+    }
+  }
+}
+
+void InterpreterState::unmark_those_left_alone() noexcept {
+  for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
+    if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
+      PyObject* const generator = generator_of(frame);
+      if (is_being_collected(generator)) {
+        was_visited_ = true;  // so that the next arrival asks again
+      } else {
+        allow_finalizer_again(generator);
+      }
     }
   }
 }
@@ -236,6 +256,9 @@ void InterpreterState::read_ahead() const noexcept {
 
 int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
 #ifdef Py_GIL_DISABLED
+  if (arg == nullptr) {
+    was_visited_ = true;  // perhaps by a collection that finds it to be garbage; see care()
+  }
   // The passes that look for what is alive come with an argument, and counts may change in them.
   if (arg != nullptr && (hold_when_marked_ || !can_run_python(PyThreadState_GetUnchecked()))) {
     hold_when_marked_ = false;

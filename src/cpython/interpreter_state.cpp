@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cpython/internals.h"
+#include "cpython/objects.h"
 
 namespace greenlet::cpython {
 
@@ -33,7 +34,7 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
 #endif
   headroom_ = 0;
   delete_later_ = nullptr;
-  generators_marked_ = false;
+  was_visited_ = false;
 #if PY_VERSION_HEX >= 0x030f0000
   monitoring_version_ = monitoring_version_of(tstate);
 #endif
@@ -109,9 +110,15 @@ void InterpreterState::clear_handled_exception(PyThreadState* tstate) noexcept {
   Py_XDECREF(handled);
 }
 
-void InterpreterState::care([[maybe_unused]] PyThreadState* tstate) noexcept {
-  if (generators_marked_) {
-    unmark_generators();
+void InterpreterState::care([[maybe_unused]] PyThreadState* tstate, PyObject* owner) noexcept {
+  if (was_visited_) {
+    was_visited_ = false;
+    // Before all else: as long as this thread cannot be stopped, the collection holds what it has
+    // found.
+    if (is_being_collected(owner)) {
+      hold();
+    }
+    unmark_those_left_alone();
   }
 #if PY_VERSION_HEX >= 0x030f0000
   // CPython instruments the frames that threads run when events change, and those of generators

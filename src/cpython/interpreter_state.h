@@ -53,10 +53,18 @@ class InterpreterState {
   // True if the stack that restore() has just put in place, and that runs now, needs care() before
   // it goes on. Rare.
   inline bool needs_care(PyThreadState* tstate) const noexcept;
-  // Mends what changed around it while it was suspended: takes its innermost critical section's
-  // lock again, instruments its frames for monitoring tools that came or went, and lets its
-  // generators be finalized again. May wait for other threads, detach and let a collection happen.
-  void care(PyThreadState* tstate) noexcept;
+  // Catches up with what changed while the stack was suspended: holds what its frames refer to if a
+  // collection has found `owner`, its greenlet, to be garbage; lets its generators be finalized
+  // again; instruments its frames for monitoring tools that came or went; and takes its innermost
+  // critical section's lock again. May wait for other threads, detach and let a collection happen.
+  void care(PyThreadState* tstate, PyObject* owner) noexcept;
+
+  // For generators under way in a suspended stack, which is unwound with them. The collector may
+  // come to one first, and its finalizer could do nothing but raise "generator already executing".
+  // So those that a visit meets are marked as finalized already. care() takes that back, except
+  // from those that a collection may still come to.
+  void mark_generators() const noexcept;
+  void unmark_generators() noexcept;
 
   // The thread is ending: the suspended frames will never run again, nor be visited. Holds what
   // they refer to, for someone may have frame objects of them. Keeps the collector from finalizing
@@ -115,11 +123,8 @@ class InterpreterState {
   void hold(PyObject* object) const noexcept;
   void release_held_slowly() noexcept;
   _PyInterpreterFrame* innermost() const noexcept;
-  // A generator that runs here is unwound with this stack. The collector may come to it first, and
-  // its finalizer could do nothing but raise "generator already executing". So those that a visit
-  // meets are marked as finalized already; care() takes that back.
   void mark_generator(_PyInterpreterFrame* frame) const noexcept;
-  void unmark_generators() noexcept;
+  void unmark_those_left_alone() noexcept;
 
 #if PY_VERSION_HEX < 0x030e0000
   PyObject* const* operands_ = nullptr;
@@ -132,7 +137,7 @@ class InterpreterState {
   _PyCFrame* cframe_ = nullptr;
   _PyCFrame root_cframe_ = {};
 #endif
-  mutable bool generators_marked_ = false;
+  mutable bool was_visited_ = false;  // in a way that care() has to look after
   _PyErr_StackItem* exc_info_ = nullptr;
   PyObject* context_ = nullptr;
   _PyStackChunk* data_chunk_ = nullptr;
@@ -200,7 +205,7 @@ inline std::uintptr_t monitoring_version_of(PyThreadState* tstate) noexcept {
 #endif
 
 inline bool InterpreterState::needs_care([[maybe_unused]] PyThreadState* tstate) const noexcept {
-  bool needed = generators_marked_;
+  bool needed = was_visited_;
 #if PY_VERSION_HEX >= 0x030f0000
   needed |= monitoring_version_ != monitoring_version_of(tstate);
 #endif

@@ -83,20 +83,33 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
 
 #ifdef Py_GIL_DISABLED
 
-// visit_decref() and visit_decref_unreachable() of gc_free_threading.c, and they alone, are called
-// with a null argument. Each object that the second comes to was visited by the first before. So
-// whichever is the first of all is visit_decref().
-Pass pass_of(PyObject*, visitproc visit, const void* arg) noexcept {
+bool is_being_collected(PyObject* object) noexcept {
+  return (_Py_atomic_load_uint8_relaxed(&object->ob_gc_bits) & _PyGC_BITS_UNREACHABLE) != 0;
+}
+
+bool only_collection_refers_to(PyObject* object) noexcept {
+  const Py_ssize_t shared = _Py_atomic_load_ssize_relaxed(&object->ob_ref_shared);
+  return _Py_REF_IS_MERGED(shared) &&
+         Py_ARITHMETIC_RIGHT_SHIFT(Py_ssize_t, shared, _Py_REF_SHARED_SHIFT) == 1;
+}
+
+// visit_decref() and visit_decref_unreachable() of gc_free_threading.c are called with a null
+// argument for objects that have the UNREACHABLE bit; no other code can see that bit on an object
+// of which the counts are not merged, for the collection merges those of its garbage before it lets
+// other threads run (scan_heap_visitor()). So a visitor that comes to such an object is
+// visit_decref(). Main greenlets are such objects, and each collection visits all of an object kind
+// with visit_decref() first: it is known before anything else is asked for.
+Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept {
   static constinit std::atomic<visitproc> visit_decref{nullptr};
-  if (arg != nullptr) {
+  if (arg != nullptr || !is_being_collected(object)) {
     return Pass::kOther;
   }
-  visitproc counts = visit_decref.load(std::memory_order_relaxed);
-  if (counts == nullptr) {
-    counts = visit;
+  if (!_Py_REF_IS_MERGED(_Py_atomic_load_ssize_relaxed(&object->ob_ref_shared))) {
     visit_decref.store(visit, std::memory_order_relaxed);
+    return Pass::kCounts;
   }
-  return visit == counts ? Pass::kCounts : Pass::kRecounts;
+  const visitproc counts = visit_decref.load(std::memory_order_relaxed);
+  return counts == nullptr || visit == counts ? Pass::kCounts : Pass::kRecounts;
 }
 
 // handle_resurrected_objects() of gc_free_threading.c has put what it knows of into the local count
@@ -105,10 +118,18 @@ void count_as_used(PyObject* object) noexcept { ++object->ob_ref_local; }
 
 #else
 
+// Set while a collection counts; for its garbage, until it recounts (handle_resurrected_objects()).
+bool is_being_collected(PyObject* object) noexcept {
+  return (_Py_AS_GC(object)->_gc_prev & _PyGC_PREV_MASK_COLLECTING) != 0;
+}
+
+// The collection of a build with a GIL owns no references.
+bool only_collection_refers_to(PyObject*) noexcept { return false; }
+
 // subtract_refs() of gc.c (gcmodule.c), which both passes are, has the object itself as argument.
 // So has what debug builds do when an object becomes tracked.
 Pass pass_of(PyObject* object, visitproc, const void* arg) noexcept {
-  if (arg != object || (_Py_AS_GC(object)->_gc_prev & _PyGC_PREV_MASK_COLLECTING) == 0) {
+  if (arg != object || !is_being_collected(object)) {
     return Pass::kOther;
   }
   return PyObject_GC_IsFinalized(object) != 0 ? Pass::kRecounts : Pass::kCounts;
@@ -120,6 +141,20 @@ void count_as_used(PyObject* object) noexcept {
 }
 
 #endif
+
+bool is_collecting() noexcept {
+  PyInterpreterState* const interpreter = PyInterpreterState_Get();
+#if PY_VERSION_HEX >= 0x030d0000
+  // PyInterpreterState moves within a series, so the running interpreter has to tell where.
+  const auto& offsets = _PyRuntime.debug_offsets;
+  const std::uint64_t offset = offsets.interpreter_state.gc + offsets.gc.collecting;
+  return __atomic_load_n(
+             reinterpret_cast<const int*>(reinterpret_cast<const char*>(interpreter) + offset),
+             __ATOMIC_RELAXED) != 0;
+#else
+  return interpreter->gc.collecting != 0;
+#endif
+}
 
 void allow_finalizer_again(PyObject* object) noexcept {
 #if PY_VERSION_HEX >= 0x030d0000

@@ -28,8 +28,20 @@ void drop_type(PyTypeObject* type) noexcept;
 // one. True if someone took a reference meanwhile: the object lives and must not be deallocated.
 bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
 
-// Takes back that the object's tp_finalize has been called, which it is only once otherwise.
+// Clears CPython's FINALIZED bit, so that tp_finalize may run again (normally it runs once).
 void allow_finalizer_again(PyObject* object) noexcept;
+
+// True from the moment a collection has found `object` to be garbage until the collection looks a
+// second time, after its finalizers have run. In between other threads run; on free-threaded builds
+// the collection has turned off deferred reference counting for what it has found.
+bool is_being_collected(PyObject* object) noexcept;
+
+// In a pass that recounts: true if only the collection itself refers to the object. It drops that
+// reference later without a look at what is left (gc_free_threading.c, handle_resurrected_objects).
+bool only_collection_refers_to(PyObject* object) noexcept;
+
+// True while a collection of the calling thread's interpreter is under way, in whatever thread.
+bool is_collecting() noexcept;
 
 // What a traversal of an object is for. A collection counts which references to objects come from
 // other objects, to find garbage; and once more, among that, when its finalizers have run, to find
@@ -37,7 +49,9 @@ void allow_finalizer_again(PyObject* object) noexcept;
 enum class Pass : std::uint8_t { kCounts, kRecounts, kOther };
 // To be asked in each traversal of an object whose type has a tp_finalize. Under a GIL both look
 // the same, and this goes by whether that has been called. So nothing may take that back between
-// the two; and where it was not this collection that called it, the object outlives one more.
+// the two; and where it was not this collection that called it, the object outlives one more. On
+// free-threaded builds a traversal by other code with a null argument, of an object that a
+// collection has found to be garbage and is finalizing, would pass for a recount.
 Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept;
 
 // For the traversal in a pass that recounts: as if there were one reference more to the object, and

@@ -93,6 +93,10 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
       // next collection decides anew.
       cpython::count_as_used(self);
       greenlet->interpreter().hold_when_marked();
+      if (cpython::only_collection_refers_to(self)) {
+        // The collection has held the last reference, so what became of it comes out only now.
+        Thread::hand_to_owner(*greenlet, Thread::Cause::kDropped);
+      }
     }
   }
   // If a compiled class with one of its own stands between, it or subtype_traverse() has visited
@@ -106,49 +110,14 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   return greenlet->traverse(visit, arg);
 }
 
-// A collection has found the greenlet to be garbage, and its own thread may resume it before the
-// collection goes on.
-void hold_for_other_thread(Greenlet& greenlet) {
-  if (greenlet.thread() != Thread::current_or_null()) {
-    const cpython::StoppedWorld still;
-    if (greenlet.state() == State::kSuspended) {
-      greenlet.interpreter().hold();
-    }
-  }
-}
-
-// Ends a greenlet that nobody can reach any more, as it was `dropped` or else is found by a
-// collection. Python code runs, and it may come back to life.
-void end(PyObject* self, bool dropped) {
-  Greenlet& greenlet = Greenlet::of(self);
-  if (greenlet.state() != State::kSuspended) {
-    return;
-  }
-  Thread* const thread = Thread::current_or_null();
-  if (thread == nullptr || greenlet.thread() != thread) {
-    if (!dropped) {
-      hold_for_other_thread(greenlet);
-    }
-    Thread::hand_to_owner(greenlet, !dropped);
-    return;
-  }
-  const Py_ssize_t references = Py_REFCNT(self);
-  thread->kill(greenlet, dropped ? Thread::IfCaught::kGoesOn : Thread::IfCaught::kIsLeft);
-  const bool is_unwanted = Py_REFCNT(self) <= references;
-  if (greenlet.has_refused()) {
-    greenlet.keep();
-    return;
-  }
-  if (greenlet.state() == State::kSuspended && is_unwanted) {
-    // It caught GreenletExit and nobody wants it: what its stack holds must stay as it is.
-    greenlet.keep();
-    PySys_FormatStderr("GreenletExit did not kill %R\n", self);
-  }
+Thread::Cause cause_of_finalization(PyObject* self) {
+  return cpython::is_finalized_for_deallocation(self) ? Thread::Cause::kDropped
+                                                      : Thread::Cause::kCollected;
 }
 
 void finalize(PyObject* self) {
-  if (as_object(self)->greenlet != nullptr) {  // else there was no memory for the control block
-    end(self, cpython::is_finalized_for_deallocation(self));
+  if (Greenlet* const greenlet = as_object(self)->greenlet) {  // else there was no memory for it
+    Thread::end_unreachable(*greenlet, cause_of_finalization(self));
   }
 }
 
@@ -159,15 +128,12 @@ void finalize_subclass(PyObject* self) {
   if (greenlet == nullptr) {
     return;  // there was no memory for the control block
   }
-  const bool dropped = cpython::is_finalized_for_deallocation(self);
+  const Thread::Cause cause = cause_of_finalization(self);
   if (greenlet->may_call_del()) {
-    if (!dropped) {
-      hold_for_other_thread(*greenlet);
-    }
     greenlet->module().slot_tp_finalize(self);
   }
   if (Py_REFCNT(self) <= references) {
-    end(self, dropped);
+    Thread::end_unreachable(*greenlet, cause);
   }
 }
 

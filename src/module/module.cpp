@@ -204,16 +204,31 @@ bool find_hidden_slots(ModuleState& state) {
   return true;
 }
 
-// A function in C is bound to an instance only if it is made an instance method.
-PyObject* make_killed_text() {
-  static PyMethodDef read = {"__str__", &core::Thread::read_killed_text, METH_O, nullptr};
-  const Ref function = Ref::take(PyCFunction_New(&read, nullptr));
+// The method __reduce__ of the class ModuleState::final_exit, which has no name that others could
+// import: copies and pickles are plain instances of its base class GreenletExit.
+PyObject* reduce_final_exit(PyObject*, PyObject* self) {
+  const Ref reduced = Ref::take(PyObject_CallMethod(PyExc_BaseException, "__reduce__", "O", self));
+  if (!reduced) {
+    return nullptr;
+  }
+  const Ref rest = Ref::take(PySequence_GetSlice(reduced.get(), 1, PY_SSIZE_T_MAX));
+  const core::ModuleState* const state = core::ModuleState::of_interpreter();
+  const Ref base = Ref::take(state != nullptr ? PyTuple_Pack(1, state->greenlet_exit) : nullptr);
+  return rest && base ? PySequence_Concat(base.get(), rest.get()) : nullptr;
+}
+
+PyObject* make_final_exit(PyObject* greenlet_exit) {
+  static PyMethodDef reduce = {"__reduce__", &reduce_final_exit, METH_O, nullptr};
+  // A function in C is bound to an instance only if it is made an instance method.
+  const Ref function = Ref::take(PyCFunction_New(&reduce, nullptr));
   const Ref method = Ref::take(function ? PyInstanceMethod_New(function.get()) : nullptr);
-  return !method
-             ? nullptr
-             : PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type), "s(O){sO,s(),ss}",
-                                     "_KilledText", &PyUnicode_Type, read.ml_name, method.get(),
-                                     "__slots__", "__module__", "greenlet");
+  return !method ? nullptr
+                 : PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type),
+                                         "s(OO){sO,ss,ss}", "GreenletExit", greenlet_exit,
+                                         PyExc_SystemExit, reduce.ml_name, method.get(),
+                                         "__module__", "greenlet", "__doc__",
+                                         "A GreenletExit at the end of a thread or from a "
+                                         "collection; event loops let it pass, as a SystemExit.");
 }
 
 int add_types(PyObject* module, ModuleState& state) {
@@ -224,8 +239,8 @@ int add_types(PyObject* module, ModuleState& state) {
       "greenlet.GreenletExit",
       "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
       PyExc_BaseException, nullptr);
-  state.killed_text = make_killed_text();
-  if (state.error == nullptr || state.greenlet_exit == nullptr || state.killed_text == nullptr) {
+  if (state.error == nullptr || state.greenlet_exit == nullptr ||
+      (state.final_exit = make_final_exit(state.greenlet_exit)) == nullptr) {
     return -1;
   }
   if (!find_hidden_slots(state)) {
@@ -301,7 +316,7 @@ int traverse(PyObject* module, visitproc visit, void* arg) {
     Py_VISIT(state->greenlet_type);
     Py_VISIT(state->error);
     Py_VISIT(state->greenlet_exit);
-    Py_VISIT(state->killed_text);
+    Py_VISIT(state->final_exit);
     Py_VISIT(state->capi);
   }
   return 0;
@@ -313,7 +328,7 @@ int clear(PyObject* module) {
     Py_CLEAR(state->greenlet_type);
     Py_CLEAR(state->error);
     Py_CLEAR(state->greenlet_exit);
-    Py_CLEAR(state->killed_text);
+    Py_CLEAR(state->final_exit);
     Py_CLEAR(state->capi);
     Py_CLEAR(state->run_name);
     Py_CLEAR(state->empty_tuple);

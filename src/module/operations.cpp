@@ -129,6 +129,10 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
     PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
     return -1;
   }
+  if (const Thread* const thread = Thread::current_or_null();
+      thread == nullptr || &thread->running() != &Greenlet::of(value)) {
+    Greenlet::of(value).become_scheduler();
+  }
   return 0;
 }
 
