@@ -62,7 +62,7 @@ void Thread::end_here(Greenlet& greenlet, Cause cause) noexcept {
 }
 
 bool Thread::is_spared(const Greenlet& greenlet) const noexcept {
-  return greenlet.is_scheduler() && (ending_ == this || cpython::is_finalizing());
+  return greenlet.is_scheduler() && (is_ending_ || cpython::is_finalizing());
 }
 
 bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
@@ -71,8 +71,15 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
   }
   Ref pending = Ref::take(cpython::take_exception());
   const Ref killer = Ref::share(running_->object());
-  Ref parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
-  greenlet.exchange_parent(parent);
+  Ref parent = greenlet.parent();
+  const bool is_adopted =
+      cause == Cause::kDropped || (parent && Greenlet::of(parent.get()).is_dead());
+  if (is_adopted) {
+    parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
+    greenlet.exchange_parent(parent);
+  }
+  Greenlet* const outer = greenlet.killer_;
+  greenlet.killer_ = cause == Cause::kDropped ? nullptr : running_;
   if (const Ref text = Ref::take(PyUnicode_FromString(kKilledText))) {
     // What is handled here is its context.
     PyErr_SetObject(cause == Cause::kDropped ? module_->greenlet_exit : module_->final_exit,
@@ -92,8 +99,9 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
       PyErr_WriteUnraisable(greenlet.object());
     }
   }
+  greenlet.killer_ = outer;
   // Back to its own parent, unless it has chosen another, or made that one its child.
-  if (parent && greenlet.parent().get() == killer.get()) {
+  if (is_adopted && parent && greenlet.parent().get() == killer.get()) {
     greenlet.exchange_parent(parent);
   }
   parent = {};
@@ -180,12 +188,52 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
   started_ = nullptr;
   attention_ = 0;
+  is_ending_ = false;
   std::destroy_at(&pool_);
   std::construct_at(&pool_);
   free_.put(this);
 }
 
+void Thread::hook_end_of_run() noexcept {
+  static PyMethodDef method = {"_delete", &at_end_of_run, METH_NOARGS, nullptr};
+  Ref pending = Ref::take(cpython::take_exception());
+  // Whatever is missing here is no error: the end of the thread state does it then.
+  const Ref name = Ref::take(PyUnicode_FromString("threading"));
+  const Ref threading = Ref::take(name ? PyImport_GetModule(name.get()) : nullptr);
+  const Ref active =
+      Ref::take(threading ? PyObject_GetAttrString(threading.get(), "_active") : nullptr);
+  const Ref ident = Ref::take(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
+  if (active && ident && PyDict_Check(active.get())) {
+    const Ref thread = Ref::share(PyDict_GetItemWithError(active.get(), ident.get()));
+    const Ref main = Ref::take(PyObject_GetAttrString(threading.get(), "_main_thread"));
+    if (thread && thread.get() != main.get() &&
+        PyObject_HasAttrString(thread.get(), method.ml_name) != 0) {
+      const Ref function = Ref::take(PyCFunction_New(&method, thread.get()));
+      if (function) {
+        PyObject_SetAttrString(thread.get(), method.ml_name, function.get());
+      }
+    }
+  }
+  PyErr_Clear();
+  if (pending) {
+    cpython::raise_exception(pending.release());
+  }
+}
+
+PyObject* Thread::at_end_of_run(PyObject* thread, PyObject*) noexcept {
+  if (PyObject_DelAttrString(thread, "_delete") < 0) {
+    return nullptr;  // it would call this function again below
+  }
+  Thread* const world = current_or_null();
+  if (world != nullptr && world->running_ == world->main_ &&
+      cpython::can_run_python(world->tstate_)) {
+    world->end_greenlets();
+  }
+  return PyObject_CallMethod(thread, "_delete", nullptr);
+}
+
 void Thread::end_greenlets() noexcept {
+  is_ending_ = true;
   Ref held;
   const auto are_left = [&] {
     finish_pending_slowly();

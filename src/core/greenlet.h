@@ -140,6 +140,10 @@ class Greenlet {
   context::Context context_;
   cpython::InterpreterState interpreter_;
 
+  // The greenlet that waits for this one to end, in Thread::kill(); not owned. It is the heir then,
+  // whatever the parent.
+  Greenlet* killer_ = nullptr;
+
   // Cold.
   ModuleState* const module_;
   PyObject* parent_ = nullptr;

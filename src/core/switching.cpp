@@ -185,7 +185,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   }
   cpython::InterpreterState::clear_handled_exception(tstate_);
 
-  Ref heir = self.parent();
+  Ref heir = self.killer_ != nullptr ? Ref::share(self.killer_->object()) : self.parent();
   PyObject* payload = result;
   if (result == nullptr || !heir || !can_resume(Greenlet::of(heir.get()))) {
     payload = find_heir(heir, result != nullptr ? Message::value(Ref::take(result))

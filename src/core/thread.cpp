@@ -133,6 +133,7 @@ Thread* Thread::attach() noexcept {
   }
   PyObject_GC_UnTrack(dict);  // may be tracked again by a later insertion, on 3.11 to 3.13
   remember(thread);
+  hook_end_of_run();
   return thread;
 }
 

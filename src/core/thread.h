@@ -137,6 +137,11 @@ class Thread {
     }
   }
   static void end_from_capsule(PyObject* capsule) noexcept;
+  // Makes the end of run() of the threading.Thread that this thread belongs to, if any, end the
+  // greenlets: its threading.local data and threading.current_thread() are still there then.
+  static void hook_end_of_run() noexcept;
+  // Stands in for the method _delete() of that object.
+  static PyObject* at_end_of_run(PyObject* thread, PyObject*) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
   void give_back_thread_state() noexcept;
@@ -147,9 +152,11 @@ class Thread {
   Ref hold_those_to_end() noexcept;
   // end_unreachable() for a greenlet of this thread.
   void end_here(Greenlet& greenlet, Cause cause) noexcept;
-  // Raises the exit of `cause` in a suspended greenlet of this thread, with the running greenlet as
-  // its parent for the time being. What else escapes from it is reported as unraisable. Keeps the
-  // exception that is set. True if the greenlet has thrown the exit on to its parent.
+  // Raises the exit of `cause` in a suspended greenlet of this thread, which leads back to the
+  // running greenlet when it ends. One that was dropped has it as its parent for that time, as in
+  // the published greenlet, and so has one whose parent is dead. The others keep their parent, by
+  // which they may have to wait: gevent takes it for the hub. What else escapes is reported as
+  // unraisable. Keeps the exception that is set. True if the greenlet has thrown the exit on.
   bool kill(Greenlet& greenlet, Cause cause) noexcept;
   // True for those that are left as they are, see Cause.
   bool is_spared(const Greenlet& greenlet) const noexcept;
@@ -250,6 +257,7 @@ class Thread {
   Greenlet* running_ = nullptr;
   Greenlet* origin_ = nullptr;  // who was left by the last switch
   unsigned attention_ = 0;
+  bool is_ending_ = false;  // its greenlets are being ended, or have been
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
   cpython::ThreadAnchors anchors_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned
