@@ -71,22 +71,20 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
   }
   Ref pending = Ref::take(cpython::take_exception());
   const Ref killer = Ref::share(running_->object());
-  Ref parent = greenlet.parent();
-  const bool is_adopted =
-      cause == Cause::kDropped || (parent && Greenlet::of(parent.get()).is_dead());
+  const bool is_dropped = cause == Cause::kDropped;
+  const bool is_adopted = is_dropped || greenlet.has_dead_parent();
+  Ref parent;
   if (is_adopted) {
     parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
     greenlet.exchange_parent(parent);
   }
-  Greenlet* const outer = greenlet.killer_;
-  greenlet.killer_ = cause == Cause::kDropped ? nullptr : running_;
+  Greenlet* const outer = std::exchange(greenlet.killer_, is_dropped ? nullptr : running_);
   if (const Ref text = Ref::take(PyUnicode_FromString(kKilledText))) {
     // What is handled here is its context.
-    PyErr_SetObject(cause == Cause::kDropped ? module_->greenlet_exit : module_->final_exit,
-                    text.get());
+    PyErr_SetObject(is_dropped ? module_->greenlet_exit : module_->final_exit, text.get());
   }
   Ref exit = Ref::take(cpython::take_exception());
-  const Ref raised = Ref::share(exit.get());
+  const Ref raised = Ref::share(is_dropped ? nullptr : exit.get());
   const Ref received = Ref::take(deliver(greenlet, Message::raise(std::move(exit))));
   bool thrown_on = false;
   if (!received) {
@@ -94,14 +92,14 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
     thrown_on = exception.get() == raised.get() && !greenlet.is_dead();
     // What one throws that has not died of it would be for the code of the running greenlet, of
     // which there is none here: gevent's hub throws LoopExit into its parent.
-    if (!thrown_on && (cause == Cause::kDropped || greenlet.is_dead())) {
+    if (!thrown_on && (is_dropped || greenlet.is_dead())) {
       cpython::raise_exception(exception.release());
       PyErr_WriteUnraisable(greenlet.object());
     }
   }
   greenlet.killer_ = outer;
   // Back to its own parent, unless it has chosen another, or made that one its child.
-  if (is_adopted && parent && greenlet.parent().get() == killer.get()) {
+  if (parent && greenlet.parent().get() == killer.get()) {
     greenlet.exchange_parent(parent);
   }
   parent = {};
