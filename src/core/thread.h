@@ -140,8 +140,8 @@ class Thread {
   // Makes the end of run() of the threading.Thread that this thread belongs to, if any, end the
   // greenlets: its threading.local data and threading.current_thread() are still there then.
   static void hook_end_of_run() noexcept;
-  // Stands in for the method _delete() of that object.
-  static PyObject* at_end_of_run(PyObject* thread, PyObject*) noexcept;
+  // Stands in for the method _delete() of that object, which threading calls last.
+  static PyObject* at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
   void give_back_thread_state() noexcept;
