@@ -1,12 +1,12 @@
 #include "core/greenlet.h"
 
-#include <cassert>
 #include <mutex>
 #include <new>
 #include <utility>
 
 #include "core/thread.h"
 #include "cpython/objects.h"
+#include "cpython/require.h"
 
 namespace greenlet::core {
 
@@ -43,7 +43,7 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
 }
 
 void Greenlet::destroy() noexcept {
-  assert(state() != State::kSuspended && state() != State::kRunning);
+  cpython::require(!is_active(), "greenlet: a greenlet is deallocated that has a stack in use");
   const Ref parent = Ref::take(std::exchange(parent_, nullptr));  // it is in nobody's chain
   drop_rest();
   object_->greenlet = nullptr;

@@ -190,12 +190,14 @@ class Thread {
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
   // Turns a message into what resume() takes. False with an exception set if memory runs out.
   bool unpack(Message& message, PyObject*& payload) noexcept;
+  // Takes back what unpack() has made of a message.
+  Message unpacked(PyObject* payload) noexcept;
 
   static void run_greenlet(void* message) noexcept;  // the entry of every stack
   [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
-  // For a greenlet that ends, whose parent is `target`: puts who is to receive `message` into
-  // `target`, and returns what exchange() takes for it.
-  PyObject* find_heir(Ref& target, Message message) noexcept;
+  // For `self`, which ends and whose parent is `target`: puts the greenlet that is to receive
+  // `message` into `target`, never `self`, and returns what exchange() takes for it.
+  PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
   void finish_pending_slowly() noexcept;
   void link(Greenlet& greenlet) noexcept;

@@ -1,12 +1,12 @@
 #include "cpython/objects.h"
 
 #include <atomic>
-#include <cassert>
 #include <cstdint>
 #include <optional>
 
 #include "cpython/internals.h"
 #include "cpython/layout.h"
+#include "cpython/require.h"
 
 namespace greenlet::cpython {
 
@@ -155,7 +155,7 @@ bool is_finalized_for_deallocation(PyObject* object) noexcept {
 void unbias([[maybe_unused]] PyObject* object) noexcept {
 #ifdef Py_GIL_DISABLED
   // As _Py_ExplicitMergeRefcount(), which is not exported. Only the owner writes the local count.
-  assert(!_Py_IsImmortal(object));
+  require(!_Py_IsImmortal(object), "greenlet: an immortal object cannot be counted");
   if (_Py_REF_IS_MERGED(_Py_atomic_load_ssize_relaxed(&object->ob_ref_shared))) {
     return;
   }
