@@ -152,6 +152,22 @@ def test_no_entry_takes_what_is_no_greenlet(entry: str, entries: Any) -> None:
             getattr(entries, entry)(wrong, *more)
 
 
+def test_new_ends_greenlets_of_this_thread_that_other_threads_dropped(entries: Any) -> None:
+    log: list[str] = []
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append("ended")
+
+    holder = [greenlet(run)]
+    holder[0].switch()
+    in_thread(holder.clear)
+    entries.create(run, NULL)
+    assert log == ["ended"]
+
+
 @pytest.mark.parametrize("entry", ["set_parent", "create"])
 def test_no_parent_is_taken_that_is_no_greenlet(entry: str, entries: Any) -> None:
     child = greenlet()
