@@ -14,11 +14,10 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
   static_assert(alignof(Greenlet) <= alignof(Object));
   Ref self;
   void* memory = nullptr;
-  if (type == module->greenlet_type) {
+  if (cpython::kAllocatesWithRoom && type == module->greenlet_type) {
     self = Ref::take(cpython::allocate_with_room(type, sizeof(Greenlet)));
     memory = self ? reinterpret_cast<Object*>(self.get()) + 1 : nullptr;
-  }
-  if (!self && !PyErr_Occurred()) {
+  } else {
     self = Ref::take(type->tp_alloc(type, 0));
   }
   if (!self) {

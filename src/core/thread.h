@@ -34,7 +34,9 @@ struct Operands {
 // thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread state may move
 // between OS threads, and both may be ended elsewhere; so the Thread that an OS thread remembers
 // may be of the past, and must still say truly whose it is now.
-class Thread {
+//
+// No two share a cache line, nor a pair of lines, which processors fetch together.
+class alignas(128) Thread {
  public:
   // The calling thread's world, made on first use. Null with an exception if there is no memory or
   // the interpreter is finalizing.
@@ -128,14 +130,16 @@ class Thread {
   }
 
   static Thread* attach() noexcept;
+  // The calling thread's world, found in the thread state's dict and remembered. Null if there is
+  // none; with an exception if there is no memory to look. Not to be called with one set.
+  static Thread* find() noexcept;
   // Makes it the one that this OS thread remembers.
   static void remember(Thread* thread) noexcept;
   // To be called before a switch that may be the OS thread's first.
   static void know_exceptions() noexcept {
-    if (remembered_.exceptions == nullptr || remembered_.exceptions == &remembered_.none)
-        [[unlikely]] {
-      context::ExceptionGlobals* const found = context::thread_exception_globals();
-      remembered_.exceptions = found != nullptr ? found : &remembered_.none;
+    if (remembered_.exceptions == nullptr ||
+        remembered_.exceptions == &context::kNoExceptionGlobals) [[unlikely]] {
+      remembered_.exceptions = context::thread_exception_globals();
     }
   }
   static void end_from_capsule(PyObject* capsule) noexcept;
@@ -212,8 +216,6 @@ class Thread {
     context::ExceptionGlobals* exceptions = nullptr;
     // As `thread`, until they are.
     Thread* idle = nullptr;
-    // What stands in for them where there is no C++ runtime.
-    context::ExceptionGlobals none;
   };
   static constinit thread_local Remembered remembered_;
 

@@ -38,6 +38,31 @@ void raise_exception(PyObject* exception) noexcept {
 #endif
 }
 
+ExceptionAside::ExceptionAside() noexcept {
+#if PY_VERSION_HEX >= 0x030c0000
+  value_ = PyErr_GetRaisedException();
+#else
+  PyErr_Fetch(&type_, &value_, &traceback_);
+#endif
+}
+
+ExceptionAside::~ExceptionAside() {
+#if PY_VERSION_HEX >= 0x030c0000
+  if (PyErr_Occurred() == nullptr) {
+    PyErr_SetRaisedException(value_);
+    return;
+  }
+#else
+  if (PyErr_Occurred() == nullptr) {
+    PyErr_Restore(type_, value_, traceback_);
+    return;
+  }
+  Py_XDECREF(type_);
+  Py_XDECREF(traceback_);
+#endif
+  Py_XDECREF(value_);
+}
+
 PyObject* allocate_with_room([[maybe_unused]] PyTypeObject* type,
                              [[maybe_unused]] std::size_t room) noexcept {
 #if PY_VERSION_HEX >= 0x030c0000
