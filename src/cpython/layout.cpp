@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "cpython/internals.h"
+#include "cpython/layout_probe.h"
 #include "cpython/thread_anchors.h"
 #include "stack/readable.h"
 
@@ -145,8 +146,22 @@ int check_layout() noexcept {
     return refuse("the size of PyThreadState", offsets.thread_state.size, sizeof(PyThreadState));
   }
   g_thread_state_shift.store(shift, std::memory_order_relaxed);
-#endif
   return 0;
+#else
+  const char* misplaced = nullptr;
+  if (find_misplaced_field(misplaced) < 0) {
+    return -1;
+  }
+  if (misplaced != nullptr) {
+    PyErr_Format(PyExc_ImportError,
+                 "greenlet was built for another layout of CPython %d.%d: %s is not where it was in "
+                 "the one it was built with (%s), in this interpreter (%s); reinstall greenlet from "
+                 "source (pip install --no-binary greenlet greenlet)",
+                 PY_MAJOR_VERSION, PY_MINOR_VERSION, misplaced, PY_VERSION, Py_GetVersion());
+    return -1;
+  }
+  return 0;
+#endif
 }
 
 std::ptrdiff_t thread_state_shift() noexcept {
