@@ -112,26 +112,6 @@ def counting() -> Iterator[int]:
 
 
 def add_consumer(consumer: Any) -> None:
-    @case(f"a call that returns {consumer.__name__}, when what it called is dropped")
-    def returned(warm: bool) -> Wait:
-        generator = counting()
-        next(generator)
-
-        class Resumes:
-            __del__ = staticmethod(generator.__next__)
-
-        def call(box: list[Any]) -> None:
-            box.pop()(box.pop())
-
-        def run() -> None:
-            call(box)
-
-        often(warm, lambda: call([1, {1: 2}.pop]))
-        values: dict[Any, Any] = {"a": Resumes(), generator: consumer}
-        box: list[Any] = [generator, values.pop]
-        del values  # only its bound method refers to it now
-        return Wait(run, generator, 1)
-
     @case(f"{consumer.__name__}, when it has failed and its caller's stack is dropped")
     def failed(warm: bool) -> Wait:
         generator = counting()
