@@ -219,7 +219,8 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
 
 PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexcept {
   message.settle_exit(module_->greenlet_exit);
-  const Ref first = Ref::share(target.get());
+  // Not held: to let go of it might run Python code when the heir is found. Only to be compared.
+  const PyObject* const first = target.get();
   int returns = 0;
   for (PyObject* payload = nullptr;;) {
     if (!target) {
@@ -240,7 +241,7 @@ PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexce
       // Unless the lookup of its `run` has switched away and kill() has ended that with a
       // GreenletExit: this one is for the killer, which kill() has made the heir.
       if (message.raises_any(module_->greenlet_exit)) {
-        if (Ref heir = self.heir(); heir.get() != first.get()) {
+        if (Ref heir = self.heir(); heir.get() != first) {
           message.settle_exit(module_->greenlet_exit);
           target = std::move(heir);
         }
