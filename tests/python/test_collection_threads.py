@@ -118,9 +118,9 @@ def make():
     last = Service()
     last.itself = last
     last.greenlet = g
-    # What is needed later has one counted reference, in the garbage.
-    first.work = namespace["work"]
-    first.names = namespace
+    # The only counted references to what its frames run, so that all of that is garbage, too.
+    names = "wait values delegating inner outer async_values consume".split()
+    first.functions = [namespace.pop(name) for name in names]
 
 def own():
     make()
