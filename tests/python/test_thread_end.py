@@ -857,8 +857,8 @@ def test_a_greenlet_that_a_thread_local_starts_when_it_goes_ends_with_the_thread
             kept.append(ending.suspended("late", to_parent))
 
     def work() -> None:
-        kept.append(ending.suspended("early", to_parent))
         local.value = Starting()
+        kept.append(ending.suspended("early", to_parent))
 
     ending.run(work)
     assert ending.ends == [("early", ending.ident), ("late", ending.ident)]
