@@ -273,6 +273,33 @@ def test_a_switch_to_another_threads_greenlet_is_an_error(entries: Any) -> None:
     assert g.switch("here") == "here"
 
 
+@pytest.mark.parametrize("entry", ["create", "set_parent"])
+def test_an_entry_that_gives_a_greenlet_to_another_as_its_parent_makes_it_a_scheduler(
+    entry: str, entries: Any
+) -> None:
+    log: list[str] = []
+    kept: list[greenlet] = []
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append("finally")
+
+    def work() -> None:
+        kept.append(greenlet(run))
+        kept[0].switch()
+        if entry == "create":
+            kept.append(entries.create(run, kept[0]))
+        else:
+            kept.append(greenlet(run))
+            entries.set_parent(kept[1], kept[0])
+
+    in_thread(work)
+    assert log == []  # its thread has left it as it was
+    assert kept[0].dead
+
+
 def test_a_thread_that_python_did_not_make_may_use_every_entry(entries: Any) -> None:
     before = _greenlet.get_total_main_greenlets()
     assert entries.in_a_foreign_thread(50) == 50
