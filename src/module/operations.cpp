@@ -37,13 +37,13 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   return Greenlet::create(type, &running.module(), running.object()).release();
 }
 
-PyObject* switch_to(Greenlet& target, Ref args, Ref kwargs, const core::Operands& operands) {
+PyObject* send(Greenlet& target, Message message, const core::Operands& operands) {
   Thread* const thread = Thread::current();
   if (thread == nullptr) {
     return nullptr;
   }
   thread->finish_pending();
-  return thread->deliver(target, Message::call(std::move(args), std::move(kwargs)), operands);
+  return thread->deliver(target, std::move(message), operands);
 }
 
 PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback,
@@ -79,12 +79,7 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   if (traceback != nullptr && PyException_SetTraceback(exception.get(), traceback) < 0) {
     return nullptr;
   }
-  Thread* const thread = Thread::current();
-  if (thread == nullptr) {
-    return nullptr;
-  }
-  thread->finish_pending();
-  return thread->deliver(target, Message::raise(std::move(exception)), operands);
+  return send(target, Message::raise(std::move(exception)), operands);
 }
 
 int initialize(Greenlet& greenlet, PyObject* run, PyObject* parent) {
