@@ -51,6 +51,7 @@ ModuleState* current_state() {
   if (Thread* const thread = Thread::current_or_null()) [[likely]] {
     return &thread->running().module();
   }
+  (void)PyThreadState_Get();  // ends the process with a text if there is none
   return ModuleState::of_interpreter();
 }
 

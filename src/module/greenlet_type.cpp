@@ -62,6 +62,9 @@ template <typename Function>
 bool owns_type_through(PyObject* self, Function PyTypeObject::* slot, Function subtype,
                        Function ours) {
   PyTypeObject* type = Py_TYPE(self);
+  if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) {
+    return false;
+  }
   while (type->*slot == subtype && type->tp_base != nullptr) {
     type = type->tp_base;
   }

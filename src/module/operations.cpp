@@ -79,7 +79,12 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   if (traceback != nullptr && PyException_SetTraceback(exception.get(), traceback) < 0) {
     return nullptr;
   }
-  return send(target, Message::raise(std::move(exception)), operands);
+  Thread* const thread = Thread::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  thread->finish_pending();
+  return thread->deliver(target, Message::raise(std::move(exception)), operands);
 }
 
 int initialize(Greenlet& greenlet, PyObject* run, PyObject* parent) {

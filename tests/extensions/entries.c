@@ -282,7 +282,7 @@ static PyObject* switch_in_parentheses(PyObject* Py_UNUSED(module), PyObject* ar
   return result((PyGreenlet_Switch)(greenlet(args, 0), NULL, NULL));
 }
 
-/* Entries that are called without a thread state. That ends the process if one does not answer. */
+/* Entries that are called without a thread state. That ends the process. */
 struct call {
   int entry;
   PyGreenlet* greenlet;
@@ -317,6 +317,9 @@ static void* call_detached(void* argument) {
       break;
     case PyGreenlet_GET_PARENT_NUM:
       PyGreenlet_GET_PARENT(call->greenlet);
+      break;
+    default:
+      PyThreadState_Get(); /* what CPython does itself */
       break;
   }
   return NULL;

@@ -239,6 +239,7 @@ def test_an_exception_that_is_set_already_is_what_switch_returns(entries: Any) -
 
 # --- no thread state ----------------------------------------------------------------------------
 
+PYTHONS_OWN = -1  # PyThreadState_Get(), for comparison: 3.12 crashes while it reports more
 DETACHED = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -257,18 +258,19 @@ else:
 
 @pytest.mark.parametrize("where", ["here", "in another thread", "after the end"])
 @pytest.mark.parametrize("number", range(3, 12))
-def test_an_entry_without_a_thread_state_answers_or_says_what_is_wrong(
+def test_an_entry_without_a_thread_state_says_what_is_wrong(
     number: int, where: str, entries: Any, folder: Path
 ) -> None:
-    """And never crashes; the text is CPython's own."""
     place = ["here", "in another thread", "after the end"].index(where)
     for used in (0, 1):
-        args = [str(folder), str(used), str(number), str(place)]
-        outcome = run_script(DETACHED, args=args)
-        if outcome.returncode != 0:
-            assert outcome.returncode == -signal.SIGABRT, outcome
-            assert "Fatal Python error: " in outcome.stderr
-            assert "the function must be called with " in outcome.stderr
+        outcomes = [
+            run_script(DETACHED, args=[str(folder), str(used), str(tried), str(place)])
+            for tried in (number, PYTHONS_OWN)
+        ]
+        first_lines = [outcome.stderr.partition("\n")[0] for outcome in outcomes]
+        assert first_lines[0] == first_lines[1]
+        assert outcomes[0].returncode == outcomes[1].returncode
+        assert "Fatal Python error: PyThreadState_Get: the function must be" in first_lines[0]
 
 
 # --- wrong threads ------------------------------------------------------------------------------
@@ -589,8 +591,8 @@ def test_compiled_classes_are_counted_right(
         is_heap_type = cls.__flags__ >> 9 & 1  # Py_TPFLAGS_HEAPTYPE
         visits = gc.get_referents(cls()).count(cls)
         assert visits <= is_heap_type
-        if kind not in (fields.Task, fields.Named):  # Cython's functions leave out heap types
-            assert visits == is_heap_type
+        if not (kind.__module__ == "fields" and kind.__flags__ >> 9 & 1):
+            assert visits == is_heap_type  # Cython's functions leave some heap types out
 
 
 @pytest.mark.parametrize("brings_back", [False, True])
@@ -685,6 +687,7 @@ for shape in class_cases.SHAPES:
     class_cases.check(classes, "heap", shape)
 ''')
 assert not greenlet.greenlet.__flags__ >> 9 & 1
+_interpreters.destroy(other)
 print("done")
 """,
         args=[str(folder)],
@@ -706,6 +709,7 @@ except TypeError as refusal:
 else:
     raise AssertionError
 ''')
+_interpreters.destroy(other)
 print("done")
 """,
         args=[str(folder)],
