@@ -80,7 +80,8 @@ Thread* Thread::attach() noexcept {
   if (Thread* const known = current_or_null()) {
     return known;
   }
-  PyThreadState* const tstate = PyThreadState_Get();  // ends the process with a text if there is none
+  // Ends the process with a text if there is none.
+  PyThreadState* const tstate = PyThreadState_Get();
   if (!cpython::can_run_python(tstate)) {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
     return nullptr;

@@ -206,9 +206,8 @@ void dealloc(PyObject* self) {
   Py_CLEAR(as_object(self)->dict);
   const ModuleState* const module =
       greenlet != nullptr ? &greenlet->module() : ModuleState::of_interpreter_or_null();
-  const bool drop_type =
-      module != nullptr && owns_type_through(self, &PyTypeObject::tp_dealloc,
-                                             module->subtype_dealloc, &dealloc);
+  const bool drop_type = module != nullptr && owns_type_through(self, &PyTypeObject::tp_dealloc,
+                                                                module->subtype_dealloc, &dealloc);
   if (greenlet != nullptr) {
     greenlet->destroy();
   }

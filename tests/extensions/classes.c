@@ -1,7 +1,7 @@
 /* Every kind of compiled class over greenlet: make(kind, slots) returns a new one.
  *
- * kind: "static" is a static type, as Cython 0.29 makes them; "pretended" is one that was a heap type
- * only while it was made ready, as Cython 3.0 does it; "heap" is made by PyType_FromSpec().
+ * kind: "static" is a static type, as Cython 0.29 makes them; "pretended" is one that was a heap
+ * type only while it was made ready, as Cython 3.0 does it; "heap" is made by PyType_FromSpec().
  * slots: the letters of the slots that the class fills itself, as programs do that were written for
  * the published greenlet, a static type: t(raverse), c(lear), d(ealloc), f(inalize).
  */
@@ -21,10 +21,10 @@ static int is_heap_type(PyTypeObject* type) {
 
 /* The class that `function` is from: the nearest base of the instance's class that has it. A class
  * made in Python calls it for its instances, too. */
-#define OWNER(self, slot, function)                   \
-  PyTypeObject* owner = Py_TYPE(self);                \
-  while (owner->slot != function) {                   \
-    owner = owner->tp_base;                           \
+#define OWNER(self, slot, function)    \
+  PyTypeObject* owner = Py_TYPE(self); \
+  while (owner->slot != function) {    \
+    owner = owner->tp_base;            \
   }
 
 static int traverse(PyObject* self, visitproc visit, void* arg) {
@@ -81,9 +81,7 @@ static int fills(const char* slots, char slot) { return strchr(slots, slot) != N
 
 /* PyType_Ready() takes over traverse and clear from the base only if both are left out. */
 static traverseproc traverse_for(const char* slots) {
-  return fills(slots, 't')   ? traverse
-         : fills(slots, 'c') ? PyGreenlet_Type.tp_traverse
-                             : NULL;
+  return fills(slots, 't') ? traverse : fills(slots, 'c') ? PyGreenlet_Type.tp_traverse : NULL;
 }
 
 static unsigned long flags_for(const char* slots) {
@@ -124,10 +122,10 @@ static PyObject* make_heap(const char* slots) {
   PyType_Spec spec = {"classes.Task", sizeof(Task), 0, 0, filled};
   int count = 2;
   spec.flags = (unsigned int)flags_for(slots);
-#define FILL(wanted, number, function)                    \
-  if (wanted) {                                           \
-    filled[count].slot = number;                          \
-    filled[count++].pfunc = __extension__(void*)function; \
+#define FILL(wanted, number, function)                     \
+  if (wanted) {                                            \
+    filled[count].slot = number;                           \
+    filled[count++].pfunc = __extension__(void*) function; \
   }
   FILL(traverse_for(slots) != NULL, Py_tp_traverse, traverse_for(slots))
   FILL(fills(slots, 'c'), Py_tp_clear, clear)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import signal
 import subprocess
 import sys
 import sysconfig
