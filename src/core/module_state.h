@@ -12,8 +12,10 @@ namespace greenlet::core {
 
 class Thread;
 
-// Filled by module exec, alive as long as the module object (the types and each Thread hold it).
+// Filled by module exec, alive as long as the module object (each Thread holds it, and so does the
+// greenlet type, for all greenlets).
 struct ModuleState {
+  PyObject* object = nullptr;  // the module, borrowed
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;

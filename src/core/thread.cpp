@@ -25,7 +25,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   tstate_ = tstate;
   anchors_ = cpython::ThreadAnchors::of(tstate);
   module_ = module;
-  module_object_ = Py_NewRef(PyType_GetModule(module->greenlet_type));
+  module_object_ = Py_NewRef(module->object);
   main_ = &main;
   running_ = &main;
   Py_INCREF(main.object());  // as the main greenlet
@@ -91,9 +91,10 @@ Thread* Thread::attach() noexcept {
   if (Thread* const known = current_or_null()) {
     return known;
   }
+  // Ends the process with a text if there is none.
+  PyThreadState* const tstate = PyThreadState_Get();
   // A program may come with an exception set, which it wants to handle in a greenlet.
   const cpython::ExceptionAside aside;
-  PyThreadState* const tstate = cpython::current_thread_state();
   if (!cpython::can_run_python(tstate)) {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
     return nullptr;
@@ -265,6 +266,7 @@ Ref Thread::exchange_tracer(Ref tracer) noexcept {
 PyObject* Thread::getcurrent() noexcept {
   // What CPython tears down then has begun to go; switching still works, for finally blocks.
   if (cpython::is_finalizing()) {
+    (void)PyThreadState_Get();  // as in attach()
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
     return nullptr;
   }

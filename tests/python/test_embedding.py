@@ -42,7 +42,14 @@ static PyObject *finalize_and_exit(PyObject *self, PyObject *unused) {
   exit(0);
 }
 
+/* host.leak(object): a reference that nobody drops. */
+static PyObject *leak(PyObject *self, PyObject *object) {
+  Py_INCREF(object);
+  return Py_NewRef(Py_None);
+}
+
 static PyMethodDef methods[] = {{"finalize", finalize_and_exit, METH_NOARGS, NULL},
+                                {"leak", leak, METH_O, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyModuleDef_Slot slots[] = {
 #ifdef Py_mod_gil
@@ -120,6 +127,18 @@ int main(int argc, char **argv) {
   pthread_t threads[2];
   if (strcmp(way, "again") == 0) {
     for (int i = 0; i < times; ++i) one_life(NULL);
+  } else if (strcmp(way, "with another") == 0) {
+    for (int i = 0; i < times; ++i) {
+      Py_Initialize();
+      PyThreadState *mine = PyThreadState_Get();
+      run();
+      PyThreadState *other = Py_NewInterpreter();
+      run();
+      Py_EndInterpreter(other);
+      PyThreadState_Swap(mine);
+      run();
+      finalize();
+    }
   } else if (strcmp(way, "in threads") == 0) {
     for (int i = 0; i < times; ++i) {
       start(&threads[0], one_life, 0);
@@ -453,3 +472,50 @@ def test_an_interpreter_may_be_ended_by_a_thread_that_did_not_use_it(host: Path)
         family += mine
     """
     assert embed(host, "ended elsewhere", script, 6) == (0, "end 0\n", "")
+
+
+def test_each_life_of_python_has_the_type_as_new(host: Path) -> None:
+    """It is the same object each time, and what a life leaks refers to it."""
+    script = """
+        import builtins, host, sys, weakref
+        from greenlet import GreenletExit, error, getcurrent, greenlet
+
+        assert greenlet.__subclasses__() == []
+        assert greenlet.__mro__ == (greenlet, object)
+        assert greenlet.GreenletExit is GreenletExit and greenlet.error is error
+        assert greenlet.getcurrent is getcurrent
+        assert "settrace" in vars(greenlet) and not hasattr(greenlet, "mark")
+
+        class Left(greenlet):
+            mark = "left"
+
+            def run(self):
+                return getcurrent().parent.switch(self.mark)
+
+            @property
+            def switch_twice(self):
+                return [self.switch() for _ in range(2)]
+
+        assert greenlet.__subclasses__() == [Left]
+        for _ in range(100):  # until CPython has specialized it
+            assert Left().switch_twice == ["left", ()]
+        left = Left()
+        assert left.switch() == "left"
+        left.references = [weakref.ref(greenlet), weakref.ref(Left)]
+        left.itself = sys.left = builtins.left = left
+        host.leak(left)
+        host.leak(Left)
+        assert isinstance(left, greenlet)
+    """
+    assert embed(host, "again", script, 5) == (0, "end 0\n" * 5, "")
+
+
+def test_each_life_of_python_may_have_other_interpreters(host: Path) -> None:
+    script = """
+        from greenlet import getcurrent, greenlet
+        g = greenlet(lambda: getcurrent().parent.switch(type(g)))
+        assert g.switch() is greenlet
+        print("heap type" if greenlet.__flags__ >> 9 & 1 else "static type", flush=True)
+    """
+    life = "static type\nheap type\nstatic type\nend 0\n"
+    assert embed(host, "with another", script, 3) == (0, life * 3, "")
