@@ -19,7 +19,7 @@ namespace {
 // In the interpreter's own dict: the module object whose state serves the interpreter.
 constexpr const char* kModuleKey = "greenlet._greenlet";
 
-PyObject* loaded_module() {  // borrowed; null without an exception if there is none
+PyObject* loaded_module() {             // borrowed; null without an exception if there is none
   const cpython::ExceptionAside aside;  // which it would clear if memory runs out
   PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
   return dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
