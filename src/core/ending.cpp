@@ -206,8 +206,8 @@ void Thread::hook_end_of_run() noexcept {
   if (active && ident && PyDict_Check(active.get())) {
     const Ref thread = Ref::share(PyDict_GetItemWithError(active.get(), ident.get()));
     const Ref main = Ref::take(PyObject_GetAttrString(threading.get(), "_main_thread"));
-    const Ref attributes = Ref::take(thread ? PyObject_GenericGetDict(thread.get(), nullptr)
-                                            : nullptr);
+    const Ref attributes =
+        Ref::take(thread ? PyObject_GenericGetDict(thread.get(), nullptr) : nullptr);
     // An instance attribute of that name is somebody else's.
     if (attributes && thread.get() != main.get() &&
         PyDict_GetItemString(attributes.get(), method.ml_name) == nullptr &&
