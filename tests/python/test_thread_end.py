@@ -7,10 +7,8 @@ import contextlib
 import ctypes
 import functools
 import gc
-import os
 import re
 import subprocess
-import sys
 import threading
 import time
 import traceback
