@@ -12,6 +12,7 @@
 #include "core/module_state.h"
 #include "core/ref.h"
 #include "cpython/interpreter_state.h"
+#include "cpython/stack_bounds.h"
 #include "cpython/thread_anchors.h"
 #include "stack/stack.h"
 
@@ -108,6 +109,10 @@ class Thread {
   // Sets or (null) removes it; returns the old one.
   Ref exchange_tracer(Ref tracer) noexcept;
 
+  // The stack of a greenlet that the calling OS thread runs on, whichever thread state it has, if
+  // any; false if it runs on its own.
+  static bool find_stack(cpython::StackBounds& found) noexcept;
+
   // Sets greenlet.error for a switch to a greenlet that another thread, living or ended, owns.
   void refuse_foreign(const Greenlet& representative) noexcept;
 
@@ -128,7 +133,7 @@ class Thread {
   }
 
   static Thread* attach() noexcept;
-  // Makes it the one that this OS thread remembers.
+  // Makes it the one that this OS thread remembers. Its thread state is the calling thread's.
   static void remember(Thread* thread) noexcept;
   // To be called before a switch that may be the OS thread's first.
   static void know_exceptions() noexcept {

@@ -7,6 +7,7 @@
 #include "core/module_state.h"
 #include "core/thread.h"
 #include "cpython/layout.h"
+#include "cpython/stack_bounds.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
 #include "stack/stack.h"
@@ -271,6 +272,7 @@ int exec(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
+  cpython::watch_new_thread_states(&Thread::find_stack);
   auto& state = *new (PyModule_GetState(module)) ModuleState();
   static constinit std::atomic<std::uint64_t> last_serial{0};
   state.serial = ++last_serial;
