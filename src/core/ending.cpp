@@ -294,6 +294,24 @@ void Thread::end_greenlets() noexcept {
   }
 }
 
+void Thread::end_greenlets_of_idle_thread_states() noexcept {
+  PyThreadState* const mine = cpython::current_thread_state();
+  if (cpython::is_finalizing() || !cpython::can_run_python(mine)) {
+    return;
+  }
+  PyThreadState* other = nullptr;
+  for (std::uint64_t id = UINT64_MAX;
+       (other = cpython::idle_thread_state(mine, id)) != nullptr;) {
+    id = cpython::id_of(other);
+    PyThreadState_Swap(other);
+    Thread* const thread = current_or_null();
+    if (thread != nullptr && thread->running_ == thread->main_) {
+      thread->end_greenlets();
+    }
+    PyThreadState_Swap(mine);
+  }
+}
+
 // The thread state goes while a greenlet runs: Py_Finalize() called there. CPython will free the
 // thread state's data stack, which must not be the one in our region, and may clear what else it
 // has; so it gets the main greenlet's share again, except for the bounds of the C stack, which is
