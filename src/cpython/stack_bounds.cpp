@@ -68,10 +68,15 @@ int get_attributes(pthread_t thread, pthread_attr_t* attributes) noexcept {
 // A loaded ELF object: the one that CPython is in, be it the program or a library.
 class Image {
  public:
+  using Segment = ElfW(Phdr);
+  using Entry = ElfW(Dyn);
+  using Symbol = ElfW(Sym);
+  using Relocation = ElfW(Rela);
+
   explicit Image(const dl_phdr_info& info) noexcept : info_(info) {}
 
   bool contains(std::uintptr_t address) const noexcept {
-    for (const ElfW(Phdr) & segment : segments()) {
+    for (const Segment& segment : segments()) {
       if (segment.p_type == PT_LOAD && address - (info_.dlpi_addr + segment.p_vaddr) <
                                            segment.p_memsz) {
         return true;
@@ -83,38 +88,38 @@ class Image {
   // Calls `with` for each word that the dynamic linker has put the address of `name` into.
   template <typename With>
   void for_each_import(const char* name, With with) const noexcept {
-    const ElfW(Dyn)* entry = nullptr;
-    for (const ElfW(Phdr) & segment : segments()) {
+    const Entry* entry = nullptr;
+    for (const Segment& segment : segments()) {
       if (segment.p_type == PT_DYNAMIC) {
-        entry = reinterpret_cast<const ElfW(Dyn)*>(info_.dlpi_addr + segment.p_vaddr);
+        entry = reinterpret_cast<const Entry*>(info_.dlpi_addr + segment.p_vaddr);
       }
     }
     Table tables[2];  // for functions that are bound at their first call, and all others
-    const ElfW(Sym)* symbols = nullptr;
+    const Symbol* symbols = nullptr;
     const char* strings = nullptr;
     for (; entry != nullptr && entry->d_tag != DT_NULL; ++entry) {
       switch (entry->d_tag) {
         case DT_SYMTAB:
-          symbols = at<ElfW(Sym)>(entry->d_un.d_ptr);
+          symbols = at<Symbol>(entry->d_un.d_ptr);
           break;
         case DT_STRTAB:
           strings = at<char>(entry->d_un.d_ptr);
           break;
         case DT_JMPREL:
-          tables[0].begin = at<ElfW(Rela)>(entry->d_un.d_ptr);
+          tables[0].begin = at<Relocation>(entry->d_un.d_ptr);
           break;
         case DT_PLTRELSZ:
-          tables[0].count = entry->d_un.d_val / sizeof(ElfW(Rela));
+          tables[0].count = entry->d_un.d_val / sizeof(Relocation);
           break;
         case DT_RELA:
-          tables[1].begin = at<ElfW(Rela)>(entry->d_un.d_ptr);
+          tables[1].begin = at<Relocation>(entry->d_un.d_ptr);
           break;
         case DT_RELASZ:
-          tables[1].count = entry->d_un.d_val / sizeof(ElfW(Rela));
+          tables[1].count = entry->d_un.d_val / sizeof(Relocation);
           break;
         case DT_PLTREL:
           if (entry->d_un.d_val != DT_RELA) {
-            return;
+            return;  // the other form, which no supported architecture has
           }
           break;
         default:
@@ -126,7 +131,7 @@ class Image {
     }
     for (const Table& table : tables) {
       for (std::size_t i = 0; table.begin != nullptr && i < table.count; ++i) {
-        const ElfW(Rela)& relocation = table.begin[i];
+        const Relocation& relocation = table.begin[i];
         const std::size_t symbol = ELF64_R_SYM(relocation.r_info);
         if (symbol != 0 && std::strcmp(strings + symbols[symbol].st_name, name) == 0) {
           with(info_.dlpi_addr + relocation.r_offset);
@@ -137,7 +142,7 @@ class Image {
 
   // True if the dynamic linker has made the word read-only when it had filled it in.
   bool is_protected(std::uintptr_t word, std::uintptr_t page) const noexcept {
-    for (const ElfW(Phdr) & segment : segments()) {
+    for (const Segment& segment : segments()) {
       if (segment.p_type == PT_GNU_RELRO) {
         const std::uintptr_t begin = info_.dlpi_addr + segment.p_vaddr;
         return word >= begin / page * page && word < (begin + segment.p_memsz) / page * page;
@@ -148,14 +153,14 @@ class Image {
 
  private:
   struct Table {
-    const ElfW(Rela)* begin = nullptr;
+    const Relocation* begin = nullptr;
     std::size_t count = 0;
   };
   struct Segments {
-    const ElfW(Phdr)* first;
-    const ElfW(Phdr)* last;
-    const ElfW(Phdr)* begin() const noexcept { return first; }
-    const ElfW(Phdr)* end() const noexcept { return last; }
+    const Segment* first;
+    const Segment* last;
+    const Segment* begin() const noexcept { return first; }
+    const Segment* end() const noexcept { return last; }
   };
 
   Segments segments() const noexcept {
@@ -225,17 +230,13 @@ void answer_for_the_c_library() noexcept {}
 using Allocate = void* (*)(void*, std::size_t);
 constinit std::atomic<Allocate> g_allocate{nullptr};  // what was there before us
 
-bool is_wanted(PyThreadState* tstate) noexcept {
-  return tstate->interp != PyInterpreterState_Main();
-}
-
 void see_first_frame(PyThreadState* tstate) noexcept {
   StackBounds stack;
   const bool in_greenlet = find_stack(stack);
   if (in_greenlet) {
     *ThreadAnchors::of(tstate).stack_limits = StackLimits::of_stack(stack.low, stack.high);
   }
-  if (in_greenlet || is_wanted(tstate)) {
+  if (in_greenlet || tstate->interp != PyInterpreterState_Main()) {
     answer_for_the_c_library();
   }
 }

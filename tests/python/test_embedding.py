@@ -542,8 +542,8 @@ def use():
 greenlet(use).switch() if {inside} else use()
 gc.collect()
 """
-    outcome = embed(host, "again", script)
-    assert outcome == (0, f"finally\nheld\nin use {int(inside)}\nend 0\n", "")
+    outcome = embed(host, "again", script, 3)
+    assert outcome == (0, f"finally\nheld\nin use {int(inside)}\nend 0\n" * 3, "")
 
 
 @STATES_CHANGE
