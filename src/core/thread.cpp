@@ -147,7 +147,11 @@ Thread* Thread::attach() noexcept {
     return nullptr;
   }
   PyObject_GC_UnTrack(dict);  // may be tracked again by a later insertion, on 3.11 to 3.13
+  const bool is_second = remembered_.thread != nullptr || remembered_.idle != nullptr;
   remember(thread);
+  if (is_second) {
+    watch_exit(*module);
+  }
   return thread;
 }
 

@@ -104,11 +104,12 @@ class Thread {
   // have many of those under way at a time, if it meets the addresses before it needs the contents.
   void read_ahead_of(const Greenlet& greenlet) const noexcept;
 
-  // To be called when the interpreter ends, while everything works still: ends the greenlets of
-  // thread states that it leaves behind in this OS thread. C code may keep several there; and since
-  // 3.14 Py_Finalize() ends the other interpreters from thread states of its own. Those left behind
-  // are cleared later, when they cannot run any more.
-  static void end_greenlets_of_idle_thread_states() noexcept;
+  // When the interpreter ends, and while everything works still, ends the greenlets of thread states
+  // that it leaves behind in this OS thread. C code may keep several there; and since 3.14
+  // Py_Finalize() ends the other interpreters from thread states of its own. Those left behind are
+  // cleared later, when they cannot run any more. To be called where that may be; imports atexit.
+  // Keeps the exception that is set.
+  static void watch_exit(ModuleState& module) noexcept;
 
   // The trace callback, borrowed, or null.
   PyObject* tracer() const noexcept { return tracer_; }
@@ -150,6 +151,7 @@ class Thread {
     }
   }
   static void end_from_capsule(PyObject* capsule) noexcept;
+  static PyObject* at_exit(PyObject*, PyObject*) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
   void give_back_thread_state() noexcept;

@@ -214,6 +214,20 @@ bool runs_nothing(const PyThreadState* tstate) noexcept {
 
 }  // namespace
 
+bool may_be_left_behind(PyThreadState* current) noexcept {
+  if (current->interp != PyInterpreterState_Main()) {
+    return true;
+  }
+  const StoppedWorld still;
+  for (PyThreadState* other = PyInterpreterState_ThreadHead(current->interp); other != nullptr;
+       other = PyThreadState_Next(other)) {
+    if (other != current && other->thread_id == current->thread_id) {
+      return true;
+    }
+  }
+  return false;
+}
+
 PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) noexcept {
   const StoppedWorld still;
   PyThreadState* latest = nullptr;
@@ -229,6 +243,7 @@ PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) n
 
 #else
 
+bool may_be_left_behind(PyThreadState*) noexcept { return false; }
 PyThreadState* idle_thread_state(PyThreadState*, std::uint64_t) noexcept { return nullptr; }
 
 #endif

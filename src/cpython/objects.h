@@ -66,6 +66,9 @@ bool can_run_python(PyThreadState* tstate) noexcept;
 // older than `before` (see id_of()): the latest such. Null if there is none, and before 3.12, where
 // PyGILState_Ensure() would not learn of a change to it.
 PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) noexcept;
+// True if the interpreter may be ended from another thread state of the OS thread than `current`: as
+// there is one already, or it is not the main interpreter.
+bool may_be_left_behind(PyThreadState* current) noexcept;
 
 // True from the moment Py_Finalize() has run the atexit functions (sys.is_finalizing()).
 inline bool is_finalizing() noexcept {

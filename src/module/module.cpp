@@ -7,7 +7,9 @@
 #include "core/module_state.h"
 #include "core/thread.h"
 #include "cpython/layout.h"
+#include "cpython/objects.h"
 #include "cpython/stack_bounds.h"
+#include "cpython/thread_anchors.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
 #include "stack/stack.h"
@@ -265,22 +267,6 @@ int share(PyObject* loaded, PyObject* module) {
   return 0;
 }
 
-PyObject* at_exit(PyObject*, PyObject*) {
-  Thread::end_greenlets_of_idle_thread_states();
-  Py_RETURN_NONE;
-}
-
-// Functions that are registered later are called before.
-int register_at_exit() {
-  static PyMethodDef definition = {"_at_exit", &at_exit, METH_NOARGS, nullptr};
-  const Ref function = Ref::take(PyCFunction_New(&definition, nullptr));
-  const Ref atexit = function ? Ref::take(PyImport_ImportModule("atexit")) : Ref();
-  const Ref done =
-      atexit ? Ref::take(PyObject_CallMethod(atexit.get(), "register", "O", function.get()))
-             : Ref();
-  return done ? 0 : -1;
-}
-
 int exec(PyObject* module) {
   if (PyObject* const loaded = core::loaded_module()) {
     return share(loaded, module);
@@ -307,9 +293,11 @@ int exec(PyObject* module) {
     return -1;
   }
   PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-  if (dict == nullptr || register_at_exit() < 0 ||
-      PyDict_SetItemString(dict, core::kModuleKey, module) < 0) {
+  if (dict == nullptr || PyDict_SetItemString(dict, core::kModuleKey, module) < 0) {
     return -1;
+  }
+  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
+    Thread::watch_exit(state);
   }
   return Thread::current() != nullptr ? 0 : -1;
 }

@@ -553,9 +553,15 @@ def test_a_thread_state_that_is_left_behind_ends_its_greenlets_at_exit(
 ) -> None:
     script = f"""
 import gc, host, os
-from greenlet import greenlet
-use = lambda: host.use("kept", {LEAVE!r})
-greenlet(use).switch() if {inside} else use()
+
+def use():
+    host.use("kept", {LEAVE!r})
+
+if {inside}:
+    from greenlet import greenlet
+    greenlet(use).switch()
+else:
+    use()  # the first that imports greenlet
 gc.collect()
 print("used", flush=True)
 """
