@@ -104,8 +104,8 @@ class Thread {
   // have many of those under way at a time, if it meets the addresses before it needs the contents.
   void read_ahead_of(const Greenlet& greenlet) const noexcept;
 
-  // When the interpreter ends, and while everything works still, ends the greenlets of thread states
-  // that it leaves behind in this OS thread. C code may keep several there; and since 3.14
+  // When the interpreter ends, and while everything works still, ends the greenlets of thread
+  // states that it leaves behind in this OS thread. C code may keep several there; and since 3.14
   // Py_Finalize() ends the other interpreters from thread states of its own. Those left behind are
   // cleared later, when they cannot run any more. To be called where that may be; imports atexit.
   // Keeps the exception that is set.

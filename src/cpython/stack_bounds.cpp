@@ -77,8 +77,8 @@ class Image {
 
   bool contains(std::uintptr_t address) const noexcept {
     for (const Segment& segment : segments()) {
-      if (segment.p_type == PT_LOAD && address - (info_.dlpi_addr + segment.p_vaddr) <
-                                           segment.p_memsz) {
+      if (segment.p_type == PT_LOAD &&
+          address - (info_.dlpi_addr + segment.p_vaddr) < segment.p_memsz) {
         return true;
       }
     }
@@ -199,8 +199,7 @@ int answer_if_cpython(dl_phdr_info* info, std::size_t, void*) noexcept {
     return 0;
   }
   // CPython has called it for this thread already, so it is bound.
-  image.for_each_import("pthread_getattr_np",
-                        [&](std::uintptr_t word) { replace(image, word); });
+  image.for_each_import("pthread_getattr_np", [&](std::uintptr_t word) { replace(image, word); });
   return 1;
 }
 
@@ -218,14 +217,15 @@ void answer_for_the_c_library() noexcept {}
 // --- the first frame ------------------------------------------------------------------------
 //
 // A thread state gets memory for Python frames from the allocator of arenas when it pushes its
-// first one (pystate.c, push_chunk()). Else that is called once for a MiB of objects. So it is where
-// we learn at next to no cost that there is a new thread state, wherever it comes from. One that
-// was attached on a greenlet's stack gets the right bounds there, before Python code runs in it.
+// first one (pystate.c, push_chunk()). Else that is called once for a MiB of objects. So it is
+// where we learn at next to no cost that there is a new thread state, wherever it comes from. One
+// that was attached on a greenlet's stack gets the right bounds there, before Python code runs in
+// it.
 //
 // That is too late if it runs no Python code but deallocates objects, as at the end of an
-// interpreter. So when the first interpreter beside the main one shows up, or the first thread state
-// that was made in a greenlet, we see to the answer of the C library, too. Programs without either
-// are left as they are.
+// interpreter. So when the first interpreter beside the main one shows up, or the first thread
+// state that was made in a greenlet, we see to the answer of the C library, too. Programs without
+// either are left as they are.
 
 using Allocate = void* (*)(void*, std::size_t);
 constinit std::atomic<Allocate> g_allocate{nullptr};  // what was there before us

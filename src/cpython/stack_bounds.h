@@ -24,8 +24,8 @@ struct StackBounds {
   const std::byte* high = nullptr;
 };
 
-// Finds the stack of a greenlet that the calling thread runs on; false if it runs on its own. Called
-// with and without an attached thread state.
+// Finds the stack of a greenlet that the calling thread runs on; false if it runs on its own.
+// Called with and without an attached thread state.
 using FindStack = bool (*)(StackBounds& found) noexcept;
 
 // From now on, in the whole process, thread states that are made in a greenlet get the bounds of

@@ -577,7 +577,8 @@ DEEP = """
 
 
 @pytest.mark.skipif(
-    VERSION < (3, 14), reason="before, CPython counts calls, and crashes on a thread's own stack, too"
+    VERSION < (3, 14),
+    reason="before, CPython counts calls, and crashes on a thread's own stack, too",
 )
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", NAMES_OF_PLACES)
