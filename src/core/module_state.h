@@ -43,6 +43,9 @@ struct ModuleState {
   std::atomic<Py_ssize_t> main_greenlets{0};     // threads that have one
   std::atomic<Py_ssize_t> pending_greenlets{0};  // queued for their own thread to finish
 
+  // See Thread::watch_exit().
+  std::atomic<bool> exit_is_watched{false};
+
   // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so always 0.
   std::atomic<bool> counts_cleanup_clocks{true};
 

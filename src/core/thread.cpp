@@ -44,6 +44,21 @@ void Thread::remember(Thread* thread) noexcept {
     know_exceptions();  // another OS thread has started them
   }
   (remembered_.exceptions != nullptr ? remembered_.thread : remembered_.idle) = thread;
+  if (thread->running_ == thread->main_) {
+    cpython::correct_stack_limits(thread->tstate_, thread->anchors_);
+  }
+}
+
+bool Thread::find_stack(cpython::StackBounds& found) noexcept {
+  if (remembered_.exceptions == nullptr) {
+    return false;  // there was no switch in this OS thread yet
+  }
+  const stack::Region region = stack::region_at(__builtin_frame_address(0));
+  if (!region) {
+    return false;
+  }
+  found = {.low = region.low, .high = region.boundary};
+  return true;
 }
 
 Thread* Thread::current_or_null() noexcept {
@@ -148,8 +163,12 @@ Thread* Thread::attach() noexcept {
     return nullptr;
   }
   PyObject_GC_UnTrack(dict);  // may be tracked again by a later insertion, on 3.11 to 3.13
+  const bool is_second = remembered_.thread != nullptr || remembered_.idle != nullptr;
   remember(thread);
   hook_end_of_run();
+  if (is_second) {
+    watch_exit(*module);
+  }
   return thread;
 }
 

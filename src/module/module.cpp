@@ -8,6 +8,8 @@
 #include "core/thread.h"
 #include "cpython/layout.h"
 #include "cpython/objects.h"
+#include "cpython/stack_bounds.h"
+#include "cpython/thread_anchors.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
 #include "stack/stack.h"
@@ -284,6 +286,7 @@ int make(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
+  cpython::watch_new_thread_states(&Thread::find_stack);
   auto& state = *new (PyModule_GetState(module)) ModuleState();
   state.object = module;
   static constinit std::atomic<std::uint64_t> last_serial{0};
@@ -308,6 +311,9 @@ int make(PyObject* module) {
   }
   if (!PyType_HasFeature(state.greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
     Py_INCREF(module);  // for the type: a static one has no place for it, nor an end
+  }
+  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
+    Thread::watch_exit(state);
   }
   return Thread::current() != nullptr ? 0 : -1;
 }
