@@ -37,7 +37,7 @@ from typing import Any
 
 from greenlet import GreenletExit, error, getcurrent, greenlet, settrace
 
-STALL = 120.0
+STALL = float(os.environ.get("STALL", "120"))
 LIFE = (0.1, 1.5)  # how long a thread lives
 PLACES = 40
 OWN = 16  # greenlets that a thread holds for itself
@@ -355,7 +355,7 @@ def in_generator(worker: Worker) -> None:
     if worker.chance.randrange(3) == 0:
         next(generator)  # left under way, dropped here
     else:
-        attempt(lambda: list(generator))
+        attempt(lambda: [*generator] if has("sections") else [each for each in generator])
 
 
 def generate(number: int) -> Generator[Any]:
