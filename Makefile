@@ -32,7 +32,7 @@ stress: test-packages ## the long stress tests (NAME=3.15t for another interpret
 	@python=$$($(TOOLS)/environments.py ours $(NAME)) && \
 	  $$python -m pytest -m stress --timeout 3600 -o faulthandler_timeout=3660 tests/python
 
-test-layout: test-packages ## a wheel on interpreters with a field more and less than it was built with
+test-layout: test-packages ## wheels on interpreters with other structures than they were built with
 	@$(TOOLS)/layout_test.py
 
 test-tsan: test-packages ## the tests about threads under ThreadSanitizer, on 3.15t-tsan

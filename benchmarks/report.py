@@ -282,12 +282,13 @@ def million_section(results: Sequence[Result]) -> str:
                 for part in ("start", "finish", "resident", "memory")
             ]
             if None not in values:
-                start, finish, resident, total = values
+                # kept for each of them, in seconds and bytes
+                start, finish, resident, total = (value * 1_000_000 for value in values)
                 lines.append(
                     [
                         f"{result.name}, {LABELS[side]}",
                         *(f"{start:.2f} s", f"{finish:.2f} s"),
-                        *(f"{resident * 1e6 / 2**30:.2f} GiB", f"{total * 1e6 / 2**30:.2f} GiB"),
+                        *(f"{resident / 2**30:.2f} GiB", f"{total / 2**30:.2f} GiB"),
                     ]
                 )
     if not lines:

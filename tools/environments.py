@@ -135,16 +135,20 @@ def _settings(name: str) -> list[str]:
     return settings
 
 
-def _build(pip: list[str | Path], name: str) -> None:
-    """Run a command of pip's on the checkout."""
+def _build(pip: list[str | Path], name: str, headers: Path | None = None) -> None:
+    """Run a command of pip's on the checkout; `headers` are used instead of the interpreter's."""
     build_tools = tools("build").parent
+    folder, settings = name, _settings(name)
+    if headers is not None:
+        folder = f"{name}-{headers.name}"
+        settings.append(f"cmake.define.Python_INCLUDE_DIR={headers}")
     _run(
         [
             *pip,
             "--no-build-isolation",
             "--no-deps",
-            f"--config-settings=build-dir=build/{name}",
-            *(f"--config-settings={setting}" for setting in _settings(name)),
+            f"--config-settings=build-dir=build/{folder}",
+            *(f"--config-settings={setting}" for setting in settings),
             CHECKOUT,
         ],
         PATH=f"{build_tools}{os.pathsep}{os.environ['PATH']}",
@@ -152,16 +156,21 @@ def _build(pip: list[str | Path], name: str) -> None:
     )
 
 
-def wheel(name: str, base: Path) -> Path:
-    """Build and return the wheel for an interpreter, or find it built."""
+def wheel(name: str, base: Path, headers: Path | None = None) -> Path:
+    """Build and return the wheel for an interpreter, or find it built.
+
+    With `headers`, it is made for an interpreter that has those.
+    """
     python = ours(name, base)
-    folder = CHECKOUT / "build" / "wheels" / name
-    wanted = content_hash(_sources(), str(base), *_settings(name))
+    folder = CHECKOUT / "build" / "wheels" / (f"{name}-{headers.name}" if headers else name)
+    own = [] if headers is None else [file.read_text() for file in sorted(headers.rglob("*.h"))]
+    wanted = content_hash(_sources(), str(base), *_settings(name), *own)
     stamp = folder / "wheel.stamp"
     with _locked(folder):
         if not (stamp.exists() and stamp.read_text() == wanted):
             shutil.rmtree(folder, ignore_errors=True)
-            _build([python, "-m", "pip", "wheel", "--quiet", f"--wheel-dir={folder}"], name)
+            pip: list[str | Path] = [python, "-m", "pip", "wheel", "--quiet"]
+            _build([*pip, f"--wheel-dir={folder}"], name, headers)
             stamp.write_text(wanted)
     (built,) = folder.glob("*.whl")
     return built

@@ -1,12 +1,18 @@
-"""Run a wheel on interpreters whose PyThreadState is not the one that the wheel was built with.
+"""Run a wheel on interpreters whose structures are not those that the wheel was built with.
 
-    layout_test.py [NAME ...]      default: 3.14 3.14t
+    layout_test.py [NAME ...]      default: 3.11 3.12 3.14 3.14t 3.15t
 
 CPython appends fields to its internal structures in patch releases, and a wheel built with one must
-work with the other, or refuse to be imported. So this builds, from the archive beside build.sh,
-each interpreter once with a field more and once with a field less at the end of PyThreadState, and
-runs the Python suite there with the wheel for the plain interpreter. What the tests print is in
-build/logs. The last line is `N passed, N failed`; an ImportError with a reason counts as passed.
+work with the other, or refuse to be imported. What the tests print is in build/logs. The last line
+is `N passed, N failed`; an ImportError with a reason counts as passed.
+
+- From 3.14 on, PyThreadState grows. This builds, from the archive beside build.sh, each interpreter
+  once with a field more and once with a field less at its end, and runs the Python suite there with
+  the wheel for the plain interpreter.
+- Free-threaded builds have mimalloc's figures in their thread states. The Python suite runs on the
+  plain interpreter, with a wheel that was built with headers where they are larger.
+- 3.11 and 3.12 do not tell their layout. Wheels that were built with headers where a field has
+  moved must refuse to be imported.
 """
 
 import argparse
@@ -15,13 +21,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import environments
 import interpreters
 import run_tests
-from interpreters import BUILDER
+from interpreters import BUILDER, CHECKOUT
 from run_tests import Counts, Log
 
 INTERPRETERS = Path(
@@ -57,6 +63,22 @@ def _one_less(source: Path) -> None:
 
 PATCHES: Mapping[str, Callable[[Path], None]] = {"more": _one_more, "less": _one_less}
 
+# What is inserted in a header, before which line.
+MIMALLOC = ("internal/pycore_tstate.h", "struct _Py_freelists freelists;", "char newer[3608];")
+ONE_MORE = "void *one_more;"
+MOVED_FIELDS: Mapping[str, tuple[str, str, str]] = {
+    "recursion": ("cpython/pystate.h", "int {py}recursion_remaining;", ONE_MORE),
+    "cframe": ("cpython/pystate.h", "_PyCFrame *cframe;", ONE_MORE),
+    "exc_info": ("cpython/pystate.h", "_PyErr_StackItem *exc_info;", ONE_MORE),
+    "dict": ("cpython/pystate.h", "PyObject *dict;", ONE_MORE),
+    "context": ("cpython/pystate.h", "PyObject *context;", ONE_MORE),
+    "id": ("cpython/pystate.h", "uint64_t id;", ONE_MORE),
+    "datastack": ("cpython/pystate.h", "_PyStackChunk *datastack_chunk;", ONE_MORE),
+    "frame": ("internal/pycore_frame.h", "PyCodeObject *f_code;", ONE_MORE),
+    "previous": ("internal/pycore_frame.h", "struct _PyInterpreterFrame *previous;", ONE_MORE),
+    "owner": ("internal/pycore_frame.h", "char owner;", ONE_MORE),
+}
+
 
 def patched(name: str, change: str) -> Path:
     """Return the python of interpreter NAME with a field more or less, building it if need be."""
@@ -88,31 +110,63 @@ def patched(name: str, change: str) -> Path:
     return python
 
 
-def run_on(name: str, change: str, wheel: Path) -> Counts:
-    """Run the Python suite with a wheel for NAME on the changed interpreter."""
-    log = Log(f"{name}-one-field-{change}", echo=False)
-    python = environments.with_wheel(log.path.stem, patched(name, change), wheel)
+def with_headers(name: str, base: Path, label: str, change: tuple[str, str, str]) -> Path:
+    """Return a wheel for NAME that was built with changed headers."""
+    question = "import sysconfig; print(sysconfig.get_path('include'))"
+    found = subprocess.run([base, "-c", question], capture_output=True, text=True, check=True)
+    headers = CHECKOUT / "build" / "headers" / name / label
+    shutil.rmtree(headers, ignore_errors=True)
+    shutil.copytree(found.stdout.strip(), headers)
+    file, line, inserted = change
+    line = line.replace("{py}", "py_" if name.startswith("3.12") else "")
+    _replace(headers / file, f"    {line}", f"    {inserted}\n    {line}")
+    return environments.wheel(name, base, headers)
+
+
+def run_on(python: Path, log: Log, *, must_refuse: bool = False) -> Counts:
+    """Run the Python suite in an environment with a wheel that was built for another layout."""
     imported = subprocess.run(
         [python, "-c", "import greenlet"], capture_output=True, text=True, check=False
     )
     log.write(imported.stderr)
     if imported.returncode == 1 and "ImportError: greenlet was built for" in imported.stderr:
         return Counts(passed=1)
-    return run_tests.run_suite("python", python, log)
+    return Counts(failed=1) if must_refuse else run_tests.run_suite("python", python, log)
+
+
+def counts_of(name: str, base: Path) -> Iterator[tuple[str, Counts]]:
+    """Run all that concerns an interpreter, and tell each result."""
+    if name.startswith(("3.11", "3.12")):
+        for field, change in MOVED_FIELDS.items():
+            log = Log(f"{name}-{field}-moved", echo=False)
+            wheel = with_headers(name, base, f"{field}-moved", change)
+            python = environments.with_wheel(f"{name}-moved", base, wheel)
+            yield f"{field} moved", run_on(python, log, must_refuse=True)
+        return
+    if name.startswith("3.14"):
+        for change in PATCHES:
+            log = Log(f"{name}-one-field-{change}", echo=False)
+            wheel = environments.wheel(name, base)
+            python = environments.with_wheel(log.path.stem, patched(name, change), wheel)
+            yield f"a field {change}", run_on(python, log)
+    if name.endswith("t"):
+        log = Log(f"{name}-newer-mimalloc", echo=False)
+        wheel = with_headers(name, base, "newer-mimalloc", MIMALLOC)
+        yield "newer mimalloc", run_on(environments.with_wheel(log.path.stem, base, wheel), log)
 
 
 def main() -> int:
-    """Test each named interpreter both ways and print the total."""
+    """Test each named interpreter and print the total."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", default=["3.14", "3.14t"], metavar="NAME")
+    standard = ["3.11", "3.12", "3.14", "3.14t", "3.15t"]
+    parser.add_argument("names", nargs="*", default=standard, metavar="NAME")
     results = []
     for name, base in interpreters.provide(parser.parse_args().names).items():
-        wheel = environments.wheel(name, base)
-        for change in PATCHES:
-            results.append(run_on(name, change, wheel))
-            print(f"{name}, a field {change}: {results[-1]}", flush=True)
+        for what, counts in counts_of(name, base):
+            results.append(counts)
+            print(f"{name}, {what}: {counts}", flush=True)
     result = run_tests.total(results)
     print(f"{result.passed} passed, {result.failed} failed")
     return 1 if result.failed or not result.passed else 0

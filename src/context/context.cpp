@@ -13,4 +13,16 @@ void Context::prepare(std::byte* low, std::byte* top, Entry entry) noexcept {
   exceptions_ = ExceptionGlobals{};
 }
 
+void Context::swap_exceptions_slowly(Context& to, ExceptionGlobals* live) noexcept {
+  if (live == &kNoExceptionGlobals) {
+    live = thread_exception_globals();
+    if (live == &kNoExceptionGlobals) {
+      return;
+    }
+  }
+  exceptions_ = *live;
+  *live = to.exceptions_;
+  to.exceptions_ = ExceptionGlobals{};
+}
+
 }  // namespace greenlet::context

@@ -23,9 +23,13 @@ struct ExceptionGlobals {
 };
 
 // This thread's live copy (what __cxa_get_globals() returns); stable for the life of the thread,
-// so whoever switches often asks once and keeps it. Null while the process has no C++ runtime and
-// none can be loaded: then nobody has exceptions.
+// so whoever switches often asks once and keeps it. While the process has no C++ runtime and none
+// can be loaded, nobody has exceptions: then it is kNoExceptionGlobals. A switch that is given this
+// asks again, for a library may be loaded at any time.
 ExceptionGlobals* thread_exception_globals() noexcept;
+
+// Never written. Not empty, so that a switch looks twice.
+extern ExceptionGlobals kNoExceptionGlobals;
 
 // A flow of control that is not running: where its callee-saved registers lie, and its share of
 // the C++ exception state. Touched only by the thread that runs it. Does not own the stack.
@@ -41,7 +45,7 @@ class Context {
 
   // Leaves this context for `to`, which receives `message` from its own switch_to (or as the
   // argument of its entry). Returns what the next switch to this context brings.
-  // `live` is thread_exception_globals() of the calling thread.
+  // `live` is thread_exception_globals() of the calling thread, or was it.
   void* switch_to(Context& to, ExceptionGlobals* live, void* message) noexcept;
 
   // As switch_to, for a context that has ended: nobody may ever switch to it again, and its stack
@@ -57,6 +61,7 @@ class Context {
 
  private:
   void swap_exceptions(Context& to, ExceptionGlobals* live) noexcept;
+  void swap_exceptions_slowly(Context& to, ExceptionGlobals* live) noexcept;
 
   void* sp_ = nullptr;
   ExceptionGlobals exceptions_;  // empty while the context runs
@@ -73,9 +78,7 @@ extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_switch(void** fr
 [[gnu::always_inline]] inline void Context::swap_exceptions(Context& to,
                                                             ExceptionGlobals* live) noexcept {
   if ((live->any() | to.exceptions_.any()) != 0) [[unlikely]] {
-    exceptions_ = *live;
-    *live = to.exceptions_;
-    to.exceptions_ = ExceptionGlobals{};
+    swap_exceptions_slowly(to, live);
   }
 }
 

@@ -2,8 +2,10 @@
 #include "context.h"
 
 #include <dlfcn.h>
+#include <link.h>
 
 #include <atomic>
+#include <cstddef>
 #include <initializer_list>
 
 // glibc 2.34 moved these into libc, under a new version. A wheel that is built with a newer one is
@@ -41,18 +43,41 @@ Getter find_getter(bool may_load) noexcept {
   return found;
 }
 
+// How many libraries the process has loaded so far. A few dozen nanoseconds.
+unsigned long long libraries_loaded() noexcept {
+  unsigned long long count = 0;
+  dl_iterate_phdr(
+      [](dl_phdr_info* first, std::size_t, void* result) {
+        *static_cast<unsigned long long*>(result) = first->dlpi_adds;
+        return 1;  // the same for all
+      },
+      &count);
+  return count;
+}
+
 }  // namespace
+
+constinit ExceptionGlobals kNoExceptionGlobals{.caught = nullptr, .uncaught = 1};
 
 ExceptionGlobals* thread_exception_globals() noexcept {
   static constinit std::atomic<Getter> known{nullptr};
   static constinit std::atomic<bool> tried{false};
+  // When there was none; there is one only if more have been loaded since.
+  static constinit std::atomic<unsigned long long> searched{0};
   Getter getter = known.load(std::memory_order_acquire);
   if (getter == nullptr) {
-    // To load it is tried once; but somebody else may load one later.
-    getter = find_getter(!tried.exchange(true, std::memory_order_relaxed));
-    known.store(getter, std::memory_order_release);
+    const unsigned long long loaded = libraries_loaded();
+    if (loaded != searched.load(std::memory_order_relaxed)) {
+      // To load it is tried once; but somebody else may load one later.
+      getter = find_getter(!tried.exchange(true, std::memory_order_relaxed));
+      if (getter != nullptr) {
+        known.store(getter, std::memory_order_release);
+      } else {
+        searched.store(loaded, std::memory_order_relaxed);
+      }
+    }
   }
-  return getter == nullptr ? nullptr : getter();
+  return getter == nullptr ? &kNoExceptionGlobals : getter();
 }
 
 }  // namespace greenlet::context

@@ -71,22 +71,20 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
   }
   Ref pending = Ref::take(cpython::take_exception());
   const Ref killer = Ref::share(running_->object());
-  Ref parent = greenlet.parent();
-  const bool is_adopted =
-      cause == Cause::kDropped || (parent && Greenlet::of(parent.get()).is_dead());
+  const bool is_dropped = cause == Cause::kDropped;
+  const bool is_adopted = is_dropped || greenlet.has_dead_parent();
+  Ref parent;
   if (is_adopted) {
     parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
     greenlet.exchange_parent(parent);
   }
-  Greenlet* const outer = greenlet.killer_;
-  greenlet.killer_ = cause == Cause::kDropped ? nullptr : running_;
+  Greenlet* const outer = std::exchange(greenlet.killer_, is_dropped ? nullptr : running_);
   if (const Ref text = Ref::take(PyUnicode_FromString(kKilledText))) {
     // What is handled here is its context.
-    PyErr_SetObject(cause == Cause::kDropped ? module_->greenlet_exit : module_->final_exit,
-                    text.get());
+    PyErr_SetObject(is_dropped ? module_->greenlet_exit : module_->final_exit, text.get());
   }
   Ref exit = Ref::take(cpython::take_exception());
-  const Ref raised = Ref::share(exit.get());
+  const Ref raised = Ref::share(is_dropped ? nullptr : exit.get());
   const Ref received = Ref::take(deliver(greenlet, Message::raise(std::move(exit))));
   bool thrown_on = false;
   if (!received) {
@@ -94,14 +92,14 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
     thrown_on = exception.get() == raised.get() && !greenlet.is_dead();
     // What one throws that has not died of it would be for the code of the running greenlet, of
     // which there is none here: gevent's hub throws LoopExit into its parent.
-    if (!thrown_on && (cause == Cause::kDropped || greenlet.is_dead())) {
+    if (!thrown_on && (is_dropped || greenlet.is_dead())) {
       cpython::raise_exception(exception.release());
       PyErr_WriteUnraisable(greenlet.object());
     }
   }
   greenlet.killer_ = outer;
   // Back to its own parent, unless it has chosen another, or made that one its child.
-  if (is_adopted && parent && greenlet.parent().get() == killer.get()) {
+  if (parent && greenlet.parent().get() == killer.get()) {
     greenlet.exchange_parent(parent);
   }
   parent = {};
@@ -198,20 +196,22 @@ void Thread::hook_end_of_run() noexcept {
   static PyMethodDef method = {"_delete", &at_end_of_run, METH_NOARGS, nullptr};
   Ref pending = Ref::take(cpython::take_exception());
   // Whatever is missing here is no error: the end of the thread state does it then.
+  const auto attribute = [](const Ref& object, const char* name) {
+    return Ref::take(object ? PyObject_GetAttrString(object.get(), name) : nullptr);
+  };
   const Ref name = Ref::take(PyUnicode_FromString("threading"));
   const Ref threading = Ref::take(name ? PyImport_GetModule(name.get()) : nullptr);
-  const Ref active =
-      Ref::take(threading ? PyObject_GetAttrString(threading.get(), "_active") : nullptr);
+  const Ref active = attribute(threading, "_active");
   const Ref ident = Ref::take(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
-  if (active && ident && PyDict_Check(active.get())) {
-    const Ref thread = Ref::share(PyDict_GetItemWithError(active.get(), ident.get()));
-    const Ref main = Ref::take(PyObject_GetAttrString(threading.get(), "_main_thread"));
-    if (thread && thread.get() != main.get() &&
-        PyObject_HasAttrString(thread.get(), method.ml_name) != 0) {
-      const Ref function = Ref::take(PyCFunction_New(&method, thread.get()));
-      if (function) {
-        PyObject_SetAttrString(thread.get(), method.ml_name, function.get());
-      }
+  const Ref thread =
+      Ref::take(active && ident ? PyObject_GetItem(active.get(), ident.get()) : nullptr);
+  const Ref main = attribute(threading, "_main_thread");
+  const Ref own = attribute(thread, method.ml_name);
+  if (own && thread.get() != main.get()) {
+    const Ref both = Ref::take(PyTuple_Pack(2, thread.get(), own.get()));
+    const Ref function = Ref::take(both ? PyCFunction_New(&method, both.get()) : nullptr);
+    if (function) {
+      PyObject_SetAttrString(thread.get(), method.ml_name, function.get());
     }
   }
   PyErr_Clear();
@@ -220,16 +220,19 @@ void Thread::hook_end_of_run() noexcept {
   }
 }
 
-PyObject* Thread::at_end_of_run(PyObject* thread, PyObject*) noexcept {
-  if (PyObject_DelAttrString(thread, "_delete") < 0) {
-    return nullptr;  // it would call this function again below
+PyObject* Thread::at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept {
+  // Deletes the only reference to what is running here, and the reference cycle.
+  const Ref thread = Ref::share(PyTuple_GET_ITEM(thread_and_method, 0));
+  const Ref own = Ref::share(PyTuple_GET_ITEM(thread_and_method, 1));
+  if (PyObject_DelAttrString(thread.get(), "_delete") < 0) {
+    PyErr_Clear();
   }
   Thread* const world = current_or_null();
   if (world != nullptr && world->running_ == world->main_ &&
       cpython::can_run_python(world->tstate_)) {
     world->end_greenlets();
   }
-  return PyObject_CallMethod(thread, "_delete", nullptr);
+  return PyObject_CallNoArgs(own.get());
 }
 
 void Thread::end_greenlets() noexcept {

@@ -1,12 +1,12 @@
 #include "core/greenlet.h"
 
-#include <cassert>
 #include <mutex>
 #include <new>
 #include <utility>
 
 #include "core/thread.h"
 #include "cpython/objects.h"
+#include "cpython/require.h"
 
 namespace greenlet::core {
 
@@ -14,11 +14,10 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
   static_assert(alignof(Greenlet) <= alignof(Object));
   Ref self;
   void* memory = nullptr;
-  if (type == module->greenlet_type) {
+  if (cpython::kAllocatesWithRoom && type == module->greenlet_type) {
     self = Ref::take(cpython::allocate_with_room(type, sizeof(Greenlet)));
     memory = self ? reinterpret_cast<Object*>(self.get()) + 1 : nullptr;
-  }
-  if (!self && !PyErr_Occurred()) {
+  } else {
     self = Ref::take(type->tp_alloc(type, 0));
   }
   if (!self) {
@@ -43,7 +42,7 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
 }
 
 void Greenlet::destroy() noexcept {
-  assert(state() != State::kSuspended && state() != State::kRunning);
+  cpython::require(!is_active(), "greenlet: a greenlet is deallocated that has a stack in use");
   const Ref parent = Ref::take(std::exchange(parent_, nullptr));  // it is in nobody's chain
   drop_rest();
   object_->greenlet = nullptr;

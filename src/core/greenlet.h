@@ -84,6 +84,10 @@ class Greenlet {
     const cpython::ObjectLock lock(object());
     return parent_ == other.object();
   }
+  bool has_dead_parent() const noexcept {
+    const Ref now = parent();
+    return now && of(now.get()).is_dead();
+  }
   // Puts `parent` in its place, and the old one into `parent`. False, and nothing done, if that
   // would close a circle of parents.
   bool exchange_parent(Ref& parent) noexcept;

@@ -7,7 +7,7 @@ namespace greenlet::core {
 Message Message::raise_current() { return raise(Ref::take(cpython::take_exception())); }
 
 void Message::settle_exit(PyObject* greenlet_exit) noexcept {
-  if (kind_ == Kind::kRaise && PyErr_GivenExceptionMatches(first_.get(), greenlet_exit)) {
+  if (raises_any(greenlet_exit)) {
     kind_ = Kind::kExit;
   }
 }

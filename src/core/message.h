@@ -31,6 +31,10 @@ class Message {
   static Message raise_current();
 
   bool raises() const noexcept { return kind_ == Kind::kRaise; }
+  // True if it raises an instance of the exception class `type`.
+  bool raises_any(PyObject* type) const noexcept {
+    return raises() && PyErr_GivenExceptionMatches(first_.get(), type) != 0;
+  }
 
   // A GreenletExit becomes a value where nothing is left for it to end: the exception itself for
   // who waits in switch(), nothing for who is started by it.

@@ -1,11 +1,17 @@
 // From "switch to that greenlet" to a stack that can be entered, and from a stack that has ended
 // to the next one. The switch itself is in thread.h.
-#include <cassert>
-
 #include "core/thread.h"
 #include "cpython/objects.h"
+#include "cpython/require.h"
 
 namespace greenlet::core {
+namespace {
+
+// How often the search for the heir of a greenlet that ends passes by that greenlet itself, before
+// the main greenlet inherits. To pass by it once takes a change of parents during the search.
+constexpr int kMostReturns = 100;
+
+}  // namespace
 
 PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& operands) noexcept {
   Ref receiver = Ref::share(target.object());
@@ -16,7 +22,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
   }
   // The reference goes to the thread. It may be the only one, for `target` may be dead and another
   // thread give it another parent at any moment.
-  assert(receiver.get() == to->object());
+  cpython::require(receiver.get() == to->object(), "greenlet: a switch lost hold of its target");
   receiver.release();
   if (to == running_) {
     origin_ = to;
@@ -39,9 +45,13 @@ Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noe
       return to;
     }
     // 3.11 only: to make the payload took a collection, in which Python code ended the target.
-    message = payload != nullptr ? Message::value(Ref::take(payload))
-                                 : Message::raise(Ref::take(std::exchange(exception_, nullptr)));
+    message = unpacked(payload);
   }
+}
+
+Message Thread::unpacked(PyObject* payload) noexcept {
+  return payload != nullptr ? Message::value(Ref::take(payload))
+                            : Message::raise(Ref::take(std::exchange(exception_, nullptr)));
 }
 
 bool Thread::unpack(Message& message, PyObject*& payload) noexcept {
@@ -188,12 +198,14 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   Ref heir = self.killer_ != nullptr ? Ref::share(self.killer_->object()) : self.parent();
   PyObject* payload = result;
   if (result == nullptr || !heir || !can_resume(Greenlet::of(heir.get()))) {
-    payload = find_heir(heir, result != nullptr ? Message::value(Ref::take(result))
-                                                : Message::raise(std::move(exception)));
+    payload = find_heir(self, heir,
+                        result != nullptr ? Message::value(Ref::take(result))
+                                          : Message::raise(std::move(exception)));
   }
   // The reference goes to the thread.
   Greenlet& next = Greenlet::of(heir.release());
-  assert(&next != &self);
+  cpython::require(next.state() == State::kSuspended && next.thread() == this,
+                   "greenlet: a greenlet that has ended has nobody to go on with");
   unlink(self);
   self.interpreter_.finish_running(tstate_);
   // In this order, so that who finds no thread can tell that it is dead; see aim().
@@ -205,18 +217,35 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   self.context_.leave_for(next.context_, remembered_.exceptions, payload);
 }
 
-PyObject* Thread::find_heir(Ref& target, Message message) noexcept {
+PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexcept {
   message.settle_exit(module_->greenlet_exit);
+  const Ref first = Ref::share(target.get());
+  int returns = 0;
   for (PyObject* payload = nullptr;;) {
     if (!target) {
       target = Ref::share(main_->object());
     }
-    if (prepare(target, message, payload) != nullptr) {
+    if (Greenlet* const to = prepare(target, message, payload); to == &self) {
+      // Its parents were changed during the search (by another thread, or by Python code: the
+      // lookup of a parent's `run`), and lead to the greenlet that ends. It cannot go on.
+      message = unpacked(payload);
+      message.settle_exit(module_->greenlet_exit);
+      target = ++returns < kMostReturns ? self.parent() : Ref();
+    } else if (to != nullptr) {
       return payload;
+    } else {
+      // It cannot be started, or belongs to another thread: its parent hears of that instead.
+      message = Message::raise_current();
+      target = Greenlet::of(target.get()).parent();
+      // Unless the lookup of its `run` has switched away and kill() has ended that with a
+      // GreenletExit: this one is for the killer, which kill() has made the parent.
+      if (message.raises_any(module_->greenlet_exit)) {
+        if (Ref parent = self.parent(); parent.get() != first.get()) {
+          message.settle_exit(module_->greenlet_exit);
+          target = std::move(parent);
+        }
+      }
     }
-    // It cannot be started, or belongs to another thread: its parent hears of that instead.
-    message = Message::raise_current();
-    target = Greenlet::of(target.get()).parent();
   }
 }
 

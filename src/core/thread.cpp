@@ -2,6 +2,7 @@
 // in ending.cpp.
 #include "core/thread.h"
 
+#include <cstdlib>
 #include <mutex>
 #include <new>
 #include <utility>
@@ -66,8 +67,18 @@ Thread* Thread::current_or_null() noexcept {
   if (has_ended(tstate)) {
     return nullptr;  // and no dict is to be made for it again
   }
+  const cpython::ExceptionAside aside;
+  Thread* const thread = find();
+  if (thread == nullptr) {
+    PyErr_Clear();
+  }
+  return thread;
+}
+
+Thread* Thread::find() noexcept {
   PyObject* const dict = PyThreadState_GetDict();
-  PyObject* const capsule = dict ? PyDict_GetItemString(dict, kCapsuleName) : nullptr;
+  const Ref name = Ref::take(dict != nullptr ? PyUnicode_FromString(kCapsuleName) : nullptr);
+  PyObject* const capsule = name ? PyDict_GetItemWithError(dict, name.get()) : nullptr;
   if (capsule == nullptr) {
     return nullptr;
   }
@@ -80,6 +91,8 @@ Thread* Thread::attach() noexcept {
   if (Thread* const known = current_or_null()) {
     return known;
   }
+  // A program may come with an exception set, which it wants to handle in a greenlet.
+  const cpython::ExceptionAside aside;
   PyThreadState* const tstate = cpython::current_thread_state();
   if (!cpython::can_run_python(tstate)) {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
@@ -102,12 +115,14 @@ Thread* Thread::attach() noexcept {
   if (!main) {
     return nullptr;
   }
-  if (Thread* const made = current_or_null()) {
-    return made;  // by a finalizer: on 3.11 what was allocated since we looked may have collected
+  // A finalizer may have made it: on 3.11 what was allocated since we looked may have collected. Or
+  // there was no memory to look.
+  if (Thread* const made = find(); made != nullptr || PyErr_Occurred() != nullptr) {
+    return made;
   }
   Thread* thread = free_.take();
   if (thread == nullptr) {
-    void* const memory = PyMem_RawMalloc(sizeof(Thread));
+    void* const memory = std::aligned_alloc(alignof(Thread), sizeof(Thread));  // never freed
     if (memory == nullptr) {
       PyErr_NoMemory();
       return nullptr;

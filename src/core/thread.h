@@ -34,7 +34,9 @@ struct Operands {
 // thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread state may move
 // between OS threads, and both may be ended elsewhere; so the Thread that an OS thread remembers
 // may be of the past, and must still say truly whose it is now.
-class Thread {
+//
+// No two share a cache line, nor a pair of lines, which processors fetch together.
+class alignas(128) Thread {
  public:
   // The calling thread's world, made on first use. Null with an exception if there is no memory or
   // the interpreter is finalizing.
@@ -126,22 +128,24 @@ class Thread {
   }
 
   static Thread* attach() noexcept;
+  // The calling thread's world, found in the thread state's dict and remembered. Null if there is
+  // none; with an exception if there is no memory to look. Not to be called with one set.
+  static Thread* find() noexcept;
   // Makes it the one that this OS thread remembers.
   static void remember(Thread* thread) noexcept;
   // To be called before a switch that may be the OS thread's first.
   static void know_exceptions() noexcept {
-    if (remembered_.exceptions == nullptr || remembered_.exceptions == &remembered_.none)
-        [[unlikely]] {
-      context::ExceptionGlobals* const found = context::thread_exception_globals();
-      remembered_.exceptions = found != nullptr ? found : &remembered_.none;
+    if (remembered_.exceptions == nullptr ||
+        remembered_.exceptions == &context::kNoExceptionGlobals) [[unlikely]] {
+      remembered_.exceptions = context::thread_exception_globals();
     }
   }
   static void end_from_capsule(PyObject* capsule) noexcept;
   // Makes the end of run() of the threading.Thread that this thread belongs to, if any, end the
   // greenlets: its threading.local data and threading.current_thread() are still there then.
   static void hook_end_of_run() noexcept;
-  // Stands in for the method _delete() of that object.
-  static PyObject* at_end_of_run(PyObject* thread, PyObject*) noexcept;
+  // Stands in for the method _delete() of that object, which threading calls last.
+  static PyObject* at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
   void give_back_thread_state() noexcept;
@@ -203,12 +207,14 @@ class Thread {
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
   // Turns a message into what resume() takes. False with an exception set if memory runs out.
   bool unpack(Message& message, PyObject*& payload) noexcept;
+  // Takes back what unpack() has made of a message.
+  Message unpacked(PyObject* payload) noexcept;
 
   static void run_greenlet(void* message) noexcept;  // the entry of every stack
   [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
-  // For a greenlet that ends, whose parent is `target`: puts who is to receive `message` into
-  // `target`, and returns what exchange() takes for it.
-  PyObject* find_heir(Ref& target, Message message) noexcept;
+  // For `self`, which ends and whose parent is `target`: puts the greenlet that is to receive
+  // `message` into `target`, never `self`, and returns what exchange() takes for it.
+  PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
   void finish_pending_slowly() noexcept;
   void link(Greenlet& greenlet) noexcept;
@@ -223,8 +229,6 @@ class Thread {
     context::ExceptionGlobals* exceptions = nullptr;
     // As `thread`, until they are.
     Thread* idle = nullptr;
-    // What stands in for them where there is no C++ runtime.
-    context::ExceptionGlobals none;
   };
   static constinit thread_local Remembered remembered_;
 

@@ -106,9 +106,13 @@ int visit_frame(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
 
 #else
 
-int visit_values(_PyInterpreterFrame* frame, PyObject* const* end, visitproc visit, void* arg) {
+// Up to `end`, except for `unproven`, which may be null.
+int visit_values(_PyInterpreterFrame* frame, PyObject* const* end, PyObject* const* unproven,
+                 visitproc visit, void* arg) {
   for (PyObject** value = frame->localsplus; value < end; ++value) {
-    Py_VISIT(*value);
+    if (value != unproven) {
+      Py_VISIT(*value);
+    }
   }
   return 0;
 }
@@ -130,28 +134,42 @@ int visit_specials(_PyInterpreterFrame* frame, visitproc visit, void* arg) {
   return 0;
 }
 
-// True if `frame` itself called, by a CALL instruction, the method of ours that left this stack.
+// The argument of the instruction that a frame executes.
+Py_ssize_t instruction_argument(_PyInterpreterFrame* frame) {
+#if PY_VERSION_HEX >= 0x030d0000
+  return frame->instr_ptr->op.arg;
+#else
+  return _Py_OPARG(*frame->prev_instr);
+#endif
+}
+
+// If `operands` are those of the CALL that `frame` executes, all of its value stack up to their end
+// is in use and owned by it, but for the slot before the first argument that CALL passes. Returns
+// this slot, or null if it was not that call.
 //
-// Then all of its value stack up to the end of the operands is in use and owned by it. But a C
-// function in between (functools.partial) may call on with the same operands, and then has put
-// a reference that it does not own over the slot before them (PY_VECTORCALL_ARGUMENTS_OFFSET). So
-// the slots where CALL keeps the callable must hold one that leads to us directly.
-bool made_the_call(_PyInterpreterFrame* frame, PyObject* const* operands,
-                   PyObject* const* operands_end) {
+// CALL lets its callee use that slot (PY_VECTORCALL_ARGUMENTS_OFFSET): a C function in between
+// (functools.partial) may have put a reference there that it does not own, and have called on with
+// the same operands, with one more or one less. CALL's argument is the number of operands, save for
+// `self`.
+PyObject* const* borrowed_by_callee(_PyInterpreterFrame* frame, PyObject* const* operands,
+                                    PyObject* const* operands_end) {
   const PyCodeObject* const code = code_of(frame);
   PyObject* const* const stack = frame->localsplus + code->co_nlocalsplus;
-  if (operands < stack + 2 || operands_end > stack + code->co_stacksize) {
-    return false;
-  }
-  PyObject* const first = operands[-2];
-  PyObject* const second = operands[-1];
-  if (first != nullptr && Py_IS_TYPE(first, &PyMethodDescr_Type)) {
-    return second != nullptr;  // greenlet.switch, self
+  if (operands < stack + 2 || operands_end > stack + code->co_stacksize ||
+      operands_end - operands != instruction_argument(frame)) {
+    return nullptr;
   }
 #if PY_VERSION_HEX >= 0x030d0000
-  return first != nullptr && PyCFunction_CheckExact(first) && second == nullptr;
+  // [callable, self or null, operands...]. A callee that was called without `self` may have filled
+  // its slot, but a method of ours does not.
+  if (operands[-1] == nullptr) {
+    return operands - 1;
+  }
+  return operands[-2] != nullptr && Py_IS_TYPE(operands[-2], &PyMethodDescr_Type) ? operands - 2
+                                                                                  : nullptr;
 #else
-  return first == nullptr && second != nullptr && PyCFunction_CheckExact(second);
+  // [callable, self, operands...] or [null, callable, operands...]
+  return operands[-2] != nullptr ? operands - 2 : operands - 1;
 #endif
 }
 
@@ -219,10 +237,12 @@ int InterpreterState::visit_frames(visitproc visit, void* arg) const noexcept {
     // is not known is not visited: that can only leak.
     const bool left_for_python = frame->stacktop >= 0;
     PyObject* const* end = frame->localsplus + code_of(frame)->co_nlocalsplus;
+    PyObject* const* unproven = nullptr;
     if (left_for_python) {
       end = frame->localsplus + frame->stacktop;
-    } else if (frame == innermost() && made_the_call(frame, operands_, operands_end_)) {
-      end = operands_end_;
+    } else if (frame == innermost()) {
+      unproven = borrowed_by_callee(frame, operands_, operands_end_);
+      end = unproven != nullptr ? operands_end_ : end;
     }
     const bool of_generator = frame->owner == FRAME_OWNED_BY_GENERATOR;
     if (of_generator) {
@@ -232,7 +252,7 @@ int InterpreterState::visit_frames(visitproc visit, void* arg) const noexcept {
     }
     // A generator visits its frame, but no values if it seems to be executing (stacktop < 0).
     if (!of_generator || !left_for_python) {
-      if (int stop = visit_values(frame, end, visit, arg)) {
+      if (int stop = visit_values(frame, end, unproven, visit, arg)) {
         return stop;
       }
     }

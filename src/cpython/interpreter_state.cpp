@@ -120,10 +120,17 @@ void InterpreterState::care([[maybe_unused]] PyThreadState* tstate, PyObject* ow
     }
     unmark_those_left_alone();
   }
+#ifdef Py_GIL_DISABLED
+  // Before anything else opens a critical section: CPython would take the lock of this one for held
+  // (_PyCriticalSection_BeginSlow()), and resume this one when it closes the other.
+  if ((tstate->critical_section & _Py_CRITICAL_SECTION_INACTIVE) != 0) {
+    _PyCriticalSection_Resume(tstate);
+  }
+#endif
 #if PY_VERSION_HEX >= 0x030f0000
   // CPython instruments the frames that threads run when events change, and those of generators
   // when they are resumed; it knows nothing of ours. (3.12 to 3.14 do not export what it takes;
-  // there a frame follows with its next call.)
+  // there a frame follows with its next call.) Each code object is locked for that.
   if (monitoring_version_ != monitoring_version_of(tstate)) {
     for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
       if (frame->owner < FRAME_OWNED_BY_INTERPRETER &&
@@ -131,11 +138,6 @@ void InterpreterState::care([[maybe_unused]] PyThreadState* tstate, PyObject* ow
         PyErr_Clear();  // no memory: these frames' events are lost, as they would be without us
       }
     }
-  }
-#endif
-#ifdef Py_GIL_DISABLED
-  if ((critical_section_ & _Py_CRITICAL_SECTION_INACTIVE) != 0) {
-    _PyCriticalSection_Resume(tstate);
   }
 #endif
 }

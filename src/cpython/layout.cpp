@@ -1,8 +1,10 @@
 #include "cpython/layout.h"
 
+#include <array>
 #include <atomic>
 
 #include "cpython/internals.h"
+#include "cpython/layout_probe.h"
 #include "cpython/thread_anchors.h"
 #include "stack/readable.h"
 
@@ -28,17 +30,68 @@ int refuse(const char* what, unsigned long long running, unsigned long long buil
 #ifdef Py_GIL_DISABLED
 using TypeCounts = decltype(_PyThreadStateImpl::refcounts);
 
-// The thread's count of references to `type`, if what lies at `offset` looks like one.
+// The thread's count of references to `type`, if what lies at `offset` looks like its table.
 const Py_ssize_t* type_count(PyTypeObject* type, std::ptrdiff_t offset) noexcept {
+  constexpr Py_ssize_t kMostTypes = 1 << 24;
   const auto* counts = reinterpret_cast<const TypeCounts*>(
       reinterpret_cast<const char*>(PyThreadState_GetUnchecked()) + offset);
   const Py_ssize_t index = reinterpret_cast<PyHeapTypeObject*>(type)->unique_id - 1;
-  if (index < 0 || !stack::is_readable(&counts->size) || index >= counts->size ||
+  if (index < 0 || !stack::is_readable(&counts->values) ||
+      !stack::is_readable(&counts->is_finalized) || counts->is_finalized != 0 ||
+      index >= counts->size || counts->size > kMostTypes || counts->values == nullptr ||
       reinterpret_cast<std::uintptr_t>(counts->values) % alignof(Py_ssize_t) != 0) {
     return nullptr;
   }
   const Py_ssize_t* const count = counts->values + index;
   return stack::is_readable(count) ? count : nullptr;
+}
+
+// Where the table may be.
+class CandidateCounts {
+ public:
+  void add(PyTypeObject* type, std::ptrdiff_t offset) noexcept {
+    if (const Py_ssize_t* const count = type_count(type, offset);
+        count != nullptr && size_ < kMost) {
+      candidates_[size_++] = {offset, count, *count};
+    }
+  }
+  // Keeps those whose count is now as much more than it was at first.
+  void keep(Py_ssize_t more) noexcept {
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < size_; ++i) {
+      if (*candidates_[i].count == candidates_[i].at_first + more) {
+        candidates_[kept++] = candidates_[i];
+      }
+    }
+    size_ = kept;
+  }
+  // The offset of the only one; 0 if there are none, or more.
+  std::ptrdiff_t only() const noexcept { return size_ == 1 ? candidates_[0].offset : 0; }
+
+ private:
+  struct Candidate {
+    std::ptrdiff_t offset;
+    const Py_ssize_t* count;
+    Py_ssize_t at_first;
+  };
+  static constexpr std::size_t kMost = 64;
+  std::array<Candidate, kMost> candidates_;
+  std::size_t size_ = 0;
+};
+
+// -1 with MemoryError.
+int narrow(CandidateCounts& candidates, PyTypeObject* type) noexcept {
+  // Allocation counts there; to free these objects does not, as long as drop_type() does not know
+  // where. Nothing else in a thread state, mimalloc's figures above all, behaves so.
+  PyObject* const first = PyType_GenericAlloc(type, 0);
+  candidates.keep(1);
+  PyObject* const second = PyType_GenericAlloc(type, 0);
+  candidates.keep(2);
+  const bool failed = first == nullptr || second == nullptr;
+  Py_XDECREF(first);
+  Py_XDECREF(second);
+  candidates.keep(2);
+  return failed ? -1 : 0;
 }
 #endif
 
@@ -93,8 +146,22 @@ int check_layout() noexcept {
     return refuse("the size of PyThreadState", offsets.thread_state.size, sizeof(PyThreadState));
   }
   g_thread_state_shift.store(shift, std::memory_order_relaxed);
-#endif
   return 0;
+#else
+  const char* misplaced = nullptr;
+  if (find_misplaced_field(misplaced) < 0) {
+    return -1;
+  }
+  if (misplaced != nullptr) {
+    PyErr_Format(PyExc_ImportError,
+                 "greenlet was built for another layout of CPython %d.%d: %s is not where it was in "
+                 "the one it was built with (%s), in this interpreter (%s); reinstall greenlet from "
+                 "source (pip install --no-binary greenlet greenlet)",
+                 PY_MAJOR_VERSION, PY_MINOR_VERSION, misplaced, PY_VERSION, Py_GetVersion());
+    return -1;
+  }
+  return 0;
+#endif
 }
 
 std::ptrdiff_t thread_state_shift() noexcept {
@@ -103,23 +170,36 @@ std::ptrdiff_t thread_state_shift() noexcept {
 
 int find_type_counts([[maybe_unused]] PyTypeObject* type) noexcept {
 #ifdef Py_GIL_DISABLED
-  const std::ptrdiff_t offset = offsetof(_PyThreadStateImpl, refcounts) + thread_state_shift();
-  // The first makes the thread's table long enough for the type.
+  if (type_counts_offset() != 0) {
+    return 0;  // another interpreter of the process has
+  }
+  // Makes the thread's table long enough for the type.
   PyObject* const first = PyType_GenericAlloc(type, 0);
   if (first == nullptr) {
     return -1;
   }
-  const Py_ssize_t* const count = type_count(type, offset);
-  const Py_ssize_t before = count != nullptr ? *count : 0;
-  PyObject* const second = PyType_GenericAlloc(type, 0);
-  const bool found = second != nullptr && count != nullptr && *count == before + 1;
   Py_DECREF(first);
-  if (second == nullptr) {
+  constexpr std::ptrdiff_t kExpected = offsetof(_PyThreadStateImpl, refcounts);
+  const std::ptrdiff_t expected = kExpected + thread_state_shift();
+  CandidateCounts candidates;
+  candidates.add(type, expected);
+  if (narrow(candidates, type) < 0) {
     return -1;
   }
-  Py_DECREF(second);
-  if (found) {
-    g_type_counts_offset.store(offset, std::memory_order_relaxed);
+  if (candidates.only() == 0) {
+    // The structures before it, mimalloc's, grow in patch releases, and nothing tells their sizes.
+    constexpr std::ptrdiff_t kMostGrowth = 16 << 10;
+    for (std::ptrdiff_t growth = 8 - kMostGrowth; growth < kMostGrowth; growth += 8) {
+      if (expected + growth > 0) {
+        candidates.add(type, expected + growth);
+      }
+    }
+    if (narrow(candidates, type) < 0) {
+      return -1;
+    }
+  }
+  if (candidates.only() != 0) {
+    g_type_counts_offset.store(candidates.only(), std::memory_order_relaxed);
   }
 #endif
   return 0;

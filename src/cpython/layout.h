@@ -18,8 +18,9 @@ int check_layout() noexcept;
 std::ptrdiff_t thread_state_shift() noexcept;
 
 // Looks for what each thread counts of the references to heap types (free-threaded builds), for
-// drop_type(): makes two objects of `type`, which must do no harm, and sees whether the count is
-// where it should be. -1 with MemoryError; 0 if it is not there too.
+// drop_type(): makes objects of `type`, which must do no harm, and sees whether the count is where
+// it should be, or else near. -1 with MemoryError; 0 even if it is not found: drop_type() then does
+// without.
 int find_type_counts(PyTypeObject* type) noexcept;
 
 // By how many bytes those counts follow the start of a thread state; 0 if they were not found.

@@ -1,12 +1,12 @@
 #include "cpython/objects.h"
 
 #include <atomic>
-#include <cassert>
 #include <cstdint>
 #include <optional>
 
 #include "cpython/internals.h"
 #include "cpython/layout.h"
+#include "cpython/require.h"
 
 namespace greenlet::cpython {
 
@@ -36,6 +36,31 @@ void raise_exception(PyObject* exception) noexcept {
   PyErr_Restore(Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(exception))), exception,
                 PyException_GetTraceback(exception));
 #endif
+}
+
+ExceptionAside::ExceptionAside() noexcept {
+#if PY_VERSION_HEX >= 0x030c0000
+  value_ = PyErr_GetRaisedException();
+#else
+  PyErr_Fetch(&type_, &value_, &traceback_);
+#endif
+}
+
+ExceptionAside::~ExceptionAside() {
+#if PY_VERSION_HEX >= 0x030c0000
+  if (PyErr_Occurred() == nullptr) {
+    PyErr_SetRaisedException(value_);
+    return;
+  }
+#else
+  if (PyErr_Occurred() == nullptr) {
+    PyErr_Restore(type_, value_, traceback_);
+    return;
+  }
+  Py_XDECREF(type_);
+  Py_XDECREF(traceback_);
+#endif
+  Py_XDECREF(value_);
 }
 
 PyObject* allocate_with_room([[maybe_unused]] PyTypeObject* type,
@@ -190,7 +215,7 @@ bool is_finalized_for_deallocation(PyObject* object) noexcept {
 void unbias([[maybe_unused]] PyObject* object) noexcept {
 #ifdef Py_GIL_DISABLED
   // As _Py_ExplicitMergeRefcount(), which is not exported. Only the owner writes the local count.
-  assert(!_Py_IsImmortal(object));
+  require(!_Py_IsImmortal(object), "greenlet: an immortal object cannot be counted");
   if (_Py_REF_IS_MERGED(_Py_atomic_load_ssize_relaxed(&object->ob_ref_shared))) {
     return;
   }

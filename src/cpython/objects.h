@@ -14,9 +14,31 @@ PyObject* take_exception() noexcept;
 // Sets it again; takes the reference. (PyErr_SetRaisedException() of 3.12+.)
 void raise_exception(PyObject* exception) noexcept;
 
+// Puts the exception that is set aside, as it is, and sets it again at its end, unless another is
+// set then. For what may be called with one set, and must tell errors of its own from it.
+class ExceptionAside {
+ public:
+  ExceptionAside() noexcept;
+  ~ExceptionAside();
+  ExceptionAside(const ExceptionAside&) = delete;
+  ExceptionAside& operator=(const ExceptionAside&) = delete;
+
+ private:
+#if PY_VERSION_HEX < 0x030c0000
+  PyObject* type_ = nullptr;
+  PyObject* traceback_ = nullptr;
+#endif
+  PyObject* value_ = nullptr;
+};
+
+// 3.11 knows no objects with room behind them.
+#if PY_VERSION_HEX >= 0x030c0000
+inline constexpr bool kAllocatesWithRoom = true;
+#else
+inline constexpr bool kAllocatesWithRoom = false;
+#endif
 // A new object of `type`, a garbage-collected one of fixed size, with `room` zeroed bytes behind it
-// that go when it does. Not tracked yet. Null with MemoryError; always null, without it, on 3.11,
-// which knows no such objects.
+// that go when it does. Not tracked yet. Null with MemoryError. Only if kAllocatesWithRoom.
 PyObject* allocate_with_room(PyTypeObject* type, std::size_t room) noexcept;
 
 // Drops the reference to its heap type of an object that has been freed. Allocation counts these

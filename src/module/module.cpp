@@ -7,6 +7,7 @@
 #include "core/module_state.h"
 #include "core/thread.h"
 #include "cpython/layout.h"
+#include "cpython/objects.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
 #include "stack/stack.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr const char* kModuleKey = "greenlet._greenlet";
 
 PyObject* loaded_module() {  // borrowed; null without an exception if there is none
+  const cpython::ExceptionAside aside;  // which it would clear if memory runs out
   PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
   return dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
 }

@@ -25,13 +25,24 @@ const Thread* thread_of(const Greenlet& greenlet) {
   }
 }
 
+// True, with the TypeError set that object.__new__() has for it, if the class has abstract methods.
+bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
+  if (!PyType_HasFeature(type, Py_TPFLAGS_IS_ABSTRACT)) [[likely]] {
+    return false;
+  }
+  // It makes an object if another thread has just taken the methods away.
+  const Ref made = Ref::take(PyBaseObject_Type.tp_new(type, no_arguments, nullptr));
+  return !made;
+}
+
 }  // namespace
 
 PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
   Thread* const thread = Thread::current();
-  if (thread == nullptr) {
+  if (thread == nullptr || is_refused_as_abstract(type, thread->empty_tuple())) {
     return nullptr;
   }
+  thread->finish_pending();
   Greenlet& running = thread->running();
   adopt_finalizer(type, running.module());
   return Greenlet::create(type, &running.module(), running.object()).release();

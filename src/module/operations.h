@@ -8,7 +8,8 @@
 
 namespace greenlet::module {
 
-// A new, unstarted greenlet whose parent is the running one. For tp_new.
+// A new, unstarted greenlet whose parent is the running one. For tp_new. Before, it ends those of
+// this thread that other threads dropped; TypeError for a class with abstract methods.
 PyObject* new_greenlet(PyTypeObject* type, PyObject* args, PyObject* kwargs);
 
 // For tp_init: greenlet.__init__(run, parent), both may be null.

@@ -233,6 +233,25 @@ static PyObject* keep_to_the_end(PyObject* Py_UNUSED(module), PyObject* object) 
   Py_RETURN_NONE;
 }
 
+/* with_exception(exception): what PyGreenlet_New() and PyGreenlet_GetCurrent() return in a thread
+ * that comes to them with an exception set, and whether that is set still. */
+static PyObject* with_exception(PyObject* Py_UNUSED(module), PyObject* exception) {
+  PyErr_SetObject((PyObject*)Py_TYPE(exception), exception);
+  PyObject* const made = (PyObject*)PyGreenlet_New(NULL, NULL);
+  PyObject* const current = (PyObject*)PyGreenlet_GetCurrent();
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyObject* const answers =
+      Py_BuildValue("OOO", made != NULL ? made : Py_None, current != NULL ? current : Py_None,
+                    value == exception ? Py_True : Py_False);
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(traceback);
+  Py_XDECREF(made);
+  Py_XDECREF(current);
+  return answers;
+}
+
 static PyMethodDef methods[] = {
     {"create", create, METH_VARARGS, NULL},
     {"get_current", get_current, METH_NOARGS, NULL},
@@ -248,6 +267,7 @@ static PyMethodDef methods[] = {
     {"facts", facts, METH_NOARGS, NULL},
     {"in_a_foreign_thread", in_a_foreign_thread, METH_VARARGS, NULL},
     {"late_caller", late_caller, METH_VARARGS, NULL},
+    {"with_exception", with_exception, METH_O, NULL},
     {"keep_to_the_end", keep_to_the_end, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

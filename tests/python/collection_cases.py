@@ -28,7 +28,7 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 
 # Why a case is not collected. Where CPython allows it, all are.
 HIDDEN_STACK = "value stack hidden behind a C caller"
-HIDDEN_ARGUMENTS = "arguments that a C caller has copied"
+HIDDEN_OWN = "what a C caller keeps in variables of its own"
 
 BOTH = ("python", "switch")  # who is called to leave: a Python function, or switch() itself
 PYTHON = ("python",)
@@ -66,7 +66,7 @@ class Case(NamedTuple):
 
     def is_beyond_reach(self) -> bool:
         """Whether even the newest CPython hides it."""
-        return any(hidden.reason == HIDDEN_ARGUMENTS for hidden in self.hidden.values())
+        return any(hidden.reason == HIDDEN_OWN for hidden in self.hidden.values())
 
     def hidden_on(self, version: str, leaves_by: str) -> bool:
         hidden = self.hidden.get(version)
@@ -93,6 +93,8 @@ def on(
 # Before 3.14 the interpreter does not store where a frame's value stack ends when it calls C.
 BEFORE_314 = on("3.11", "3.12", "3.13")
 BEFORE_314_BY_PYTHON = on("3.11", "3.12", "3.13", leaves_by=PYTHON)
+# From 3.14 on the stack is known, and what the C function holds beside it is the rest.
+FROM_314 = on("3.14", "3.15", reason=HIDDEN_OWN)
 
 
 def case(
@@ -259,7 +261,7 @@ def class_as_run_with_one_argument(canary: Any, suspend: Suspend) -> Sequence[gr
     return [g]
 
 
-@case("a class as `run`, with keyword arguments", on(*VERSIONS, reason=HIDDEN_ARGUMENTS))
+@case("a class as `run`, with keyword arguments", on(*VERSIONS, reason=HIDDEN_OWN))
 def class_as_run_with_keywords(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     class Run:
         def __init__(self, **kwargs: Any) -> None:
@@ -435,7 +437,7 @@ def decorators(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     return [started(run, [canary])]
 
 
-@case("`functools.partial` as `run`", on("3.15", reason=HIDDEN_ARGUMENTS))
+@case("`functools.partial` as `run`", on("3.15", reason=HIDDEN_OWN))
 def partial(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     def run(*args: Any) -> Any:
         return suspend()
@@ -448,7 +450,7 @@ def partial(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
 
 
 @case(
-    "`functools.partial` as `run`, with keyword arguments", on(*VERSIONS, reason=HIDDEN_ARGUMENTS)
+    "`functools.partial` as `run`, with keyword arguments", on(*VERSIONS, reason=HIDDEN_OWN)
 )
 def partial_with_keywords(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -526,7 +528,8 @@ def add_consumer(name: str, consume: Callable[[Iterator[Any]], Any]) -> None:
 
         return [started(run, [canary])]
 
-    CASES.append(Case(f"a generator that `{name}()` consumes", make, BOTH, BEFORE_314_BY_PYTHON))
+    hidden = BEFORE_314_BY_PYTHON | FROM_314
+    CASES.append(Case(f"a generator that `{name}()` consumes", make, BOTH, hidden))
 
 
 for each_consumer in (list, tuple, set, frozenset, sorted, sum, min, max, all, any):
@@ -703,7 +706,7 @@ def operator_method(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     return [started(run, [canary])]
 
 
-@case("`exec` with its own locals", BEFORE_314)
+@case("`exec` with its own locals", BEFORE_314 | FROM_314)
 def exec_locals(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     def run(things: list[Any]) -> Any:
         namespace = {"me": getcurrent(), "canary": things.pop()}
@@ -712,7 +715,7 @@ def exec_locals(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     return [started(run, [canary])]
 
 
-@case("`exec` with its own globals", BEFORE_314)
+@case("`exec` with its own globals", BEFORE_314 | FROM_314)
 def exec_globals(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     def run(things: list[Any]) -> Any:
         namespace = {"me": getcurrent(), "canary": things.pop(), "suspend": suspend}
@@ -721,7 +724,7 @@ def exec_globals(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     return [started(run, [canary])]
 
 
-@case("`eval` with its own locals", BEFORE_314)
+@case("`eval` with its own locals", BEFORE_314 | FROM_314)
 def eval_locals(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     def run(things: list[Any]) -> Any:
         namespace = {"me": getcurrent(), "canary": things.pop()}
@@ -796,7 +799,7 @@ def add_c_calls(name: str, call: str) -> None:
         hidden = {} if place == "a local variable" else BEFORE_314
         if name == "`re.sub`":
             # A Python function, so where it is called all is known; in it, it calls a C method.
-            hidden = BEFORE_314 if holds else {}
+            hidden = BEFORE_314 | FROM_314 if holds else {}
         CASES.append(Case(f"inside {name}: {place}", make, BOTH, hidden))
 
 
@@ -974,7 +977,7 @@ WORDS = {"": "no", "switch": "if by `switch`", "python": "if by a function"}
 
 def table() -> str:
     """All cases as docs/garbage-collection.md shows them."""
-    reasons = [HIDDEN_STACK, HIDDEN_ARGUMENTS]
+    reasons = [HIDDEN_STACK, HIDDEN_OWN]
     lines = [f"| held by | {' | '.join(VERSIONS)} |", "| --- |" + " --- |" * len(VERSIONS)]
     for each in sorted(CASES, key=lambda case: case.is_beyond_reach()):
         cells = []

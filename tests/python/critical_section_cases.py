@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Self
 
 from greenlet import getcurrent, greenlet
 
+TOOL = 3  # an id of sys.monitoring's that nobody else uses
 ROUNDS = 50  # how often each operation is tried while another thread is at the same object
 
 
@@ -1111,6 +1112,40 @@ def against_thread(case: Case) -> None:
     case.check()
 
 
+def against_monitoring(case: Case) -> None:
+    """A tool comes or goes whenever it pauses, so that its frames are instrumented when it wakes."""
+    sleeper = start_first(case)
+    resume(greenlet(lambda: attempt(case.second, case.second_refused)))
+    for change in itertools.cycle(tool_changes()):
+        change()
+        if sleeper.dead:
+            break
+        sleeper.switch()
+    case.check()
+    sys.settrace(None)
+    sys.setprofile(None)
+    if hasattr(sys, "monitoring"):
+        sys.monitoring.free_tool_id(TOOL)
+
+
+def tool_changes() -> Iterator[Callable[[], object]]:
+    """Yield ways to change what CPython tells debuggers, profilers and coverage tools."""
+
+    def ignore(*event: object) -> None:
+        pass
+
+    yield lambda: sys.settrace(ignore)
+    yield lambda: sys.settrace(None)
+    yield lambda: sys.setprofile(ignore)
+    yield lambda: sys.setprofile(None)
+    monitoring = getattr(sys, "monitoring", None)
+    if monitoring is not None:
+        yield lambda: monitoring.use_tool_id(TOOL, "test")
+        yield lambda: monitoring.set_events(TOOL, monitoring.events.LINE)
+        yield lambda: monitoring.set_events(TOOL, monitoring.events.INSTRUCTION)
+        yield lambda: monitoring.free_tool_id(TOOL)
+
+
 def at_once(case: Case) -> None:
     """Both again and again, in two threads that pause all the time, each in a second greenlet."""
     started = threading.Barrier(2)
@@ -1140,10 +1175,12 @@ def at_once(case: Case) -> None:
     assert not failures, failures
 
 
+MONITORED = "itself when tools that monitor it come and go"
 AT_ONCE = "another thread at once"
 VARIANTS: Mapping[str, Callable[[Case], None]] = {
     "a greenlet of the same thread": against_greenlet,
     "another thread": against_thread,
+    MONITORED: against_monitoring,
     AT_ONCE: at_once,
 }
 

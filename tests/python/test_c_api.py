@@ -152,6 +152,34 @@ def test_no_entry_takes_what_is_no_greenlet(entry: str, entries: Any) -> None:
             getattr(entries, entry)(wrong, *more)
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["first use", "later"])
+def test_a_program_may_come_with_an_exception_set(first: bool, entries: Any) -> None:
+    def work() -> tuple[object, object, bool]:
+        if not first:
+            getcurrent()
+        made, current, still_set = entries.with_exception(ValueError("set before"))
+        assert made.parent is current is getcurrent()
+        return type(made), type(current), still_set
+
+    assert in_thread(work) == (greenlet, greenlet, True)
+
+
+def test_new_ends_greenlets_of_this_thread_that_other_threads_dropped(entries: Any) -> None:
+    log: list[str] = []
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append("ended")
+
+    holder = [greenlet(run)]
+    holder[0].switch()
+    in_thread(holder.clear)
+    entries.create(run, NULL)
+    assert log == ["ended"]
+
+
 @pytest.mark.parametrize("entry", ["set_parent", "create"])
 def test_no_parent_is_taken_that_is_no_greenlet(entry: str, entries: Any) -> None:
     child = greenlet()
@@ -445,6 +473,59 @@ def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
         2: ["2", "2/0", "2/0/1", "2/0/1/2", "2/0/1/2/3"],
     }
     assert unwinding.count_living() == 0
+
+
+def test_a_cpp_runtime_may_be_loaded_when_greenlets_have_switched_already(
+    unwinding: Any, folder: Path
+) -> None:
+    """They are told apart from the first switch on, without a new greenlet in between."""
+    missing = folder / "missing"
+    missing.mkdir()
+    for name in ("libstdc++.so.6", "libc++abi.so.1"):
+        (missing / name).touch()  # is found first, and cannot be loaded
+    with open("/proc/self/maps") as maps:
+        (runtime,) = {line.split()[-1] for line in maps if "/libstdc++.so" in line}
+    assert (
+        run_clean(
+            """
+            import ctypes, importlib.util, sys
+            from greenlet import getcurrent, greenlet
+
+            def runtimes():
+                with open("/proc/self/maps") as maps:
+                    return {line.split()[-1] for line in maps if "/libstdc++.so" in line}
+
+            handle = None
+
+            def work(name, depth):
+                while handle is None:
+                    main.switch()
+                return handle(name, depth)
+
+            main = getcurrent()
+            greenlets = [greenlet(work) for _ in range(3)]
+            for index, g in enumerate(greenlets):
+                g.switch(str(index), index + 1)
+            if runtimes():
+                sys.exit("the process has had a C++ runtime from the beginning")
+            ctypes.CDLL(sys.argv[1], ctypes.RTLD_LOCAL)
+            spec = importlib.util.spec_from_file_location("unwinding", sys.argv[2])
+            unwinding = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(unwinding)
+            handle = unwinding.handle
+            while greenlets:
+                for g in list(greenlets):
+                    result = g.switch()
+                    if g.dead:
+                        print(result)
+                        greenlets.remove(g)
+            """,
+            args=[runtime, unwinding.__file__],
+            env={"LD_LIBRARY_PATH": str(missing)},
+        )
+        == "['0', '0/0', '0/0/1']\n['1', '1/0', '1/0/1', '1/0/1/2']\n"
+        "['2', '2/0', '2/0/1', '2/0/1/2', '2/0/1/2/3']"
+    )
 
 
 @pytest.mark.parametrize("pauses", range(8))

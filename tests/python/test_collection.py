@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from collection_cases import (
     CASES,
-    HIDDEN_ARGUMENTS,
+    HIDDEN_OWN,
     HIDDEN_STACK,
     Case,
     Suspend,
@@ -24,6 +24,7 @@ from helpers import FREE_THREADED, VERSION, Unraisable, run_clean, to_parent
 
 THIS_VERSION = f"{VERSION[0]}.{VERSION[1]}"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "garbage-collection.md"
+BORROWED = Path(__file__).with_name("borrowed_cases.py")
 
 
 class Log:
@@ -158,8 +159,13 @@ def test_only_what_cpython_hides_is_not_collected() -> None:
         (version, hidden.reason) for case in CASES for version, hidden in case.hidden.items()
     }
     new = {reason for version, reason in reasons if version in ("3.14", "3.15")}
-    assert new == {HIDDEN_ARGUMENTS}
+    assert new == {HIDDEN_OWN}
     assert {reason for _, reason in reasons} == new | {HIDDEN_STACK}
+
+
+@pytest.mark.parametrize("state", ["cold", "warm"])
+def test_what_the_stack_only_borrows_is_not_shown(state: str) -> None:
+    assert run_clean(BORROWED.read_text(), args=[state]) == "done"
 
 
 # --- how a collected greenlet ends ------------------------------------------------------------

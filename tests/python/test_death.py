@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 
 import pytest
 from greenlet import GreenletExit, error, getcurrent, greenlet
@@ -492,6 +493,20 @@ def test_pending_cleanups_are_counted_until_the_owner_does_them() -> None:
     getcurrent()
     assert _greenlet.get_pending_cleanup_count() == 0
     assert log == ["finally"]
+
+
+@pytest.mark.parametrize(
+    "make", [greenlet, lambda: greenlet.__new__(greenlet), type("Sub", (greenlet,), {})]
+)
+def test_making_a_greenlet_ends_those_that_other_threads_dropped(
+    make: Callable[[], greenlet],
+) -> None:
+    log: list[str] = []
+    holder = [waiting(log)]
+    in_thread(holder.clear)
+    made = make()
+    assert log == ["finally"]
+    assert made.parent is getcurrent()
 
 
 def test_a_greenlet_dropped_by_another_thread_may_refuse_to_die() -> None:

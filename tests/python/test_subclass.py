@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import gc
 import pickle
@@ -360,3 +361,26 @@ def test_generic_aliases_and_doc_strings_exist() -> None:
     assert greenlet.__doc__
     for name in ("switch", "throw"):
         assert getattr(greenlet, name).__doc__
+
+
+def test_a_class_with_abstract_methods_cannot_be_instantiated() -> None:
+    class Plain(metaclass=abc.ABCMeta):
+        @abc.abstractmethod
+        def method(self) -> None: ...
+
+    class Abstract(greenlet, metaclass=abc.ABCMeta):
+        @abc.abstractmethod
+        def method(self) -> None: ...
+
+    class Concrete(Abstract):
+        def method(self) -> None: ...
+
+    with pytest.raises(TypeError) as expected:
+        Plain()  # type: ignore[abstract]
+    for args in ((), (print,), (1, 2, 3)):
+        with pytest.raises(TypeError) as raised:
+            Abstract(*args)  # type: ignore[abstract]
+        assert str(raised.value) == str(expected.value).replace("Plain", "Abstract")
+    assert Concrete(lambda: 1).switch() == 1
+    Abstract.__abstractmethods__ = frozenset()
+    assert type(Abstract()) is Abstract  # type: ignore[abstract]

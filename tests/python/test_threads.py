@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -426,3 +427,13 @@ def test_a_finalizer_may_use_the_first_greenlets_of_a_thread() -> None:
         assert not failures, failures
         """
     )
+
+
+def test_what_threads_write_at_each_switch_shares_no_cache_line() -> None:
+    def address(index: int) -> int:
+        match = re.search(r"otid=(0x[0-9a-f]+)", repr(getcurrent()))
+        assert match is not None
+        return int(match[1], 16)
+
+    addresses = parallelize(address, threads=8)
+    assert {each % 128 for each in addresses} == {0}

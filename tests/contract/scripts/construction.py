@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from typing import Any
 
 from behaviour import (
@@ -12,6 +13,7 @@ from behaviour import (
     behaviour,
     dead,
     getcurrent,
+    in_thread,
     pause,
     run,
     say,
@@ -215,6 +217,76 @@ def making_a_greenlet_does_not_start_it() -> None:
     ran: list[int] = []
     made = Greenlet(lambda: ran.append(1))
     say(ran, made.dead, bool(made))
+
+
+class Abstract(Greenlet, metaclass=ABCMeta):
+    @abstractmethod
+    def last(self) -> None: ...
+
+    @abstractmethod
+    def first(self) -> None: ...
+
+
+class Partly(Abstract):
+    def last(self) -> None: ...
+
+
+class Concrete(Partly):
+    def first(self) -> None: ...
+
+
+@behaviour
+def a_class_with_abstract_methods_has_no_instances() -> None:
+    for cls in (Abstract, Partly):
+        for args in ((), (arguments,), (1, 2, 3)):
+            say(attempt(cls, *args))
+        say(attempt(cls.__new__, cls))
+    say(type(Concrete(arguments)).__name__)
+
+
+class Loud(Greenlet):
+    def __new__(cls, *args: Any) -> Any:
+        say("new")
+        made = super().__new__(cls, *args)
+        say("made")
+        return made
+
+    def __init__(self, *args: Any) -> None:
+        say("init")
+        super().__init__(*args)
+        say("initialized")
+
+
+@behaviour
+def making_a_greenlet_first_ends_those_that_other_threads_dropped() -> None:
+    def drop_one() -> None:
+        def end() -> None:
+            try:
+                pause()
+            finally:
+                say("ended")
+
+        holder = [Greenlet(end)]
+        holder[0].switch()
+        in_thread(holder.clear)
+
+    made = Greenlet(arguments)
+    for make in (
+        Greenlet,
+        lambda: Greenlet(arguments, getcurrent()),
+        lambda: Greenlet(run=arguments),
+        lambda: Greenlet(1, 2),
+        lambda: Greenlet(1, 2, 3),
+        lambda: Greenlet.__new__(Greenlet),
+        Loud,
+        Abstract,
+        lambda: Base.__new__(Loud),
+        made.__init__,
+    ):
+        drop_one()
+        say(type(attempt(make)))
+        getcurrent()
+        say("next")
 
 
 if __name__ == "__main__":
