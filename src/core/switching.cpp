@@ -195,7 +195,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   }
   cpython::InterpreterState::clear_handled_exception(tstate_);
 
-  Ref heir = self.killer_ != nullptr ? Ref::share(self.killer_->object()) : self.parent();
+  Ref heir = self.heir();
   PyObject* payload = result;
   if (result == nullptr || !heir || !can_resume(Greenlet::of(heir.get()))) {
     payload = find_heir(self, heir,
@@ -238,11 +238,11 @@ PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexce
       message = Message::raise_current();
       target = Greenlet::of(target.get()).parent();
       // Unless the lookup of its `run` has switched away and kill() has ended that with a
-      // GreenletExit: this one is for the killer, which kill() has made the parent.
+      // GreenletExit: this one is for the killer, which has become the heir.
       if (message.raises_any(module_->greenlet_exit)) {
-        if (Ref parent = self.parent(); parent.get() != first.get()) {
+        if (Ref heir = self.heir(); heir.get() != first.get()) {
           message.settle_exit(module_->greenlet_exit);
-          target = std::move(parent);
+          target = std::move(heir);
         }
       }
     }
