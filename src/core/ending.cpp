@@ -78,7 +78,8 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
     parent = Ref::share(killer.get());  // then its own; the killer cannot descend from it
     greenlet.exchange_parent(parent);
   }
-  Greenlet* const outer = std::exchange(greenlet.killer_, is_dropped ? nullptr : running_);
+  Greenlet::Kill waits = {is_dropped ? nullptr : running_, greenlet.kills_};
+  greenlet.kills_ = &waits;
   if (const Ref text = Ref::take(PyUnicode_FromString(kKilledText))) {
     // What is handled here is its context.
     PyErr_SetObject(is_dropped ? module_->greenlet_exit : module_->final_exit, text.get());
@@ -97,7 +98,7 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
       PyErr_WriteUnraisable(greenlet.object());
     }
   }
-  greenlet.killer_ = outer;
+  greenlet.remove_kill(waits);
   // Back to its own parent, unless it has chosen another, or made that one its child.
   if (parent && greenlet.parent().get() == killer.get()) {
     greenlet.exchange_parent(parent);

@@ -73,6 +73,19 @@ Ref Greenlet::parent() const noexcept {
   return Ref::share(parent_);
 }
 
+Ref Greenlet::heir() const noexcept {
+  return kills_ != nullptr && kills_->heir != nullptr ? Ref::share(kills_->heir->object())
+                                                      : parent();
+}
+
+void Greenlet::remove_kill(const Kill& kill) noexcept {
+  Kill** link = &kills_;
+  while (*link != &kill) {
+    link = &(*link)->outer;
+  }
+  *link = kill.outer;
+}
+
 bool Greenlet::exchange_parent(Ref& parent) noexcept {
   const cpython::ObjectLock lock(object());
   const std::lock_guard chains(module_->parents);

@@ -117,6 +117,18 @@ class Greenlet {
  private:
   friend class Thread;
 
+  // A call of Thread::kill(), on the stack of the greenlet that waits in it. Several may wait for one
+  // greenlet, and any of them may return first.
+  struct Kill {
+    Greenlet* heir;  // who waits; not owned. Null if the parent is the heir
+    Kill* outer;
+  };
+  void remove_kill(const Kill& kill) noexcept;
+
+  // Who goes on when this greenlet has ended, a new reference: who waits for its end, whatever the
+  // parent, else the parent.
+  Ref heir() const noexcept;
+
   // Calls run with the arguments it was started with. The control block keeps them all meanwhile,
   // where the collector sees them, and the C stack has no reference of its own to any.
   PyObject* call_run() noexcept;
@@ -146,9 +158,8 @@ class Greenlet {
   context::Context context_;
   cpython::InterpreterState interpreter_;
 
-  // The greenlet that waits for this one to end, in Thread::kill(); not owned. It is the heir then,
-  // whatever the parent.
-  Greenlet* killer_ = nullptr;
+  // The calls of Thread::kill() that wait for this greenlet to end, the last one first.
+  Kill* kills_ = nullptr;
 
   // Cold.
   ModuleState* const module_;

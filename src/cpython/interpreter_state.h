@@ -156,7 +156,7 @@ class InterpreterState {
   StackLimits limits_;
 #endif
 #if PY_VERSION_HEX >= 0x030f0000
-  std::uintptr_t monitoring_version_ = 0;  // what its frames are instrumented for
+  std::uintptr_t monitoring_version_ = 0;  // what its frames are instrumented for; see save()
 #endif
 #ifdef Py_GIL_DISABLED
   std::uintptr_t critical_section_ = 0;
@@ -254,7 +254,9 @@ inline void InterpreterState::save(PyThreadState* tstate,
   limits_ = *anchors.stack_limits;
 #endif
 #if PY_VERSION_HEX >= 0x030f0000
-  monitoring_version_ = monitoring_version_of(tstate);
+  // RESUME instruments nothing while a trace function runs, so what was called there and goes on
+  // later must be instrumented then: with `tracing` in its low bits this equals no version.
+  monitoring_version_ = monitoring_version_of(tstate) + static_cast<unsigned>(tstate->tracing);
 #endif
 #ifdef Py_GIL_DISABLED
   critical_section_ = tstate->critical_section;

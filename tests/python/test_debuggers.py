@@ -338,3 +338,53 @@ def test_pdb_called_in_a_greenlet_shows_its_frames_and_steps_on_there(tmp_path: 
     assert all("body()" in line for line in stops)
     lines = [line for line in shown if line.startswith("-> ")]
     assert lines[-3:] == ["-> received += 1", "-> return received", "-> return received"]
+
+
+@pytest.mark.parametrize("hook", ["settrace", "setprofile", "monitoring"])
+def test_what_starts_while_a_trace_function_runs_goes_on_when_it_has_returned(hook: str) -> None:
+    # CPython instruments no code that is called in a trace function. On 3.15 an exception there
+    # crashed later, as the code had none of the data that instrumented code has.
+    if hook == "monitoring" and not hasattr(sys, "monitoring"):
+        return
+    run_clean(
+        """
+        import sys
+        from greenlet import greenlet, getcurrent
+
+        main = getcurrent()
+
+        def body():
+            def inner():
+                main.switch()
+                raise ValueError
+            for _ in range(3):
+                try:
+                    inner()
+                except ValueError:
+                    pass
+
+        def start(*args):
+            if not g:
+                g.switch()
+            return start
+
+        def traced():
+            pass
+
+        g = greenlet(body)
+        hook = sys.argv[1]
+        if hook == "monitoring":
+            events = sys.monitoring.events
+            sys.monitoring.use_tool_id(2, "test")
+            sys.monitoring.register_callback(2, events.PY_START, start)
+            sys.monitoring.register_callback(2, events.RAISE, lambda *args: None)
+            sys.monitoring.set_events(2, events.PY_START | events.RAISE)
+        else:
+            getattr(sys, hook)(start)
+        traced()
+        assert g
+        while g:
+            g.switch()
+        """,
+        args=[hook],
+    )

@@ -1233,3 +1233,78 @@ def test_threads_without_end_leave_no_memory_behind() -> None:
     assert finished == 200_000
     assert in_use == 0
     assert now <= warm * 1.05, (warm, now)
+
+
+def test_the_first_of_two_that_wait_for_the_end_of_a_greenlet_may_go_on_and_end() -> None:
+    # A collection in one greenlet waits for the end of another, and so does the end of the thread;
+    # the collection goes on first, and its greenlet is freed. What ended later returned to it.
+    assert (
+        run_clean(
+            """
+            import gc, threading, weakref
+            from greenlet import getcurrent, greenlet
+
+            gc.disable()
+            log = []
+
+            def run():
+                main = getcurrent()
+
+                def collect():
+                    gc.collect()
+                    log.append("collected")
+
+                def wait_and_collect_on():
+                    main.switch()
+                    collector().switch()
+
+                def victim():
+                    try:
+                        main.switch()
+                    finally:
+                        try:
+                            main.switch()  # leaves the collection
+                        finally:
+                            held.clear()
+                            try:
+                                helper.switch()  # ends the collection
+                            finally:
+                                main.switch()
+                                log.append("victim ended")
+
+                def other():
+                    try:
+                        main.switch()
+                    finally:
+                        try:
+                            main.switch()
+                        finally:
+                            log.append(collector())
+                            for found in gc.get_objects():
+                                if isinstance(found, greenlet) and hasattr(found, "cycle"):
+                                    found.switch()
+
+                g = greenlet(victim)
+                g.cycle = g
+                g.switch()
+                del g
+                others = greenlet(other)
+                others.switch()
+                kept.append(others)
+                helper = greenlet(wait_and_collect_on)
+                helper.switch()
+                held = [greenlet(collect, helper)]
+                collector = weakref.ref(held[0])
+                held[0].switch()
+                helper.parent = main
+
+            kept = []
+            thread = threading.Thread(target=run)
+            thread.start()
+            thread.join()
+            print(log)
+            """,
+            env={"PYTHONMALLOC": "debug"},
+        )
+        == "['collected', None, 'victim ended']"
+    )
