@@ -17,7 +17,6 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
   // sampling profiler (Modules/_remote_debugging).
   frame_ = anchors.base_frame;
 #endif
-  executor_ = nullptr;
 #else
   root_cframe_ = {};
   cframe_ = &root_cframe_;
@@ -66,6 +65,7 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
 void InterpreterState::finish() noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   frame_ = nullptr;
+  own_executor(nullptr);
 #else
   cframe_ = nullptr;
 #endif
@@ -93,6 +93,47 @@ void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) no
 #endif
   }
   finish();
+}
+
+// A stack that waits in machine code of the JIT returns into an executor's memory. CPython spares
+// the executor that a thread state names as current, even if its last reference has gone, and the
+// frame by which the interpreter enters itself holds a reference to the executor of its caller. So
+// the executors further out are safe on any stack, and the innermost one has to be ours while we
+// are suspended.
+//
+// We keep the reference until the next time this stack is left: a loop that waits again and again
+// is then found in the same executor, and nothing is to be counted. To drop it here is safe, for
+// an executor's deallocation runs no Python code, and most often only puts it on a list.
+//
+// traverse() does not visit it. Executors refer to executors only, so that hides no cycle from the
+// collector.
+//
+// 3.13 has no current executor: what runs holds a reference to itself, and previous_executor is
+// one on its way from an executor to the next, which no switch interrupts.
+void InterpreterState::own_executor([[maybe_unused]] PyObject* executor) noexcept {
+#if PY_VERSION_HEX >= 0x030e0000 && !defined(Py_GIL_DISABLED)
+#if PY_VERSION_HEX < 0x030f0000
+  // 3.14 cannot bring one back whose last reference has gone: its list of those to be freed does
+  // not look at the count, and to deallocate it a second time crashes. (An executor that one C call
+  // discards and, without running Python code, also leaves this stack: it is as good as never.)
+  if (executor != nullptr && Py_REFCNT(executor) == 0) {
+    executor = nullptr;
+  }
+  // To look for current executors on that list, 3.14 marks them as linked, and takes that back only
+  // for those that it finds there. But one that was discarded and has an owner is not there yet,
+  // and its deallocation would unlink it from a list that it has left long ago.
+  if (executor_ != nullptr) {
+    auto& data = reinterpret_cast<_PyExecutorObject*>(executor_)->vm_data;
+    if (!data.valid) {
+      data.linked = 0;
+    }
+  }
+#endif
+  PyObject* const old = std::exchange(executor_, Py_XNewRef(executor));
+  Py_XDECREF(old);
+#else
+  executor_ = executor;  // free-threaded builds have no JIT
+#endif
 }
 
 PyObject* InterpreterState::exchange_context(PyObject* context) noexcept {

@@ -1,0 +1,219 @@
+"""Greenlets that wait in machine code of CPython's JIT, which may be discarded while they do.
+
+The JIT is off by default, so each test runs a program with PYTHON_JIT=1. `make test-jit` runs this
+file and all others on interpreters that have it.
+"""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from helpers import run_clean
+
+jit: Any = getattr(sys, "_jit", None)  # 3.14+
+
+pytestmark = pytest.mark.skipif(
+    jit is None or not jit.is_available(),
+    reason="this interpreter was not compiled with the JIT (sys._jit.is_available())",
+)
+
+# Ways to wait again and again. Each is called with a function that leaves the greenlet and brings
+# back 1, and a list whose only item has to grow by that. They call leave() in machine code: the
+# first directly, and from a trace that another one has led to; the others further in.
+SHAPES: Mapping[str, str] = {
+    "loop": """
+        def wait(leave, count):
+            while True:
+                count[0] += leave()
+        """,
+    "side_trace": """
+        def wait(leave, count):
+            number = 0
+            while True:
+                number += 1
+                if number & 3:
+                    count[0] += leave()
+                else:
+                    count[0] += leave()
+        """,
+    "generator": """
+        def values(leave):
+            while True:
+                yield leave()
+        def wait(leave, count):
+            for value in values(leave):
+                count[0] += value
+        """,
+    "python_function": """
+        def step(leave):
+            return leave()
+        def wait(leave, count):
+            while True:
+                count[0] += step(leave)
+        """,
+    "through_c": """
+        def wait(leave, count):
+            step = lambda _: leave()
+            while True:
+                for value in map(step, "ab"):
+                    count[0] += value
+        """,
+    "c_alone": """
+        def wait(leave, count):
+            import itertools
+            def add(value):
+                count[0] += value
+            repeat = itertools.repeat
+            while True:
+                any(map(add, itertools.starmap(leave, repeat((), 3))))
+        """,
+    "loops_in_loops": """
+        def inner(leave, count):
+            for _ in range(3):
+                count[0] += leave()
+            return 0
+        def middle(leave, count):
+            for _ in range(3):
+                sorted((1, 2), key=lambda _: inner(leave, count))
+            return 0
+        def wait(leave, count):
+            while True:
+                sorted((1, 2), key=lambda _: middle(leave, count))
+        """,
+}
+
+# What makes CPython discard machine code.
+DISCARD: Mapping[str, str] = {
+    "nothing": "",
+    "tracing": """
+        sys.settrace(lambda *_: None)
+        sys.settrace(None)
+        """,
+    "monitoring": """
+        sys.monitoring.use_tool_id(3, "test")
+        sys.monitoring.set_events(3, sys.monitoring.events.BRANCH_LEFT)
+        sys.monitoring.set_events(3, 0)
+        sys.monitoring.free_tool_id(3)
+        """,
+    "caches_cleared": "sys._clear_internal_caches()",
+    "locals_written": """
+        for task in tasks:
+            frame = task.gr_frame
+            while frame is not None:
+                frame.f_locals["another"] = 1
+                frame = frame.f_back
+        """,
+    "functions_changed": """
+        def other():
+            pass
+        for function in (wait, resume):
+            code = function.__code__
+            function.__code__ = (lambda *_: None).__code__
+            function.__code__ = code
+        """,
+    "cold": """
+        for _ in range(3000):
+            compile_a_loop()
+        """,
+}
+
+PROGRAM = """
+import gc
+import sys
+from greenlet import getcurrent, greenlet
+
+def compile_a_loop():
+    space = {{}}
+    exec("def run(n):\\n t = 0\\n for i in range(n):\\n  t += i\\n return t", space)
+    space["run"](6000)
+
+def reuse_memory():
+    kept = [[] for _ in range(200_000)]  # lets a collection run, which frees what was discarded
+    del kept
+    gc.collect()
+    for _ in range(300):
+        compile_a_loop()
+
+{shape}
+
+def resume(tasks, rounds):
+    for _ in range(rounds):
+        for task in tasks:
+            task.switch(1)
+
+def start(number, leave):
+    counts = [[0] for _ in range(number)]
+    tasks = [greenlet(wait) for _ in range(number)]
+    for task, count in zip(tasks, counts):
+        task.switch(leave, count)
+    for ahead in range(4):
+        resume(tasks[ahead::4], ahead)
+    return tasks, counts
+
+def discard():
+{discard}
+"""
+
+
+def program(shape: str, discard: str, rest: str) -> str:
+    return (
+        PROGRAM.format(
+            shape=textwrap.dedent(SHAPES[shape]),
+            discard=textwrap.indent(textwrap.dedent(DISCARD[discard]) + "\npass", "    "),
+        )
+        + textwrap.dedent(rest)
+    )
+
+
+def run_with_jit(source: str, timeout: float = 60) -> str:
+    return run_clean(source, timeout=timeout, env={"PYTHON_JIT": "1"})
+
+
+@pytest.mark.parametrize("shape", ["loop", "side_trace", "generator", "python_function"])
+def test_these_programs_wait_in_machine_code(shape: str) -> None:
+    # else the tests below say nothing
+    assert (
+        run_with_jit(
+            program(
+                shape,
+                "nothing",
+                """
+                main = getcurrent()
+                def leave():
+                    main.switch(sys._jit.is_active())
+                    return 1
+                tasks, counts = start(20, leave)
+                resume(tasks, 10_000)
+                print([task.switch(1) for task in tasks])
+                """,
+            )
+        )
+        == str([True] * 20)
+    )
+
+
+@pytest.mark.parametrize("discard", DISCARD)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_machine_code_is_discarded_while_greenlets_wait_in_it(shape: str, discard: str) -> None:
+    assert run_with_jit(
+        program(
+            shape,
+            discard,
+            """
+            tasks, counts = start(20, getcurrent().switch)
+            resume(tasks, 10_000)
+            discard()
+            reuse_memory()
+            resume(tasks, 3)
+            discard()
+            resume(tasks, 10_000)
+            reuse_memory()
+            resume(tasks, 10)
+            print(*(count - index % 4 for index, (count,) in enumerate(counts)))
+            """,
+        )
+    ) == " ".join(["20013"] * 20)
