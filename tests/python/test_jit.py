@@ -86,12 +86,20 @@ SHAPES: Mapping[str, str] = {
         """,
 }
 
+# Those that leave() from the machine code itself. 3.14 compiles no loop over a generator.
+DIRECT = ["loop", "side_trace", "python_function"]
+if sys.version_info >= (3, 15):
+    DIRECT.append("generator")
+
 # What makes CPython discard machine code.
 DISCARD: Mapping[str, str] = {
     "nothing": "",
     "tracing": """
         sys.settrace(lambda *_: None)
         sys.settrace(None)
+        """,
+    "tracing_goes_on": """
+        sys.settrace(lambda *_: None)
         """,
     "monitoring": """
         sys.monitoring.use_tool_id(3, "test")
@@ -169,11 +177,11 @@ def program(shape: str, discard: str, rest: str) -> str:
     )
 
 
-def run_with_jit(source: str, timeout: float = 60) -> str:
-    return run_clean(source, timeout=timeout, env={"PYTHON_JIT": "1"})
+def run_with_jit(source: str) -> str:
+    return run_clean(source, timeout=60, env={"PYTHON_JIT": "1"})
 
 
-@pytest.mark.parametrize("shape", ["loop", "side_trace", "generator", "python_function"])
+@pytest.mark.parametrize("shape", DIRECT)
 def test_these_programs_wait_in_machine_code(shape: str) -> None:
     # else the tests below say nothing
     assert (
@@ -217,3 +225,222 @@ def test_machine_code_is_discarded_while_greenlets_wait_in_it(shape: str, discar
             """,
         )
     ) == " ".join(["20013"] * 20)
+
+
+@pytest.mark.parametrize("discard", DISCARD)
+def test_a_greenlet_discards_the_machine_code_that_the_main_greenlet_waits_in(discard: str) -> None:
+    assert (
+        run_with_jit(
+            program(
+                "loop",
+                discard,
+                """
+                main = getcurrent()
+                def discarding():
+                    for _ in range(3):
+                        for _ in range(5000):
+                            main.switch()
+                        discard()
+                        reuse_memory()
+                    return "done"
+                tasks, counts = start(4, main.switch)
+                for _ in range(4):
+                    resume([*tasks, greenlet(discarding)], 15_001)
+                    print(*(count - index % 4 for index, (count,) in enumerate(counts)))
+                """,
+            )
+        ).splitlines()
+        == [" ".join([str(15_001 * rounds)] * 4) for rounds in (1, 2, 3, 4)]
+    )
+
+
+@pytest.mark.parametrize("discard", ["nothing", "tracing", "caches_cleared"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_exception_is_raised_in_machine_code_that_has_been_discarded(
+    shape: str, discard: str
+) -> None:
+    assert run_with_jit(
+        program(
+            shape,
+            discard,
+            """
+            tasks, counts = start(20, getcurrent().switch)
+            resume(tasks, 10_000)
+            discard()
+            reuse_memory()
+            for index, task in enumerate(tasks):
+                try:
+                    task.throw(KeyError(index))
+                except KeyError as error:
+                    print(task.dead, error)
+            """,
+        )
+    ).splitlines() == [f"True {index}" for index in range(20)]
+
+
+@pytest.mark.parametrize("discard", ["nothing", "tracing"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_process_ends_while_greenlets_wait_in_machine_code(shape: str, discard: str) -> None:
+    assert (
+        run_with_jit(
+            program(
+                shape,
+                discard,
+                """
+                tasks, counts = start(20, getcurrent().switch)
+                resume(tasks, 10_000)
+                discard()
+                print("end")
+                """,
+            )
+        )
+        == "end"
+    )
+
+
+@pytest.mark.parametrize("discard", ["nothing", "tracing"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_thread_ends_while_its_greenlets_wait_in_machine_code(shape: str, discard: str) -> None:
+    assert (
+        run_with_jit(
+            program(
+                shape,
+                discard,
+                """
+                import threading
+                ended = []
+                def to_the_end(*args):
+                    try:
+                        wait(*args)
+                    finally:
+                        ended.append(True)
+                def work():
+                    leave = getcurrent().switch
+                    tasks = [greenlet(to_the_end) for _ in range(20)]
+                    for task in tasks:
+                        task.switch(leave, [0])
+                    for ahead in range(4):
+                        resume(tasks[ahead::4], ahead)
+                    resume(tasks, 10_000)
+                    kept.append(tasks)
+                kept = []
+                threads = [threading.Thread(target=work) for _ in range(3)]
+                for thread in threads:
+                    thread.start()
+                    thread.join()
+                    discard()
+                    reuse_memory()
+                print(len(ended), {task.dead for tasks in kept for task in tasks})
+                """,
+            )
+        )
+        == "60 {True}"
+    )
+
+
+def test_the_child_of_a_fork_goes_on_in_machine_code() -> None:
+    assert run_with_jit(
+        program(
+            "side_trace",
+            "tracing",
+            """
+            import os
+            import threading
+            def wait_in_thread():
+                tasks, counts = start(20, getcurrent().switch)
+                resume(tasks, 10_000)
+                started.set()
+                finished.wait()
+            started, finished = threading.Event(), threading.Event()
+            thread = threading.Thread(target=wait_in_thread)
+            thread.start()
+            started.wait()
+            tasks, counts = start(20, getcurrent().switch)
+            resume(tasks, 10_000)
+            import warnings
+            warnings.simplefilter("ignore")  # of a fork beside another thread
+            child = os.fork()
+            discard()
+            reuse_memory()
+            resume(tasks, 10)
+            finished.set()
+            if child:
+                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+                thread.join()
+            """,
+        )
+    ) == "0"
+
+
+def test_greenlets_that_wait_in_machine_code_are_collected() -> None:
+    assert run_with_jit(
+        program(
+            "side_trace",
+            "tracing",
+            """
+            ended = []
+            def in_a_cycle(*args):
+                try:
+                    wait(*args)
+                finally:
+                    ended.append(me)
+            def round():
+                tasks = [greenlet(in_a_cycle) for _ in range(20)]
+                for task in tasks:
+                    task.me = task
+                    task.switch(getcurrent().switch, [0])
+                for ahead in range(4):
+                    resume(tasks[ahead::4], ahead)
+                resume(tasks, 10_000)
+            me = None
+            round()
+            discard()
+            gc.collect()
+            reuse_memory()
+            print(len(ended))
+            """,
+        )
+    ) == "20"
+
+
+@pytest.mark.parametrize("end", ["tasks.clear()", "[task.throw() for task in tasks]", "finish()"])
+def test_machine_code_that_greenlets_waited_in_is_freed(end: str) -> None:
+    # Each round waits in code of its own, which takes some pages.
+    assert run_with_jit(
+        program(
+            "loop",
+            "nothing",
+            """
+            source = (
+                "def wait(leave):\\n total = 0\\n while not stop:\\n  total += 1\\n"
+                "  if total & 3:\\n   leave()\\n  else:\\n   leave()\\n"
+            )
+            def round():
+                space = {"stop": []}
+                exec(source, space)
+                tasks = [greenlet(space["wait"]) for _ in range(4)]
+                for task in tasks:
+                    task.switch(getcurrent().switch)
+                for ahead in range(4):
+                    resume(tasks[ahead::4], ahead)
+                resume(tasks, 2500)
+                def finish():
+                    space["stop"].append(True)
+                    for task in tasks:
+                        task.switch()
+                        assert task.dead
+                END
+            def pages():
+                kept = [[] for _ in range(20_000)]  # lets a collection free what was discarded
+                del kept
+                with open("/proc/self/statm") as file:
+                    return int(file.read().split()[0])
+            for _ in range(60):
+                round()
+            before = pages()
+            for _ in range(200):
+                round()
+            print(pages() - before)
+            """.replace("END", end),
+        )
+    ).isdigit()
