@@ -65,7 +65,9 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
 void InterpreterState::finish() noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   frame_ = nullptr;
-  own_executor(nullptr);
+  if (executor_ != nullptr) [[unlikely]] {
+    own_executor(nullptr);
+  }
 #else
   cframe_ = nullptr;
 #endif
