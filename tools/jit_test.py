@@ -67,7 +67,7 @@ def provide_root() -> None:
     log = INTERPRETERS / f"{ROOT.name}.log"
     with tempfile.TemporaryDirectory(prefix=f"{ROOT.name}-", dir=INTERPRETERS) as folder:
         made = Path(folder) / "root"
-        command = [
+        command: list[str | Path] = [
             *("mmdebstrap", "--mode=root", "--variant=apt", f"--include={','.join(PACKAGES)}"),
             # a mirror may be a copy of some day in the past
             '--aptopt=Acquire::Check-Valid-Until "false"',
@@ -97,7 +97,7 @@ def run_on(name: str, tests: Sequence[str]) -> Counts:
     log = Log(f"{name}-jit", echo=False)
     environment = CHECKOUT / ".venvs" / f"{name}-jit"
     python = environment / "bin" / "python"
-    pip = [
+    pip: list[str | Path] = [
         *(python, "-m", "pip", "--isolated", "--quiet", "install", "--no-index", "--no-deps"),
         *("--no-build-isolation", "--force-reinstall", "--root-user-action=ignore"),
         f"--config-settings=build-dir=build/{name}-jit",

@@ -114,7 +114,9 @@ class InterpreterState {
   int visit_frames(visitproc visit, void* arg) const noexcept;
   void hold(PyObject* object) const noexcept;
   void release_held_slowly() noexcept;
-  void own_executor([[maybe_unused]] PyObject* executor) noexcept;
+#if PY_VERSION_HEX >= 0x030e0000
+  void own_executor(PyObject* executor) noexcept;
+#endif
   _PyInterpreterFrame* innermost() const noexcept;
   // A generator that runs here is unwound with this stack. The collector may come to it first, and
   // its finalizer could do nothing but raise "generator already executing". So those that a visit
@@ -128,7 +130,7 @@ class InterpreterState {
 #endif
 #if PY_VERSION_HEX >= 0x030d0000
   _PyInterpreterFrame* frame_ = nullptr;
-  // The machine code of the JIT that this stack runs directly; see own_executor().
+  // The machine code of the JIT that the stack was in when it was left; see own_executor().
   PyObject* executor_ = nullptr;
 #else
   _PyCFrame* cframe_ = nullptr;

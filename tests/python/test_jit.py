@@ -16,10 +16,11 @@ from helpers import VERSION, run_clean
 
 jit: Any = getattr(sys, "_jit", None)  # 3.14+
 
-pytestmark = pytest.mark.skipif(
-    jit is None or not jit.is_available(),
-    reason="this interpreter was not compiled with the JIT (sys._jit.is_available())",
-)
+if jit is None or not jit.is_available():
+    pytest.skip(
+        "this interpreter was not compiled with the JIT (sys._jit.is_available())",
+        allow_module_level=True,
+    )
 
 # Ways to wait again and again. Each is called with a function that leaves the greenlet and brings
 # back 1, and a list whose only item has to grow by that. They call leave() in machine code: the
@@ -167,29 +168,24 @@ def discard():
 """
 
 
-def program(shape: str, discard: str, rest: str) -> str:
-    return (
-        PROGRAM.format(
-            shape=textwrap.dedent(SHAPES[shape]),
-            discard=textwrap.indent(textwrap.dedent(DISCARD[discard]) + "\npass", "    "),
-        )
-        + textwrap.dedent(rest)
+def run(shape: str, discard: str, rest: str) -> list[str]:
+    """Run PROGRAM and the rest with the JIT, and return the lines that it prints."""
+    source = PROGRAM.format(
+        shape=textwrap.dedent(SHAPES[shape]),
+        discard=textwrap.indent(f"{textwrap.dedent(DISCARD[discard])}\npass", "    "),
     )
-
-
-def run_with_jit(source: str) -> str:
-    return run_clean(source, timeout=60, env={"PYTHON_JIT": "1"})
+    return run_clean(
+        source + textwrap.dedent(rest), timeout=60, env={"PYTHON_JIT": "1"}
+    ).splitlines()
 
 
 @pytest.mark.parametrize("shape", DIRECT)
 def test_these_programs_wait_in_machine_code(shape: str) -> None:
     # else the tests below say nothing
-    assert (
-        run_with_jit(
-            program(
-                shape,
-                "nothing",
-                """
+    printed = run(
+        shape,
+        "nothing",
+        """
                 main = getcurrent()
                 def leave():
                     main.switch(sys._jit.is_active())
@@ -198,20 +194,17 @@ def test_these_programs_wait_in_machine_code(shape: str) -> None:
                 resume(tasks, 10_000)
                 print([task.switch(1) for task in tasks])
                 """,
-            )
-        )
-        == str([True] * 20)
     )
+    assert printed == [str([True] * 20)]
 
 
 @pytest.mark.parametrize("discard", DISCARD)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_machine_code_is_discarded_while_greenlets_wait_in_it(shape: str, discard: str) -> None:
-    assert run_with_jit(
-        program(
-            shape,
-            discard,
-            """
+    printed = run(
+        shape,
+        discard,
+        """
             tasks, counts = start(20, getcurrent().switch)
             resume(tasks, 10_000)
             discard()
@@ -223,18 +216,16 @@ def test_machine_code_is_discarded_while_greenlets_wait_in_it(shape: str, discar
             resume(tasks, 10)
             print(*(count - index % 4 for index, (count,) in enumerate(counts)))
             """,
-        )
-    ) == " ".join(["20013"] * 20)
+    )
+    assert printed == [" ".join(["20013"] * 20)]
 
 
 @pytest.mark.parametrize("discard", DISCARD)
 def test_a_greenlet_discards_the_machine_code_that_the_main_greenlet_waits_in(discard: str) -> None:
-    assert (
-        run_with_jit(
-            program(
-                "loop",
-                discard,
-                """
+    printed = run(
+        "loop",
+        discard,
+        """
                 main = getcurrent()
                 def discarding(_):
                     for _ in range(3):
@@ -248,10 +239,8 @@ def test_a_greenlet_discards_the_machine_code_that_the_main_greenlet_waits_in(di
                     resume([*tasks, greenlet(discarding)], 15_001)
                     print(*(count - index % 4 for index, (count,) in enumerate(counts)))
                 """,
-            )
-        ).splitlines()
-        == [" ".join([str(15_001 * rounds)] * 4) for rounds in (1, 2, 3, 4)]
     )
+    assert printed == [" ".join([str(15_001 * rounds)] * 4) for rounds in (1, 2, 3, 4)]
 
 
 @pytest.mark.parametrize("discard", ["nothing", "tracing", "caches_cleared"])
@@ -259,11 +248,10 @@ def test_a_greenlet_discards_the_machine_code_that_the_main_greenlet_waits_in(di
 def test_an_exception_is_raised_in_machine_code_that_has_been_discarded(
     shape: str, discard: str
 ) -> None:
-    assert run_with_jit(
-        program(
-            shape,
-            discard,
-            """
+    printed = run(
+        shape,
+        discard,
+        """
             tasks, counts = start(20, getcurrent().switch)
             resume(tasks, 10_000)
             discard()
@@ -274,39 +262,33 @@ def test_an_exception_is_raised_in_machine_code_that_has_been_discarded(
                 except KeyError as error:
                     print(task.dead, error)
             """,
-        )
-    ).splitlines() == [f"True {index}" for index in range(20)]
+    )
+    assert printed == [f"True {index}" for index in range(20)]
 
 
 @pytest.mark.parametrize("discard", ["nothing", "tracing"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_process_ends_while_greenlets_wait_in_machine_code(shape: str, discard: str) -> None:
-    assert (
-        run_with_jit(
-            program(
-                shape,
-                discard,
-                """
+    printed = run(
+        shape,
+        discard,
+        """
                 tasks, counts = start(20, getcurrent().switch)
                 resume(tasks, 10_000)
                 discard()
                 print("end")
                 """,
-            )
-        )
-        == "end"
     )
+    assert printed == ["end"]
 
 
 @pytest.mark.parametrize("discard", ["nothing", "tracing"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_thread_ends_while_its_greenlets_wait_in_machine_code(shape: str, discard: str) -> None:
-    assert (
-        run_with_jit(
-            program(
-                shape,
-                discard,
-                """
+    printed = run(
+        shape,
+        discard,
+        """
                 import threading
                 ended = []
                 def to_the_end(*args):
@@ -332,18 +314,15 @@ def test_a_thread_ends_while_its_greenlets_wait_in_machine_code(shape: str, disc
                     reuse_memory()
                 print(len(ended), {task.dead for tasks in kept for task in tasks})
                 """,
-            )
-        )
-        == "60 {True}"
     )
+    assert printed == ["60 {True}"]
 
 
 def test_the_child_of_a_fork_goes_on_in_machine_code() -> None:
-    assert run_with_jit(
-        program(
-            "side_trace",
-            "tracing",
-            """
+    printed = run(
+        "side_trace",
+        "tracing",
+        """
             import os
             import threading
             def wait_in_thread():
@@ -368,16 +347,15 @@ def test_the_child_of_a_fork_goes_on_in_machine_code() -> None:
                 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
                 thread.join()
             """,
-        )
-    ) == "0"
+    )
+    assert printed == ["0"]
 
 
 def test_greenlets_that_wait_in_machine_code_are_collected() -> None:
-    assert run_with_jit(
-        program(
-            "side_trace",
-            "tracing",
-            """
+    printed = run(
+        "side_trace",
+        "tracing",
+        """
             ended = []
             def in_a_cycle(*args):
                 try:
@@ -399,18 +377,17 @@ def test_greenlets_that_wait_in_machine_code_are_collected() -> None:
             reuse_memory()
             print(len(ended))
             """,
-        )
-    ) == "20"
+    )
+    assert printed == ["20"]
 
 
 @pytest.mark.skipif(VERSION < (3, 15), reason="3.14 itself frees no machine code of a loop")
 @pytest.mark.parametrize("end", ["tasks.clear()", "[task.throw() for task in tasks]", "finish()"])
 def test_machine_code_that_greenlets_waited_in_is_freed(end: str) -> None:
-    pages = run_with_jit(
-        program(
-            "loop",
-            "nothing",
-            """
+    (pages,) = run(
+        "loop",
+        "nothing",
+        """
             source = (
                 "def wait(leave):\\n number = 0\\n while not stop:\\n  leave()\\n"
                 + "  number += 1\\n" * 60  # makes more than ten pages of machine code
@@ -439,6 +416,5 @@ def test_machine_code_that_greenlets_waited_in_is_freed(end: str) -> None:
                 round()
             print(pages() - before)
             """.replace("END", end),
-        )
     )
     assert int(pages) < 500
