@@ -84,8 +84,6 @@ class Greenlet {
     const cpython::ObjectLock lock(object());
     return parent_ == other.object();
   }
-  // Who goes on when this one ends: whoever kills it and waits for that, else its parent.
-  Ref heir() const noexcept { return killer_ != nullptr ? Ref::share(killer_->object()) : parent(); }
   bool has_dead_parent() const noexcept {
     const Ref now = parent();
     return now && of(now.get()).is_dead();
