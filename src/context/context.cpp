@@ -14,9 +14,9 @@ void Context::prepare(std::byte* low, std::byte* top, Entry entry) noexcept {
 }
 
 void Context::swap_exceptions_slowly(Context& to, ExceptionGlobals* live) noexcept {
-  if (live == &kNoExceptionGlobals) {
+  if (live == &g_no_exception_globals) {
     live = thread_exception_globals();
-    if (live == &kNoExceptionGlobals) {
+    if (live == &g_no_exception_globals) {
       return;
     }
   }

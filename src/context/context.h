@@ -24,12 +24,12 @@ struct ExceptionGlobals {
 
 // This thread's live copy (what __cxa_get_globals() returns); stable for the life of the thread,
 // so whoever switches often asks once and keeps it. While the process has no C++ runtime and none
-// can be loaded, nobody has exceptions: then it is kNoExceptionGlobals. A switch that is given this
-// asks again, for a library may be loaded at any time.
+// can be loaded, nobody has exceptions: then it is g_no_exception_globals. A switch that is given
+// this asks again, for a library may be loaded at any time.
 ExceptionGlobals* thread_exception_globals() noexcept;
 
 // Never written. Not empty, so that a switch looks twice.
-extern ExceptionGlobals kNoExceptionGlobals;
+extern ExceptionGlobals g_no_exception_globals;
 
 // A flow of control that is not running: where its callee-saved registers lie, and its share of
 // the C++ exception state. Touched only by the thread that runs it. Does not own the stack.

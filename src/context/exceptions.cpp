@@ -57,7 +57,7 @@ unsigned long long libraries_loaded() noexcept {
 
 }  // namespace
 
-constinit ExceptionGlobals kNoExceptionGlobals{.caught = nullptr, .uncaught = 1};
+constinit ExceptionGlobals g_no_exception_globals{.caught = nullptr, .uncaught = 1};
 
 ExceptionGlobals* thread_exception_globals() noexcept {
   static constinit std::atomic<Getter> known{nullptr};
@@ -77,7 +77,7 @@ ExceptionGlobals* thread_exception_globals() noexcept {
       }
     }
   }
-  return getter == nullptr ? &kNoExceptionGlobals : getter();
+  return getter == nullptr ? &g_no_exception_globals : getter();
 }
 
 }  // namespace greenlet::context

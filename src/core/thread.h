@@ -148,7 +148,7 @@ class alignas(128) Thread {
   // To be called before a switch that may be the OS thread's first.
   static void know_exceptions() noexcept {
     if (remembered_.exceptions == nullptr ||
-        remembered_.exceptions == &context::kNoExceptionGlobals) [[unlikely]] {
+        remembered_.exceptions == &context::g_no_exception_globals) [[unlikely]] {
       remembered_.exceptions = context::thread_exception_globals();
     }
   }

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, SupportsIndex
 from greenlet import getcurrent, greenlet
 
 main = getcurrent()
-pattern = re.compile("x")
+pattern: Any = re.compile("x")
+new_context: Any = contextvars.Context
 
 
 class Thing:
@@ -171,8 +172,8 @@ def failing_set(warm: bool) -> Wait:
 @case("partial of Context.run, with a bound switch")
 def bound_switch(warm: bool) -> Wait:
     switch = main.switch
-    call = functools.partial(contextvars.copy_context().run, switch)
-    often(warm, lambda: call_with(functools.partial(contextvars.copy_context().run, str)))
+    call = functools.partial(new_context().run, switch)
+    often(warm, lambda: call_with(functools.partial(new_context().run, str)))
     return Wait(lambda: call_with(call), switch, 0)
 
 
@@ -183,8 +184,8 @@ def call_with(function: Callable[..., Any]) -> None:
 @case("partial of Context.run, with the unbound switch")
 def unbound_switch(warm: bool) -> Wait:
     switch = greenlet.__dict__["switch"]
-    call = functools.partial(contextvars.copy_context().run, switch)
-    often(warm, lambda: call_with_two(functools.partial(contextvars.copy_context().run, str.join)))
+    call = functools.partial(new_context().run, switch)
+    often(warm, lambda: call_with_two(functools.partial(new_context().run, str.join)))
     return Wait(lambda: call_with_two(call, main), switch, 0)
 
 
@@ -195,7 +196,7 @@ def call_with_two(function: Callable[..., Any], first: Any = "x") -> None:
 @case("a bound method of a partial of Context.run, with the unbound switch")
 def bound_partial(warm: bool) -> Wait:
     switch = greenlet.__dict__["switch"]
-    call = types.MethodType(functools.partial(contextvars.copy_context().run, switch), main)
+    call = types.MethodType(functools.partial(new_context().run, switch), main)
     return Wait(lambda: call_with(call), switch, 0)
 
 
