@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.util
 import subprocess
@@ -283,21 +284,23 @@ else:
 """
 
 
+@functools.cache
+def detached(folder: Path, number: int, place: int, *, used: bool) -> tuple[int, str]:
+    """How the process ended, and the first line that it said of it."""
+    args = [str(folder), str(int(used)), str(number), str(place)]
+    outcome = run_script(DETACHED, args=args)
+    return outcome.returncode, outcome.stderr.partition("\n")[0]
+
+
 @pytest.mark.parametrize("where", ["here", "in another thread", "after the end"])
 @pytest.mark.parametrize("number", range(3, 12))
 def test_an_entry_without_a_thread_state_says_what_is_wrong(
     number: int, where: str, entries: Any, folder: Path
 ) -> None:
     place = ["here", "in another thread", "after the end"].index(where)
-    for used in (0, 1):
-        outcomes = [
-            run_script(DETACHED, args=[str(folder), str(used), str(tried), str(place)])
-            for tried in (number, PYTHONS_OWN)
-        ]
-        first_lines = [outcome.stderr.partition("\n")[0] for outcome in outcomes]
-        assert first_lines[0] == first_lines[1]
-        assert outcomes[0].returncode == outcomes[1].returncode
-        assert "Fatal Python error: PyThreadState_Get: the function must be" in first_lines[0]
+    expected = detached(folder, PYTHONS_OWN, place, used=True)
+    assert "Fatal Python error: PyThreadState_Get: the function must be" in expected[1]
+    assert detached(folder, number, place, used=number % 2 == 0) == expected
 
 
 # --- wrong threads ------------------------------------------------------------------------------
