@@ -186,14 +186,14 @@ def test_these_programs_wait_in_machine_code(shape: str) -> None:
         shape,
         "nothing",
         """
-                main = getcurrent()
-                def leave():
-                    main.switch(sys._jit.is_active())
-                    return 1
-                tasks, counts = start(20, leave)
-                resume(tasks, 10_000)
-                print([task.switch(1) for task in tasks])
-                """,
+        main = getcurrent()
+        def leave():
+            main.switch(sys._jit.is_active())
+            return 1
+        tasks, counts = start(20, leave)
+        resume(tasks, 10_000)
+        print([task.switch(1) for task in tasks])
+        """,
     )
     assert printed == [str([True] * 20)]
 
@@ -205,17 +205,17 @@ def test_machine_code_is_discarded_while_greenlets_wait_in_it(shape: str, discar
         shape,
         discard,
         """
-            tasks, counts = start(20, getcurrent().switch)
-            resume(tasks, 10_000)
-            discard()
-            reuse_memory()
-            resume(tasks, 3)
-            discard()
-            resume(tasks, 10_000)
-            reuse_memory()
-            resume(tasks, 10)
-            print(*(count - index % 4 for index, (count,) in enumerate(counts)))
-            """,
+        tasks, counts = start(20, getcurrent().switch)
+        resume(tasks, 10_000)
+        discard()
+        reuse_memory()
+        resume(tasks, 3)
+        discard()
+        resume(tasks, 10_000)
+        reuse_memory()
+        resume(tasks, 10)
+        print(*(count - index % 4 for index, (count,) in enumerate(counts)))
+        """,
     )
     assert printed == [" ".join(["20013"] * 20)]
 
@@ -226,19 +226,19 @@ def test_a_greenlet_discards_the_machine_code_that_the_main_greenlet_waits_in(di
         "loop",
         discard,
         """
-                main = getcurrent()
-                def discarding(_):
-                    for _ in range(3):
-                        for _ in range(5000):
-                            main.switch()
-                        discard()
-                        reuse_memory()
-                    return "done"
-                tasks, counts = start(4, main.switch)
-                for _ in range(4):
-                    resume([*tasks, greenlet(discarding)], 15_001)
-                    print(*(count - index % 4 for index, (count,) in enumerate(counts)))
-                """,
+        main = getcurrent()
+        def discarding(_):
+            for _ in range(3):
+                for _ in range(5000):
+                    main.switch()
+                discard()
+                reuse_memory()
+            return "done"
+        tasks, counts = start(4, main.switch)
+        for _ in range(4):
+            resume([*tasks, greenlet(discarding)], 15_001)
+            print(*(count - index % 4 for index, (count,) in enumerate(counts)))
+        """,
     )
     assert printed == [" ".join([str(15_001 * rounds)] * 4) for rounds in (1, 2, 3, 4)]
 
@@ -252,16 +252,16 @@ def test_an_exception_is_raised_in_machine_code_that_has_been_discarded(
         shape,
         discard,
         """
-            tasks, counts = start(20, getcurrent().switch)
-            resume(tasks, 10_000)
-            discard()
-            reuse_memory()
-            for index, task in enumerate(tasks):
-                try:
-                    task.throw(KeyError(index))
-                except KeyError as error:
-                    print(task.dead, error)
-            """,
+        tasks, counts = start(20, getcurrent().switch)
+        resume(tasks, 10_000)
+        discard()
+        reuse_memory()
+        for index, task in enumerate(tasks):
+            try:
+                task.throw(KeyError(index))
+            except KeyError as error:
+                print(task.dead, error)
+        """,
     )
     assert printed == [f"True {index}" for index in range(20)]
 
@@ -273,11 +273,11 @@ def test_the_process_ends_while_greenlets_wait_in_machine_code(shape: str, disca
         shape,
         discard,
         """
-                tasks, counts = start(20, getcurrent().switch)
-                resume(tasks, 10_000)
-                discard()
-                print("end")
-                """,
+        tasks, counts = start(20, getcurrent().switch)
+        resume(tasks, 10_000)
+        discard()
+        print("end")
+        """,
     )
     assert printed == ["end"]
 
@@ -289,31 +289,31 @@ def test_a_thread_ends_while_its_greenlets_wait_in_machine_code(shape: str, disc
         shape,
         discard,
         """
-                import threading
-                ended = []
-                def to_the_end(*args):
-                    try:
-                        wait(*args)
-                    finally:
-                        ended.append(True)
-                def work():
-                    leave = getcurrent().switch
-                    tasks = [greenlet(to_the_end) for _ in range(20)]
-                    for task in tasks:
-                        task.switch(leave, [0])
-                    for ahead in range(4):
-                        resume(tasks[ahead::4], ahead)
-                    resume(tasks, 10_000)
-                    kept.append(tasks)
-                kept = []
-                threads = [threading.Thread(target=work) for _ in range(3)]
-                for thread in threads:
-                    thread.start()
-                    thread.join()
-                    discard()
-                    reuse_memory()
-                print(len(ended), {task.dead for tasks in kept for task in tasks})
-                """,
+        import threading
+        ended = []
+        def to_the_end(*args):
+            try:
+                wait(*args)
+            finally:
+                ended.append(True)
+        def work():
+            leave = getcurrent().switch
+            tasks = [greenlet(to_the_end) for _ in range(20)]
+            for task in tasks:
+                task.switch(leave, [0])
+            for ahead in range(4):
+                resume(tasks[ahead::4], ahead)
+            resume(tasks, 10_000)
+            kept.append(tasks)
+        kept = []
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+            thread.join()
+            discard()
+            reuse_memory()
+        print(len(ended), {task.dead for tasks in kept for task in tasks})
+        """,
     )
     assert printed == ["60 {True}"]
 
@@ -323,30 +323,30 @@ def test_the_child_of_a_fork_goes_on_in_machine_code() -> None:
         "side_trace",
         "tracing",
         """
-            import os
-            import threading
-            def wait_in_thread():
-                tasks, counts = start(20, getcurrent().switch)
-                resume(tasks, 10_000)
-                started.set()
-                finished.wait()
-            started, finished = threading.Event(), threading.Event()
-            thread = threading.Thread(target=wait_in_thread)
-            thread.start()
-            started.wait()
+        import os
+        import threading
+        def wait_in_thread():
             tasks, counts = start(20, getcurrent().switch)
             resume(tasks, 10_000)
-            import warnings
-            warnings.simplefilter("ignore")  # of a fork beside another thread
-            child = os.fork()
-            discard()
-            reuse_memory()
-            resume(tasks, 10)
-            finished.set()
-            if child:
-                print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-                thread.join()
-            """,
+            started.set()
+            finished.wait()
+        started, finished = threading.Event(), threading.Event()
+        thread = threading.Thread(target=wait_in_thread)
+        thread.start()
+        started.wait()
+        tasks, counts = start(20, getcurrent().switch)
+        resume(tasks, 10_000)
+        import warnings
+        warnings.simplefilter("ignore")  # of a fork beside another thread
+        child = os.fork()
+        discard()
+        reuse_memory()
+        resume(tasks, 10)
+        finished.set()
+        if child:
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            thread.join()
+        """,
     )
     assert printed == ["0"]
 
@@ -356,27 +356,27 @@ def test_greenlets_that_wait_in_machine_code_are_collected() -> None:
         "side_trace",
         "tracing",
         """
-            ended = []
-            def in_a_cycle(*args):
-                try:
-                    wait(*args)
-                finally:
-                    ended.append(me)
-            def round():
-                tasks = [greenlet(in_a_cycle) for _ in range(20)]
-                for task in tasks:
-                    task.me = task
-                    task.switch(getcurrent().switch, [0])
-                for ahead in range(4):
-                    resume(tasks[ahead::4], ahead)
-                resume(tasks, 10_000)
-            me = None
-            round()
-            discard()
-            gc.collect()
-            reuse_memory()
-            print(len(ended))
-            """,
+        ended = []
+        def in_a_cycle(*args):
+            try:
+                wait(*args)
+            finally:
+                ended.append(me)
+        def round():
+            tasks = [greenlet(in_a_cycle) for _ in range(20)]
+            for task in tasks:
+                task.me = task
+                task.switch(getcurrent().switch, [0])
+            for ahead in range(4):
+                resume(tasks[ahead::4], ahead)
+            resume(tasks, 10_000)
+        me = None
+        round()
+        discard()
+        gc.collect()
+        reuse_memory()
+        print(len(ended))
+        """,
     )
     assert printed == ["20"]
 
@@ -388,33 +388,33 @@ def test_machine_code_that_greenlets_waited_in_is_freed(end: str) -> None:
         "loop",
         "nothing",
         """
-            source = (
-                "def wait(leave):\\n number = 0\\n while not stop:\\n  leave()\\n"
-                + "  number += 1\\n" * 60  # makes more than ten pages of machine code
-            )
-            def round():
-                space = {"stop": []}
-                exec(source, space)
-                tasks = [greenlet(space["wait"]) for _ in range(4)]
+        source = (
+            "def wait(leave):\\n number = 0\\n while not stop:\\n  leave()\\n"
+            + "  number += 1\\n" * 60  # makes more than ten pages of machine code
+        )
+        def round():
+            space = {"stop": []}
+            exec(source, space)
+            tasks = [greenlet(space["wait"]) for _ in range(4)]
+            for task in tasks:
+                task.switch(getcurrent().switch)
+            resume(tasks, 2500)
+            def finish():
+                space["stop"].append(True)
                 for task in tasks:
-                    task.switch(getcurrent().switch)
-                resume(tasks, 2500)
-                def finish():
-                    space["stop"].append(True)
-                    for task in tasks:
-                        task.switch(1)
-                        assert task.dead
-                END
-                return [[] for _ in range(5_000)]  # lets a collection run, which frees it
-            def pages():
-                with open("/proc/self/statm") as file:
-                    return int(file.read().split()[0])
-            for _ in range(50):
-                round()
-            before = pages()
-            for _ in range(100):
-                round()
-            print(pages() - before)
-            """.replace("END", end),
+                    task.switch(1)
+                    assert task.dead
+            END
+            return [[] for _ in range(5_000)]  # lets a collection run, which frees it
+        def pages():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[0])
+        for _ in range(50):
+            round()
+        before = pages()
+        for _ in range(100):
+            round()
+        print(pages() - before)
+        """.replace("END", end),
     )
     assert int(pages) < 500
