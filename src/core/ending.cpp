@@ -220,7 +220,8 @@ void Thread::hook_end_of_run() noexcept {
         PyObject_HasAttrString(thread.get(), method.ml_name) != 0) {
       const Ref function = Ref::take(PyCFunction_New(&method, thread.get()));
       if (function) {
-        PyObject_SetAttrString(thread.get(), method.ml_name, function.get());
+        // Not by its __setattr__(), which may be anything.
+        PyDict_SetItemString(attributes.get(), method.ml_name, function.get());
       }
     }
   }
@@ -231,7 +232,8 @@ void Thread::hook_end_of_run() noexcept {
 }
 
 PyObject* Thread::at_end_of_run(PyObject* thread, PyObject*) noexcept {
-  if (PyObject_DelAttrString(thread, "_delete") < 0) {
+  const Ref attributes = Ref::take(PyObject_GenericGetDict(thread, nullptr));
+  if (!attributes || PyDict_DelItemString(attributes.get(), "_delete") < 0) {
     return nullptr;  // it would call this function again below
   }
   Thread* const world = current_or_null();
