@@ -125,6 +125,12 @@ void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
 }
 
 void Thread::finish_pending_slowly() noexcept {
+  if (running_->kills_ != nullptr) {
+    // The greenlet that waits for the running one to end goes on with the rest then. If one of the
+    // rest waited again, it would leave the running one in the middle of this, where the next
+    // GreenletExit could only be reported.
+    return;
+  }
   for (;;) {
     Ref dropped;
     bool collected;

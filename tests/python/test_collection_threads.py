@@ -236,6 +236,53 @@ def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
     assert all(line.startswith("GreenletExit did not kill") for line in outcome.stderr.splitlines())
 
 
+def test_those_that_wait_again_are_asked_one_after_the_other() -> None:
+    # If the second were asked in the middle of a call of the first, that would be left there, and
+    # the exit that it gets when its thread ends could only be reported.
+    outcome = run_script(
+        """
+        import gc, threading
+        from greenlet import getcurrent, greenlet
+
+        gc.disable()
+        log = []
+        made, collected = threading.Event(), threading.Event()
+
+        def run():
+            try:
+                getcurrent().parent.switch()
+            except BaseException:
+                log.append("asked")
+            try:
+                getcurrent().parent.switch()
+            finally:
+                log.append("ended")
+
+        def own():
+            for _ in range(3):
+                g = greenlet(run)
+                g.itself = g
+                g.switch()
+            del g
+            made.set()
+            collected.wait()
+            greenlet(lambda: None).switch()
+            log.append("went on")
+
+        thread = threading.Thread(target=own)
+        thread.start()
+        made.wait()
+        gc.collect()
+        collected.set()
+        thread.join()
+        print(*log)
+        """
+    )
+    assert outcome.returncode == 0
+    assert outcome.stdout.strip() == "asked asked asked went on ended ended ended"
+    assert all(line.startswith("GreenletExit did not kill") for line in outcome.stderr.splitlines())
+
+
 # --- which traversal is a collection's ------------------------------------------------------------
 
 FOREIGN = """

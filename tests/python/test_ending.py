@@ -569,7 +569,7 @@ def test_its_slots_and_attributes_are_there_in_finally_blocks(with_del: bool, ca
         in_thread(box.clear)
         getcurrent()
     else:
-        box.append(box)  # type: ignore[arg-type]
+        box.append(box)
         del box
         collect()
     assert log == [*(["del"] if with_del else []), (5, {"note": 7})]

@@ -759,7 +759,23 @@ class ThreadWithSlots(ThreadWithRun):
     __slots__ = ("slot",)
 
 
-@pytest.mark.parametrize("kind", [ThreadWithRun, ThreadWithDelete, ThreadWithSlots])
+class ThreadWithFixedAttributes(ThreadWithRun):
+    """Takes no attributes that it does not know."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "_delete":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name == "_delete":
+            raise AttributeError(name)
+        super().__delattr__(name)
+
+
+@pytest.mark.parametrize(
+    "kind", [ThreadWithRun, ThreadWithDelete, ThreadWithSlots, ThreadWithFixedAttributes]
+)
 def test_subclasses_of_thread_end_as_threads_do(kind: type[ThreadWithRun]) -> None:
     seen = Seen()
     thread = kind(seen)
