@@ -30,7 +30,8 @@ debug-tests: test-packages ## Python tests on debug builds, at each allocation a
 
 stress: test-packages ## the long stress tests (NAME=3.15t for another interpreter)
 	@python=$$($(TOOLS)/environments.py ours $(NAME)) && \
-	  $$python -m pytest -m stress --timeout 3600 -o faulthandler_timeout=3660 tests/python
+	  $$python -m pytest -m stress --timeout 3600 -o faulthandler_timeout=3660 \
+	    tests/python tests/interop
 
 test-layout: test-packages ## wheels on interpreters with other structures than they were built with
 	@$(TOOLS)/layout_test.py

@@ -20,6 +20,9 @@ file(GLOB greenlet_sources CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/src/module/*.cpp)
 python_add_library(_greenlet MODULE WITH_SOABI ${greenlet_sources})
 target_compile_definitions(_greenlet PRIVATE GREENLET_VERSION_STRING="${PROJECT_VERSION}")
+# LTO may separate the .symver directives in it from the code that they are about.
+set_source_files_properties(${PROJECT_SOURCE_DIR}/src/cpython/stack_bounds.cpp
+                            PROPERTIES COMPILE_OPTIONS -fno-lto)
 target_include_directories(_greenlet PRIVATE
   ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR}/include)
 

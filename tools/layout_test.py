@@ -137,9 +137,9 @@ def run_on(python: Path, log: Log, *, must_refuse: bool = False) -> Counts:
 def counts_of(name: str, base: Path) -> Iterator[tuple[str, Counts]]:
     """Run all that concerns an interpreter, and tell each result."""
     if name.startswith(("3.11", "3.12")):
-        for field, change in MOVED_FIELDS.items():
+        for field, moved in MOVED_FIELDS.items():
             log = Log(f"{name}-{field}-moved", echo=False)
-            wheel = with_headers(name, base, f"{field}-moved", change)
+            wheel = with_headers(name, base, f"{field}-moved", moved)
             python = environments.with_wheel(f"{name}-moved", base, wheel)
             yield f"{field} moved", run_on(python, log, must_refuse=True)
         return

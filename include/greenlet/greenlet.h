@@ -6,10 +6,11 @@
  *   if (_PyGreenlet_API == NULL) return NULL;   anything else of it: the pointer is static
  *
  * The object layout and the order of the table are ABI: compiled programs depend on both. What
- * looks like a function is a macro, as programs ask with #ifdef which of them there are.
+ * looks like a function is a macro for a function pointer, as programs ask with #ifdef which of
+ * them there are; it can be called, and passed on as any other pointer.
  */
-#ifndef GREENLET_GREENLET_H
-#define GREENLET_GREENLET_H
+#ifndef Py_GREENLETOBJECT_H /* the name that programs know */
+#define Py_GREENLETOBJECT_H
 
 #include <Python.h>
 
@@ -20,12 +21,17 @@ extern "C" {
 /* Version of this C API, not of the package. */
 #define GREENLET_VERSION "1.0.0"
 
+/* What the last field of a greenlet is. */
+#ifndef implementation_ptr_t
+#define implementation_ptr_t void*
+#endif
+
 /* A greenlet. Compiled subclasses append their fields behind it, so it never grows. */
 typedef struct _greenlet {
   PyObject_HEAD
   PyObject* weakreflist;
   PyObject* dict;
-  void* pimpl; /* opaque */
+  implementation_ptr_t pimpl; /* opaque */
 } PyGreenlet;
 
 /* What the capsule "greenlet._C_API" points at: twelve pointers. A wrong argument (NULL, another
@@ -45,6 +51,22 @@ typedef struct PyGreenlet_CAPI {
   PyGreenlet* (*get_parent)(PyGreenlet* self);
 } PyGreenlet_CAPI;
 
+/* The same by index: _PyGreenlet_API[PyGreenlet_Switch_NUM]. */
+#define PyGreenlet_Type_NUM 0
+#define PyExc_GreenletError_NUM 1
+#define PyExc_GreenletExit_NUM 2
+#define PyGreenlet_New_NUM 3
+#define PyGreenlet_GetCurrent_NUM 4
+#define PyGreenlet_Throw_NUM 5
+#define PyGreenlet_Switch_NUM 6
+#define PyGreenlet_SetParent_NUM 7
+#define PyGreenlet_MAIN_NUM 8
+#define PyGreenlet_STARTED_NUM 9
+#define PyGreenlet_ACTIVE_NUM 10
+#define PyGreenlet_GetParent_NUM 11
+#define PyGreenlet_GET_PARENT_NUM PyGreenlet_GetParent_NUM
+#define PyGreenlet_API_pointers 12 /* how many there are */
+
 /* The table, by the name and type that programs know; NULL until it is imported. */
 static void** _PyGreenlet_API = NULL;
 
@@ -55,54 +77,55 @@ static inline int PyGreenlet_CAPI_import(void) {
 
 #define PyGreenlet_CAPI_table ((const PyGreenlet_CAPI*)_PyGreenlet_API)
 
-/* int: imports greenlet and finds its table. 0, or -1 with an exception set. */
-#define PyGreenlet_Import() PyGreenlet_CAPI_import()
+/* int (void): imports greenlet and finds its table. 0, or -1 with an exception set. */
+#define PyGreenlet_Import PyGreenlet_CAPI_import
 
 /* Objects of the module; borrowed, and alive as long as it is. `&PyGreenlet_Type` is the type. */
 #define PyGreenlet_Type (*PyGreenlet_CAPI_table->type)
 #define PyExc_GreenletError (PyGreenlet_CAPI_table->error)
 #define PyExc_GreenletExit (PyGreenlet_CAPI_table->exit)
 
-/* int: is it a greenlet, or an instance of a subclass? Not for NULL. */
-#define PyGreenlet_Check(op) PyObject_TypeCheck((PyObject*)(op), &PyGreenlet_Type)
+/* int (op), no pointer: is it a greenlet, or an instance of a subclass? Not for NULL. The dots are
+ * for an argument with commas of its own. */
+#define PyGreenlet_Check(...) PyObject_TypeCheck((PyObject*)(__VA_ARGS__), &PyGreenlet_Type)
 
-/* PyGreenlet*: greenlet(run, parent); either may be NULL. New reference, or NULL with an
- * exception. */
-#define PyGreenlet_New(run, parent) (PyGreenlet_CAPI_table->create((run), (parent)))
+/* PyGreenlet* (run, parent): greenlet(run, parent). Either may be NULL; a parent that is None means
+ * the running greenlet, too. New reference, or NULL with an exception. */
+#define PyGreenlet_New (PyGreenlet_CAPI_table->create)
 
-/* PyGreenlet*: new reference to the greenlet that is running in this thread; NULL with RuntimeError
- * while the interpreter finalizes. */
-#define PyGreenlet_GetCurrent() (PyGreenlet_CAPI_table->get_current())
+/* PyGreenlet* (void): new reference to the greenlet that is running in this thread; NULL with
+ * RuntimeError while the interpreter finalizes. */
+#define PyGreenlet_GetCurrent (PyGreenlet_CAPI_table->get_current)
 
-/* PyObject*: self.throw(typ, val, tb); val and tb may be NULL. New reference to what a later switch
- * brings back here, or NULL with an exception. */
-#define PyGreenlet_Throw(self, typ, val, tb) \
-  (PyGreenlet_CAPI_table->throw_((self), (typ), (val), (tb)))
+/* PyObject* (self, typ, val, tb): self.throw(typ, val, tb); val and tb may be NULL. New reference
+ * to what a later switch brings back here, or NULL with an exception. */
+#define PyGreenlet_Throw (PyGreenlet_CAPI_table->throw_)
 
-/* PyObject*: self.switch(*args, **kwargs); args is a tuple or NULL, kwargs a dict or NULL. New
- * reference to what a later switch brings back here, or NULL with an exception. */
-#define PyGreenlet_Switch(self, args, kwargs) \
-  (PyGreenlet_CAPI_table->switch_((self), (args), (kwargs)))
+/* PyObject* (self, args, kwargs): self.switch(*args, **kwargs); args is a tuple or NULL, kwargs a
+ * dict or NULL. None for both or the first delivers None. New reference to what a later switch
+ * brings back here, or NULL with an exception: at once, and without a switch, with the one that is
+ * set already. */
+#define PyGreenlet_Switch (PyGreenlet_CAPI_table->switch_)
 
-/* int: self.parent = parent. 0, or -1 with an exception. */
-#define PyGreenlet_SetParent(self, parent) (PyGreenlet_CAPI_table->set_parent((self), (parent)))
+/* int (self, parent): self.parent = parent. 0, or -1 with an exception. */
+#define PyGreenlet_SetParent (PyGreenlet_CAPI_table->set_parent)
 
-/* PyGreenlet*: self.parent as a new reference. NULL without an exception for a greenlet that has
- * none. The second is its old name. */
-#define PyGreenlet_GetParent(self) (PyGreenlet_CAPI_table->get_parent((self)))
-#define PyGreenlet_GET_PARENT(self) PyGreenlet_GetParent(self)
+/* PyGreenlet* (self): self.parent as a new reference. NULL without an exception for a greenlet that
+ * has none. The second is its old name. */
+#define PyGreenlet_GetParent (PyGreenlet_CAPI_table->get_parent)
+#define PyGreenlet_GET_PARENT PyGreenlet_GetParent
 
-/* int: is it the main greenlet of its thread? 1, 0, or -1 with an exception. */
-#define PyGreenlet_MAIN(self) (PyGreenlet_CAPI_table->is_main((self)))
+/* int (self): is it the main greenlet of its thread? 1, 0, or -1 with an exception. */
+#define PyGreenlet_MAIN (PyGreenlet_CAPI_table->is_main)
 
-/* int: has it been started, be it dead by now or not? 1, 0, or -1 with an exception. */
-#define PyGreenlet_STARTED(self) (PyGreenlet_CAPI_table->is_started((self)))
+/* int (self): has it been started, be it dead by now or not? 1, 0, or -1 with an exception. */
+#define PyGreenlet_STARTED (PyGreenlet_CAPI_table->is_started)
 
-/* int: is it started and not dead? 1, 0, or -1 with an exception. */
-#define PyGreenlet_ACTIVE(self) (PyGreenlet_CAPI_table->is_active((self)))
+/* int (self): is it started and not dead? 1, 0, or -1 with an exception. */
+#define PyGreenlet_ACTIVE (PyGreenlet_CAPI_table->is_active)
 
 #ifdef __cplusplus
 } /* extern "C" */
 #endif
 
-#endif /* GREENLET_GREENLET_H */
+#endif /* Py_GREENLETOBJECT_H */

@@ -263,6 +263,41 @@ void Thread::end_greenlets() noexcept {
   }
 }
 
+void Thread::watch_exit(ModuleState& module) noexcept {
+  if (module.exit_is_watched.exchange(true, std::memory_order_relaxed)) {
+    return;
+  }
+  static PyMethodDef definition = {"_at_exit", &at_exit, METH_NOARGS, nullptr};
+  Ref pending = Ref::take(cpython::take_exception());
+  const Ref function = Ref::take(PyCFunction_New(&definition, nullptr));
+  const Ref atexit = Ref::take(function ? PyImport_ImportModule("atexit") : nullptr);
+  // Functions that are registered later are called before.
+  const Ref done = Ref::take(
+      atexit ? PyObject_CallMethod(atexit.get(), "register", "O", function.get()) : nullptr);
+  PyErr_Clear();  // without it, those greenlets are abandoned
+  if (pending) {
+    cpython::raise_exception(pending.release());
+  }
+}
+
+PyObject* Thread::at_exit(PyObject*, PyObject*) noexcept {
+  PyThreadState* const mine = cpython::current_thread_state();
+  if (cpython::is_finalizing() || !cpython::can_run_python(mine)) {
+    Py_RETURN_NONE;
+  }
+  PyThreadState* other = nullptr;
+  for (std::uint64_t id = UINT64_MAX; (other = cpython::idle_thread_state(mine, id)) != nullptr;) {
+    id = cpython::id_of(other);
+    PyThreadState_Swap(other);
+    Thread* const thread = current_or_null();
+    if (thread != nullptr && thread->running_ == thread->main_) {
+      thread->end_greenlets();
+    }
+    PyThreadState_Swap(mine);
+  }
+  Py_RETURN_NONE;
+}
+
 // The thread state goes while a greenlet runs: Py_Finalize() called there. CPython will free the
 // thread state's data stack, which must not be the one in our region, and may clear what else it
 // has; so it gets the main greenlet's share again, except for the bounds of the C stack, which is

@@ -8,7 +8,7 @@ Message Message::raise_current() { return raise(Ref::take(cpython::take_exceptio
 
 void Message::settle_exit(PyObject* greenlet_exit) noexcept {
   if (raises_any(greenlet_exit)) {
-    kind_ = Kind::kExit;
+    kind_ = Kind::kValueOrNothing;
   }
 }
 
@@ -30,7 +30,7 @@ PyObject* Message::as_value() noexcept {
 }
 
 Arguments Message::as_call(PyObject* empty_tuple) noexcept {
-  if (kind_ == Kind::kExit) {
+  if (kind_ == Kind::kValueOrNothing) {
     return {Ref::share(empty_tuple), {}, /*is_one=*/false};
   }
   return {std::move(first_), std::move(second_), /*is_one=*/kind_ == Kind::kValue};

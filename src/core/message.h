@@ -26,6 +26,10 @@ class Message {
     return arguments.is_one ? value(std::move(arguments.args))
                             : call(std::move(arguments.args), std::move(arguments.kwargs));
   }
+  // What switch() returns; who has not started gets no argument.
+  static Message value_or_nothing(Ref value) {
+    return {Kind::kValueOrNothing, std::move(value), {}};
+  }
   static Message raise(Ref exception) { return {Kind::kRaise, std::move(exception), {}}; }
   // The exception that is set, taken from the thread state.
   static Message raise_current();
@@ -36,8 +40,7 @@ class Message {
     return raises() && PyErr_GivenExceptionMatches(first_.get(), type) != 0;
   }
 
-  // A GreenletExit becomes a value where nothing is left for it to end: the exception itself for
-  // who waits in switch(), nothing for who is started by it.
+  // A GreenletExit becomes a value_or_nothing() where nothing is left for it to end.
   void settle_exit(PyObject* greenlet_exit) noexcept;
 
   // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
@@ -47,7 +50,7 @@ class Message {
   Arguments as_call(PyObject* empty_tuple) noexcept;
   // Takes back what as_call() has returned.
   void put_back(Arguments arguments) noexcept {
-    if (kind_ != Kind::kExit) {  // that one was not moved out
+    if (kind_ != Kind::kValueOrNothing) {  // that one was not moved out
       *this = of(std::move(arguments));
     }
   }
@@ -55,7 +58,7 @@ class Message {
   PyObject* as_exception() noexcept { return first_.release(); }
 
  private:
-  enum class Kind : unsigned char { kValue, kCall, kRaise, kExit };
+  enum class Kind : unsigned char { kValue, kCall, kRaise, kValueOrNothing };
 
   Message(Kind kind, Ref first, Ref second)
       : kind_(kind), first_(std::move(first)), second_(std::move(second)) {}

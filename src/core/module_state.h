@@ -12,8 +12,10 @@ namespace greenlet::core {
 
 class Thread;
 
-// Filled by module exec, alive as long as the module object (the types and each Thread hold it).
+// Filled by module exec, alive as long as the module object (each Thread holds it, and so does the
+// greenlet type, for all greenlets).
 struct ModuleState {
+  PyObject* object = nullptr;  // the module, borrowed
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;
@@ -40,6 +42,9 @@ struct ModuleState {
 
   std::atomic<Py_ssize_t> main_greenlets{0};     // threads that have one
   std::atomic<Py_ssize_t> pending_greenlets{0};  // queued for their own thread to finish
+
+  // See Thread::watch_exit().
+  std::atomic<bool> exit_is_watched{false};
 
   // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so always 0.
   std::atomic<bool> counts_cleanup_clocks{true};

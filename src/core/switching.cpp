@@ -219,7 +219,8 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
 
 PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexcept {
   message.settle_exit(module_->greenlet_exit);
-  const Ref first = Ref::share(target.get());
+  // Not held: to let go of it might run Python code when the heir is found. Only to be compared.
+  const PyObject* const first = target.get();
   int returns = 0;
   for (PyObject* payload = nullptr;;) {
     if (!target) {
@@ -230,7 +231,7 @@ PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexce
       // lookup of a parent's `run`), and lead to the greenlet that ends. It cannot go on.
       message = unpacked(payload);
       message.settle_exit(module_->greenlet_exit);
-      target = ++returns < kMostReturns ? self.parent() : Ref();
+      target = ++returns < kMostReturns ? self.heir() : Ref();
     } else if (to != nullptr) {
       return payload;
     } else {
@@ -238,9 +239,9 @@ PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexce
       message = Message::raise_current();
       target = Greenlet::of(target.get()).parent();
       // Unless the lookup of its `run` has switched away and kill() has ended that with a
-      // GreenletExit: this one is for the killer, which has become the heir.
+      // GreenletExit: this one is for the killer, which kill() has made the heir.
       if (message.raises_any(module_->greenlet_exit)) {
-        if (Ref heir = self.heir(); heir.get() != first.get()) {
+        if (Ref heir = self.heir(); heir.get() != first) {
           message.settle_exit(module_->greenlet_exit);
           target = std::move(heir);
         }

@@ -25,7 +25,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   tstate_ = tstate;
   anchors_ = cpython::ThreadAnchors::of(tstate);
   module_ = module;
-  module_object_ = Py_NewRef(PyType_GetModule(module->greenlet_type));
+  module_object_ = Py_NewRef(module->object);
   main_ = &main;
   running_ = &main;
   Py_INCREF(main.object());  // as the main greenlet
@@ -44,6 +44,21 @@ void Thread::remember(Thread* thread) noexcept {
     know_exceptions();  // another OS thread has started them
   }
   (remembered_.exceptions != nullptr ? remembered_.thread : remembered_.idle) = thread;
+  if (thread->running_ == thread->main_) {
+    cpython::correct_stack_limits(thread->tstate_, thread->anchors_);
+  }
+}
+
+bool Thread::find_stack(cpython::StackBounds& found) noexcept {
+  if (remembered_.exceptions == nullptr) {
+    return false;  // there was no switch in this OS thread yet
+  }
+  const stack::Region region = stack::region_at(__builtin_frame_address(0));
+  if (!region) {
+    return false;
+  }
+  found = {.low = region.low, .high = region.boundary};
+  return true;
 }
 
 Thread* Thread::current_or_null() noexcept {
@@ -91,9 +106,10 @@ Thread* Thread::attach() noexcept {
   if (Thread* const known = current_or_null()) {
     return known;
   }
+  // Ends the process with a text if there is none.
+  PyThreadState* const tstate = PyThreadState_Get();
   // A program may come with an exception set, which it wants to handle in a greenlet.
   const cpython::ExceptionAside aside;
-  PyThreadState* const tstate = cpython::current_thread_state();
   if (!cpython::can_run_python(tstate)) {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
     return nullptr;
@@ -147,8 +163,12 @@ Thread* Thread::attach() noexcept {
     return nullptr;
   }
   PyObject_GC_UnTrack(dict);  // may be tracked again by a later insertion, on 3.11 to 3.13
+  const bool is_second = remembered_.thread != nullptr || remembered_.idle != nullptr;
   remember(thread);
   hook_end_of_run();
+  if (is_second) {
+    watch_exit(*module);
+  }
   return thread;
 }
 
@@ -265,6 +285,7 @@ Ref Thread::exchange_tracer(Ref tracer) noexcept {
 PyObject* Thread::getcurrent() noexcept {
   // What CPython tears down then has begun to go; switching still works, for finally blocks.
   if (cpython::is_finalizing()) {
+    (void)PyThreadState_Get();  // as in attach()
     PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
     return nullptr;
   }

@@ -12,6 +12,7 @@
 #include "core/module_state.h"
 #include "core/ref.h"
 #include "cpython/interpreter_state.h"
+#include "cpython/stack_bounds.h"
 #include "cpython/thread_anchors.h"
 #include "stack/stack.h"
 
@@ -105,10 +106,21 @@ class alignas(128) Thread {
   // have many of those under way at a time, if it meets the addresses before it needs the contents.
   void read_ahead_of(const Greenlet& greenlet) const noexcept;
 
+  // When the interpreter ends, and while everything works still, ends the greenlets of thread
+  // states that it leaves behind in this OS thread. C code may keep several there; and since 3.14
+  // Py_Finalize() ends the other interpreters from thread states of its own. Those left behind are
+  // cleared later, when they cannot run any more. To be called where that may be; imports atexit.
+  // Keeps the exception that is set.
+  static void watch_exit(ModuleState& module) noexcept;
+
   // The trace callback, borrowed, or null.
   PyObject* tracer() const noexcept { return tracer_; }
   // Sets or (null) removes it; returns the old one.
   Ref exchange_tracer(Ref tracer) noexcept;
+
+  // The stack of a greenlet that the calling OS thread runs on, whichever thread state it has, if
+  // any; false if it runs on its own.
+  static bool find_stack(cpython::StackBounds& found) noexcept;
 
   // Sets greenlet.error for a switch to a greenlet that another thread, living or ended, owns.
   void refuse_foreign(const Greenlet& representative) noexcept;
@@ -131,7 +143,7 @@ class alignas(128) Thread {
   // The calling thread's world, found in the thread state's dict and remembered. Null if there is
   // none; with an exception if there is no memory to look. Not to be called with one set.
   static Thread* find() noexcept;
-  // Makes it the one that this OS thread remembers.
+  // Makes it the one that this OS thread remembers. Its thread state is the calling thread's.
   static void remember(Thread* thread) noexcept;
   // To be called before a switch that may be the OS thread's first.
   static void know_exceptions() noexcept {
@@ -146,6 +158,7 @@ class alignas(128) Thread {
   static void hook_end_of_run() noexcept;
   // Stands in for the method _delete() of that object, which threading calls last.
   static PyObject* at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept;
+  static PyObject* at_exit(PyObject*, PyObject*) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
   void give_back_thread_state() noexcept;

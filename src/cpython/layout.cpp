@@ -153,11 +153,12 @@ int check_layout() noexcept {
     return -1;
   }
   if (misplaced != nullptr) {
-    PyErr_Format(PyExc_ImportError,
-                 "greenlet was built for another layout of CPython %d.%d: %s is not where it was in "
-                 "the one it was built with (%s), in this interpreter (%s); reinstall greenlet from "
-                 "source (pip install --no-binary greenlet greenlet)",
-                 PY_MAJOR_VERSION, PY_MINOR_VERSION, misplaced, PY_VERSION, Py_GetVersion());
+    PyErr_Format(
+        PyExc_ImportError,
+        "greenlet was built for another layout of CPython %d.%d: %s is not where it was in "
+        "the one it was built with (%s), in this interpreter (%s); reinstall greenlet from "
+        "source (pip install --no-binary greenlet greenlet)",
+        PY_MAJOR_VERSION, PY_MINOR_VERSION, misplaced, PY_VERSION, Py_GetVersion());
     return -1;
   }
   return 0;

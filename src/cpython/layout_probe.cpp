@@ -60,9 +60,7 @@ Answer has_handled_exception(PyThreadState* tstate) {
   return answer(found);
 }
 
-Answer has_dict(PyThreadState* tstate) {
-  return answer(PyThreadState_GetDict() == tstate->dict);
-}
+Answer has_dict(PyThreadState* tstate) { return answer(PyThreadState_GetDict() == tstate->dict); }
 
 Answer has_context(PyThreadState* tstate) {
   PyObject* const context = PyContext_New();

@@ -32,6 +32,10 @@ static_assert(offsetof(Table, entries) == 0);
 
 constinit core::FreeList<Table, &Table::next_free> unused;
 
+// The main interpreter has the same table in each of its lives: its type is always the same, too,
+// and a program that keeps the address finds the objects of the present life.
+constinit Table main_table{};
+
 static_assert(sizeof(PyGreenlet_CAPI) == 12 * sizeof(void*));
 static_assert(sizeof(PyGreenlet) == sizeof(core::Object));
 static_assert(offsetof(PyGreenlet, weakreflist) == offsetof(core::Object, weakreflist));
@@ -47,6 +51,7 @@ ModuleState* current_state() {
   if (Thread* const thread = Thread::current_or_null()) [[likely]] {
     return &thread->running().module();
   }
+  (void)PyThreadState_Get();  // ends the process with a text if there is none
   return ModuleState::of_interpreter();
 }
 
@@ -77,7 +82,8 @@ PyGreenlet* create(PyObject* run, PyGreenlet* parent) {
   if (run != nullptr && set_run(greenlet, run) < 0) {
     return nullptr;
   }
-  if (parent != nullptr && set_parent(greenlet, as_object(parent)) < 0) {
+  if (parent != nullptr && as_object(parent) != Py_None &&
+      set_parent(greenlet, as_object(parent)) < 0) {
     return nullptr;
   }
   return as_greenlet(self.release());
@@ -97,25 +103,39 @@ PyObject* throw_entry(PyGreenlet* self, PyObject* type, PyObject* value, PyObjec
   return throw_into(*target, type, value, traceback);
 }
 
+// None for the arguments is delivered as it is, or starts a greenlet without arguments. But beside
+// keywords it stands for no arguments.
 PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
   Greenlet* const target = checked(self);
-  if (target == nullptr) {
-    return nullptr;
+  if (target == nullptr || PyErr_Occurred() != nullptr) {
+    return nullptr;  // to switch with an exception set would raise it wherever it is found first
   }
-  Ref positional =
-      Ref::share(args == nullptr || args == Py_None ? target->module().empty_tuple : args);
   if (kwargs == Py_None) {
     kwargs = nullptr;
   }
+  if (kwargs != nullptr && !PyDict_Check(kwargs)) {
+    PyErr_BadArgument();
+    return nullptr;
+  }
   Thread* const thread = Thread::current_or_null();
+  if (args == Py_None) [[unlikely]] {
+    if (kwargs == nullptr || PyDict_GET_SIZE(kwargs) == 0) {
+      return send(*target, core::Message::value_or_nothing(Ref::share(Py_None)));
+    }
+    args = nullptr;
+  }
+  if (args == nullptr) {
+    args = target->module().empty_tuple;
+  }
+  Ref positional = Ref::share(args);
   if (thread != nullptr && thread->can_resume(*target) && kwargs == nullptr &&
-      PyTuple_CheckExact(positional.get())) [[likely]] {
-    if (PyTuple_GET_SIZE(positional.get()) == 1) {
-      positional = Ref::share(PyTuple_GET_ITEM(positional.get(), 0));
+      PyTuple_CheckExact(args)) [[likely]] {
+    if (PyTuple_GET_SIZE(args) == 1) {
+      positional = Ref::share(PyTuple_GET_ITEM(args, 0));
     }
     return thread->resume(*target, positional.release(), {});
   }
-  if (!PyTuple_Check(positional.get()) || (kwargs != nullptr && !PyDict_Check(kwargs))) {
+  if (!PyTuple_Check(args)) {
     PyErr_BadArgument();
     return nullptr;
   }
@@ -124,7 +144,7 @@ PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
   if (kwargs != nullptr && !keywords) {
     return nullptr;
   }
-  return switch_to(*target, std::move(positional), std::move(keywords));
+  return send(*target, core::Message::call(std::move(positional), std::move(keywords)));
 }
 
 int set_parent_entry(PyGreenlet* self, PyGreenlet* parent) {
@@ -177,7 +197,8 @@ void destroy(PyObject* capsule) {
 }  // namespace
 
 PyObject* make_capi(const ModuleState& state) {
-  Table* table = unused.take();
+  const bool lasts = !PyType_HasFeature(state.greenlet_type, Py_TPFLAGS_HEAPTYPE);
+  Table* table = lasts ? &main_table : unused.take();
   if (table == nullptr) {
     void* const memory = PyMem_RawMalloc(sizeof(Table));
     if (memory == nullptr) {
@@ -188,8 +209,8 @@ PyObject* make_capi(const ModuleState& state) {
   table->entries = {state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
                     &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,
                     &is_active,          &get_parent};
-  PyObject* const capsule = PyCapsule_New(table, kCapsuleName, &destroy);
-  if (capsule == nullptr) {
+  PyObject* const capsule = PyCapsule_New(table, kCapsuleName, lasts ? nullptr : &destroy);
+  if (capsule == nullptr && !lasts) {
     give_back(table);
   }
   return capsule;

@@ -7,6 +7,7 @@
 
 #include "core/greenlet.h"
 #include "core/thread.h"
+#include "cpython/layout.h"
 #include "cpython/objects.h"
 #include "module/operations.h"
 
@@ -14,6 +15,7 @@ namespace greenlet::module {
 namespace {
 
 using core::Greenlet;
+using core::ModuleState;
 using core::Object;
 using core::Ref;
 using core::State;
@@ -49,15 +51,24 @@ bool collect_arguments(PyObject* const* args, Py_ssize_t count, PyObject* names,
 
 // --- life cycle -----------------------------------------------------------------------------
 
-// The first type, from an instance's upwards, with another function in a slot than `inherited`,
-// which all classes made in Python share, and compiled ones that leave the slot out.
+// An instance of a heap type owns a reference to the type. True if it is `ours`, the function in
+// our type's slot, that has to visit or to drop that reference, and not what has called it:
+//
+//  - `subtype`, CPython's function for all classes made in Python, stops at the first type upwards
+//    that has another one. It leaves the reference to that one if it belongs to a heap type.
+//  - A compiled class's own function does it. Such classes are written for the published greenlet,
+//    a static type, which never does.
 template <typename Function>
-PyTypeObject* first_with_own(PyObject* self, Function PyTypeObject::* slot, Function inherited) {
+bool owns_type_through(PyObject* self, Function PyTypeObject::* slot, Function subtype,
+                       Function ours) {
   PyTypeObject* type = Py_TYPE(self);
-  while (type->*slot == inherited && type->tp_base != nullptr) {
+  if (!PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)) {
+    return false;
+  }
+  while (type->*slot == subtype && type->tp_base != nullptr) {
     type = type->tp_base;
   }
-  return type;
+  return type->*slot == ours && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE);
 }
 
 void finalize(PyObject* self);
@@ -99,11 +110,8 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
       }
     }
   }
-  // If a compiled class with one of its own stands between, it or subtype_traverse() has visited
-  // the type.
-  const traverseproc subtype_traverse = greenlet->module().subtype_traverse;
-  if (first_with_own(self, &PyTypeObject::tp_traverse, subtype_traverse)->tp_traverse ==
-      &traverse) {
+  if (owns_type_through(self, &PyTypeObject::tp_traverse, greenlet->module().subtype_traverse,
+                        &traverse)) {
     Py_VISIT(Py_TYPE(self));
   }
   Py_VISIT(as_object(self)->dict);
@@ -162,14 +170,10 @@ void dealloc(PyObject* self) {
     PyObject_ClearWeakRefs(self);
   }
   Py_CLEAR(as_object(self)->dict);
-  // Compiled classes are written for the published greenlet, a static type: theirs drops the type
-  // after ours if it is a heap type, and subtype_dealloc() does if it is a static one.
-  bool drop_type = true;
-  if (greenlet != nullptr && type != greenlet->module().greenlet_type) {
-    PyTypeObject* const owner =
-        first_with_own(self, &PyTypeObject::tp_dealloc, greenlet->module().subtype_dealloc);
-    drop_type = owner->tp_dealloc == &dealloc && PyType_HasFeature(owner, Py_TPFLAGS_HEAPTYPE);
-  }
+  const ModuleState* const module =
+      greenlet != nullptr ? &greenlet->module() : ModuleState::of_interpreter_or_null();
+  const bool drop_type = module != nullptr && owns_type_through(self, &PyTypeObject::tp_dealloc,
+                                                                module->subtype_dealloc, &dealloc);
   if (greenlet != nullptr) {
     greenlet->destroy();
   }
@@ -532,7 +536,52 @@ void adopt_finalizer(PyTypeObject* type, const core::ModuleState& state) {
   }
 }
 
-PyTypeObject* make_greenlet_type(PyObject* module) {
+namespace {
+
+constexpr const char* kTypeName = "greenlet.greenlet";
+constexpr unsigned long kTypeFlags =
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE;
+
+constinit PyNumberMethods number_methods{};
+constinit PyTypeObject static_type{};
+
+// At its end an interpreter leaves the static types of extensions as they are: with a dict, bases,
+// caches and a version that are its own. The next one would take them for its own, if the type did
+// not begin from nothing. What the last one has left is not freed: nothing of it can be relied on.
+PyTypeObject* make_static_type() {
+  number_methods.nb_bool = &is_active;
+  PyTypeObject type{};
+  type.ob_base = {PyObject_HEAD_INIT(nullptr) 0};
+  if (Py_REFCNT(&static_type) != 0) {
+    type.ob_base = static_type.ob_base;  // what is left may own references to it
+  }
+  type.tp_name = kTypeName;
+  type.tp_basicsize = sizeof(Object);
+  type.tp_flags = kTypeFlags;
+  type.tp_doc = kTypeDoc;
+  type.tp_new = &new_greenlet;
+  type.tp_init = &init;
+  type.tp_dealloc = &dealloc;
+  type.tp_traverse = &traverse;
+  type.tp_clear = &clear;
+  type.tp_finalize = &finalize;
+  type.tp_free = &PyObject_GC_Del;
+  type.tp_repr = &repr;
+  type.tp_as_number = &number_methods;
+  type.tp_methods = methods;
+  type.tp_getset = attributes;
+  type.tp_dictoffset = offsetof(Object, dict);
+  type.tp_weaklistoffset = offsetof(Object, weakreflist);
+  type.tp_vectorcall = &construct;
+  static_type = type;
+  if (PyType_Ready(&static_type) < 0) {
+    return nullptr;
+  }
+  Py_INCREF(&static_type);
+  return &static_type;
+}
+
+PyTypeObject* make_heap_type(PyObject* module) {
   PyType_Slot slots[] = {
       {Py_tp_doc, const_cast<char*>(kTypeDoc)},
       {Py_tp_new, slot(&new_greenlet)},
@@ -550,19 +599,28 @@ PyTypeObject* make_greenlet_type(PyObject* module) {
       {0, nullptr},
   };
   PyType_Spec spec = {
-      .name = "greenlet.greenlet",
+      .name = kTypeName,
       .basicsize = static_cast<int>(sizeof(Object)),
       .itemsize = 0,
-      .flags =
-          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+      .flags = static_cast<unsigned int>(kTypeFlags),
       .slots = slots,
   };
-  PyObject* const type = PyType_FromModuleAndSpec(module, &spec, nullptr);
-  if (type != nullptr) {
-    // There is a slot for it from 3.14 on only. Subclasses do not inherit it.
-    reinterpret_cast<PyTypeObject*>(type)->tp_vectorcall = &construct;
+  auto* const type =
+      reinterpret_cast<PyTypeObject*>(PyType_FromModuleAndSpec(module, &spec, nullptr));
+  if (type == nullptr || cpython::find_type_counts(type) < 0) {
+    Py_XDECREF(type);
+    return nullptr;
   }
-  return reinterpret_cast<PyTypeObject*>(type);
+  // There is a slot for it from 3.14 on only. Subclasses do not inherit it.
+  type->tp_vectorcall = &construct;
+  return type;
+}
+
+}  // namespace
+
+PyTypeObject* make_greenlet_type(PyObject* module) {
+  return PyInterpreterState_Get() == PyInterpreterState_Main() ? make_static_type()
+                                                               : make_heap_type(module);
 }
 
 }  // namespace greenlet::module

@@ -11,7 +11,10 @@ namespace greenlet::module {
 // then stands in for our finalizer, has both called.
 void adopt_finalizer(PyTypeObject* type, const core::ModuleState& state);
 
-// A new heap type for `module`; null with an exception set on failure.
+// The type for `module`, a new reference; null with an exception set on failure. In the main
+// interpreter it is a static type, as compiled classes that are static can derive from no other,
+// and there is only that one: not to be made again while it is in use. In others it is a new heap
+// type.
 PyTypeObject* make_greenlet_type(PyObject* module);
 
 }  // namespace greenlet::module

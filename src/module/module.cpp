@@ -8,6 +8,8 @@
 #include "core/thread.h"
 #include "cpython/layout.h"
 #include "cpython/objects.h"
+#include "cpython/stack_bounds.h"
+#include "cpython/thread_anchors.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
 #include "stack/stack.h"
@@ -19,7 +21,7 @@ namespace {
 // In the interpreter's own dict: the module object whose state serves the interpreter.
 constexpr const char* kModuleKey = "greenlet._greenlet";
 
-PyObject* loaded_module() {  // borrowed; null without an exception if there is none
+PyObject* loaded_module() {             // borrowed; null without an exception if there is none
   const cpython::ExceptionAside aside;  // which it would clear if memory runs out
   PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
   return dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
@@ -249,7 +251,6 @@ int add_types(PyObject* module, ModuleState& state) {
     return -1;
   }
   if ((state.greenlet_type = make_greenlet_type(module)) == nullptr ||
-      cpython::find_type_counts(state.greenlet_type) < 0 ||
       PyModule_AddObjectRef(module, "error", state.error) < 0 ||
       PyModule_AddObjectRef(module, "GreenletExit", state.greenlet_exit) < 0 ||
       PyModule_AddObjectRef(module, "greenlet", reinterpret_cast<PyObject*>(state.greenlet_type)) <
@@ -281,14 +282,13 @@ int share(PyObject* loaded, PyObject* module) {
   return 0;
 }
 
-int exec(PyObject* module) {
-  if (PyObject* const loaded = core::loaded_module()) {
-    return share(loaded, module);
-  }
+int make(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
+  cpython::watch_new_thread_states(&Thread::find_stack);
   auto& state = *new (PyModule_GetState(module)) ModuleState();
+  state.object = module;
   static constinit std::atomic<std::uint64_t> last_serial{0};
   state.serial = ++last_serial;
   state.run_name = PyUnicode_InternFromString("run");
@@ -309,7 +309,31 @@ int exec(PyObject* module) {
   if (dict == nullptr || PyDict_SetItemString(dict, core::kModuleKey, module) < 0) {
     return -1;
   }
+  if (!PyType_HasFeature(state.greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
+    Py_INCREF(module);  // for the type: a static one has no place for it, nor an end
+  }
+  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
+    Thread::watch_exit(state);
+  }
   return Thread::current() != nullptr ? 0 : -1;
+}
+
+int exec(PyObject* module) {
+  if (PyObject* const loaded = core::loaded_module()) {
+    return share(loaded, module);
+  }
+  // Under another name it may be imported in another thread, or by a finalizer in this one.
+  static constinit std::atomic<bool> is_being_made{false};
+  const bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
+  if (is_main && is_being_made.exchange(true)) {
+    PyErr_SetString(PyExc_ImportError, "greenlet is being imported already");
+    return -1;
+  }
+  const int result = make(module);
+  if (is_main) {
+    is_being_made = false;
+  }
+  return result;
 }
 
 int traverse(PyObject* module, visitproc visit, void* arg) {

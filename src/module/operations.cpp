@@ -48,13 +48,13 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   return Greenlet::create(type, &running.module(), running.object()).release();
 }
 
-PyObject* switch_to(Greenlet& target, Ref args, Ref kwargs, const core::Operands& operands) {
+PyObject* send(Greenlet& target, Message message, const core::Operands& operands) {
   Thread* const thread = Thread::current();
   if (thread == nullptr) {
     return nullptr;
   }
   thread->finish_pending();
-  return thread->deliver(target, Message::call(std::move(args), std::move(kwargs)), operands);
+  return thread->deliver(target, std::move(message), operands);
 }
 
 PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback,

@@ -4,6 +4,7 @@
 #include <Python.h>
 
 #include "core/greenlet.h"
+#include "core/message.h"
 #include "core/thread.h"
 
 namespace greenlet::module {
@@ -15,9 +16,9 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* args, PyObject* kwargs);
 // For tp_init: greenlet.__init__(run, parent), both may be null.
 int initialize(core::Greenlet& greenlet, PyObject* run, PyObject* parent);
 
-// greenlet.switch(*args, **kwargs): `args` a tuple, `kwargs` a dict or empty.
-PyObject* switch_to(core::Greenlet& target, core::Ref args, core::Ref kwargs,
-                    const core::Operands& operands = {});
+// Switches to `target`, or to whoever stands in for it, after greenlets of this thread that other
+// threads dropped have been ended. Returns what the next switch back brings.
+PyObject* send(core::Greenlet& target, core::Message message, const core::Operands& operands = {});
 
 // greenlet.throw(type, value, traceback); value and traceback may be null or None. Errors in these
 // arguments are raised here; errors while the exception is made are raised in the target.

@@ -377,6 +377,19 @@ class Reserve {
     pool.registered_ = false;
   }
 
+  Region region_at(const std::byte* address) noexcept {
+    const std::lock_guard lock(mutex_);
+    for (Batch* batch = batches_; batch != nullptr; batch = batch->next) {
+      const auto offset = reinterpret_cast<std::uintptr_t>(address) -
+                          reinterpret_cast<std::uintptr_t>(batch->base);  // huge if it lies below
+      if (const std::size_t index = offset / batch->layout.bytes; index < batch->count) {
+        const Region region = batch->region(index);
+        return address >= region.low && address < region.boundary ? region : Region{};
+      }
+    }
+    return {};
+  }
+
   Statistics statistics() noexcept {
     Statistics result{};
     std::size_t count = 0;
@@ -776,6 +789,10 @@ bool set_default_size(std::size_t bytes) noexcept {
 
 void set_pool_bound(std::size_t regions) noexcept {
   detail::settings.pool_bound.store(regions, std::memory_order_relaxed);
+}
+
+Region region_at(const void* address) noexcept {
+  return reserve().region_at(static_cast<const std::byte*>(address));
 }
 
 Statistics statistics() noexcept { return reserve().statistics(); }

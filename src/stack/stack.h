@@ -44,6 +44,10 @@ struct Region {
   std::size_t data_bytes() const noexcept { return static_cast<std::size_t>(high - boundary); }
 };
 
+// The region, of all that there are, in which `address` lies on the C stack; empty if in none.
+// Takes the lock of all regions and goes through their batches.
+Region region_at(const void* address) noexcept;
+
 // Process-wide settings; each is an atomic, callable from any thread.
 std::size_t default_size() noexcept;  // bytes of C stack, at least, for new regions; first 8 MiB
 bool set_default_size(std::size_t bytes) noexcept;  // rounded up to pages; false outside [min, max]

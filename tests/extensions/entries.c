@@ -5,6 +5,7 @@
 #include <greenlet/greenlet.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <string.h>
 
 #ifndef PyGreenlet_GET_PARENT
 #error "a program that knows only the old name must find it by #ifdef"
@@ -252,7 +253,138 @@ static PyObject* with_exception(PyObject* Py_UNUSED(module), PyObject* exception
   return answers;
 }
 
+/* switch_with_error(greenlet, exception): Switch while it is set. */
+static PyObject* switch_with_error(PyObject* Py_UNUSED(module), PyObject* args) {
+  PyGreenlet* const target = greenlet(args, 0);
+  PyErr_SetNone(argument(args, 1));
+  return PyGreenlet_Switch(target, NULL, NULL);
+}
+
+/* The entries as values. */
+typedef PyObject* (*switch_function)(PyGreenlet*, PyObject*, PyObject*);
+typedef int (*flag_function)(PyGreenlet*);
+
+static switch_function chosen(void) { return PyGreenlet_Switch; }
+
+/* How many of them are the same pointers by name and by index. */
+static PyObject* same_by_index(PyObject* Py_UNUSED(module), PyObject* Py_UNUSED(args)) {
+  PyGreenlet* (*const make)(PyObject*, PyGreenlet*) = PyGreenlet_New;
+  PyGreenlet* (*const current)(void) = &*PyGreenlet_GetCurrent;
+  PyGreenlet* (*const parent)(PyGreenlet*) = PyGreenlet_GET_PARENT;
+  int (*const set)(PyGreenlet*, PyGreenlet*) = PyGreenlet_SetParent;
+  PyObject* (*const thrower)(PyGreenlet*, PyObject*, PyObject*, PyObject*) = (PyGreenlet_Throw);
+  const flag_function flags[] = {PyGreenlet_MAIN, PyGreenlet_STARTED, PyGreenlet_ACTIVE};
+  const switch_function switches = chosen();
+  void* found[PyGreenlet_API_pointers];
+  int index, same = 0;
+  found[PyGreenlet_Type_NUM] = &PyGreenlet_Type;
+  found[PyExc_GreenletError_NUM] = PyExc_GreenletError;
+  found[PyExc_GreenletExit_NUM] = PyExc_GreenletExit;
+#define FOUND(number, function) memcpy(&found[number], &function, sizeof(void*))
+  FOUND(PyGreenlet_New_NUM, make);
+  FOUND(PyGreenlet_GetCurrent_NUM, current);
+  FOUND(PyGreenlet_Throw_NUM, thrower);
+  FOUND(PyGreenlet_Switch_NUM, switches);
+  FOUND(PyGreenlet_SetParent_NUM, set);
+  FOUND(PyGreenlet_MAIN_NUM, flags[0]);
+  FOUND(PyGreenlet_STARTED_NUM, flags[1]);
+  FOUND(PyGreenlet_ACTIVE_NUM, flags[2]);
+  FOUND(PyGreenlet_GET_PARENT_NUM, parent);
+#undef FOUND
+  for (index = 0; index < PyGreenlet_API_pointers; ++index) {
+    same += found[index] == _PyGreenlet_API[index];
+  }
+  return PyLong_FromLong(same);
+}
+
+static PyObject* switch_in_parentheses(PyObject* Py_UNUSED(module), PyObject* args) {
+  return result((PyGreenlet_Switch)(greenlet(args, 0), NULL, NULL));
+}
+
+/* Entries that are called without a thread state. That ends the process. */
+struct call {
+  int entry;
+  PyGreenlet* greenlet;
+};
+
+static void* call_detached(void* argument) {
+  const struct call* const call = (const struct call*)argument;
+  switch (call->entry) {
+    case PyGreenlet_New_NUM:
+      PyGreenlet_New(NULL, NULL);
+      break;
+    case PyGreenlet_GetCurrent_NUM:
+      PyGreenlet_GetCurrent();
+      break;
+    case PyGreenlet_Throw_NUM:
+      PyGreenlet_Throw(call->greenlet, PyExc_GreenletExit, NULL, NULL);
+      break;
+    case PyGreenlet_Switch_NUM:
+      PyGreenlet_Switch(call->greenlet, NULL, NULL);
+      break;
+    case PyGreenlet_SetParent_NUM:
+      PyGreenlet_SetParent(call->greenlet, call->greenlet);
+      break;
+    case PyGreenlet_MAIN_NUM:
+      PyGreenlet_MAIN(call->greenlet);
+      break;
+    case PyGreenlet_STARTED_NUM:
+      PyGreenlet_STARTED(call->greenlet);
+      break;
+    case PyGreenlet_ACTIVE_NUM:
+      PyGreenlet_ACTIVE(call->greenlet);
+      break;
+    case PyGreenlet_GET_PARENT_NUM:
+      PyGreenlet_GET_PARENT(call->greenlet);
+      break;
+    default:
+      PyThreadState_Get(); /* what CPython does itself */
+      break;
+  }
+  return NULL;
+}
+
+/* detached(number, elsewhere, greenlet): here, or in a thread that Python does not know. */
+static PyObject* detached(PyObject* Py_UNUSED(module), PyObject* args) {
+  struct call call;
+  pthread_t thread;
+  int elsewhere, failed = 0;
+  PyObject* target;
+  if (!PyArg_ParseTuple(args, "ipO", &call.entry, &elsewhere, &target)) {
+    return NULL;
+  }
+  call.greenlet = (PyGreenlet*)target;
+  Py_BEGIN_ALLOW_THREADS;
+  if (elsewhere) {
+    failed = pthread_create(&thread, NULL, call_detached, &call) || pthread_join(thread, NULL);
+  } else {
+    call_detached(&call);
+  }
+  Py_END_ALLOW_THREADS;
+  return failed ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(0);
+}
+
+/* after_the_end(number, greenlet): when the interpreter has ended. */
+static struct call last_call;
+
+static void call_last(void) { call_detached(&last_call); }
+
+static PyObject* after_the_end(PyObject* Py_UNUSED(module), PyObject* args) {
+  PyObject* target;
+  if (!PyArg_ParseTuple(args, "iO", &last_call.entry, &target)) {
+    return NULL;
+  }
+  Py_INCREF(target);
+  last_call.greenlet = (PyGreenlet*)target;
+  return PyLong_FromLong(Py_AtExit(call_last));
+}
+
 static PyMethodDef methods[] = {
+    {"switch_with_error", switch_with_error, METH_VARARGS, NULL},
+    {"same_by_index", same_by_index, METH_NOARGS, NULL},
+    {"switch_in_parentheses", switch_in_parentheses, METH_VARARGS, NULL},
+    {"detached", detached, METH_VARARGS, NULL},
+    {"after_the_end", after_the_end, METH_VARARGS, NULL},
     {"create", create, METH_VARARGS, NULL},
     {"get_current", get_current, METH_NOARGS, NULL},
     {"throw", throw_, METH_VARARGS, NULL},

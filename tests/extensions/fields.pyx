@@ -63,6 +63,12 @@ cdef class Named(Task):
     cdef public str name
 
 
+cdef class Bare(greenlet):
+    """No field that the collector has to know of: Cython makes no function for it."""
+
+    cdef readonly int number
+
+
 def current():
     return PyGreenlet_GetCurrent()
 

@@ -4,6 +4,7 @@
 #include <greenlet/greenlet.h>
 
 #include <exception>
+#include <functional>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -205,7 +206,35 @@ int execute(PyObject* module) {
   return 0;
 }
 
+// Arguments with commas of their own, and entries as values.
+template <typename First, typename Second>
+PyObject* pack(PyObject* value) {
+  return PyTuple_Pack(sizeof(First) == sizeof(Second) ? 2 : 1, value, value);
+}
+
+struct Entries {
+  PyGreenlet* (*current)();
+  std::function<PyObject*(PyGreenlet*, PyObject*)> send;
+};
+
+PyObject* call_by_value(PyObject*, PyObject* target) {
+  const auto sender = PyGreenlet_Switch;
+  const Entries entries = {PyGreenlet_GetCurrent, [sender](PyGreenlet* to, PyObject* args) {
+                             return sender(to, args, nullptr);
+                           }};
+  PyGreenlet* const current = entries.current();
+  PyObject* const args = PyTuple_Pack(1, reinterpret_cast<PyObject*>(current));
+  auto* const greenlet = reinterpret_cast<PyGreenlet*>(target);
+  PyObject* const first = entries.send(greenlet, args);
+  Py_DECREF(args);
+  Py_DECREF(reinterpret_cast<PyObject*>(current));
+  Py_XDECREF(first);
+  return first == nullptr ? nullptr
+                          : PyGreenlet_Switch(greenlet, pack<int, char>(Py_None), nullptr);
+}
+
 PyMethodDef methods[] = {
+    {"call_by_value", call_by_value, METH_O, nullptr},
     {"handle", handle, METH_VARARGS, nullptr},
     {"count_living", count_living, METH_NOARGS, nullptr},
     {"save_finalized", save_finalized, METH_O, nullptr},

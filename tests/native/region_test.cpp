@@ -211,6 +211,26 @@ TEST(Region, HasNoMoreMemoryThanThePageOfItsBoundaryAtFirst) {
   }
 }
 
+TEST(Region, IsFoundByTheAddressesOnItsCStackAndNoOthers) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(3 * for_tests::regions_per_batch()));
+  for (const Region& region : regions.all()) {
+    for (const std::byte* inside : {region.low, region.low + 4096, region.boundary - 1}) {
+      const Region found = region_at(inside);
+      EXPECT_EQ(found.low, region.low);
+      EXPECT_EQ(found.boundary, region.boundary);
+      EXPECT_EQ(found.high, region.high);
+    }
+    EXPECT_FALSE(region_at(region.low - 1));  // the guard
+    EXPECT_FALSE(region_at(region.boundary));
+    EXPECT_FALSE(region_at(region.high - 1));
+  }
+  const int local = 0;
+  EXPECT_FALSE(region_at(&local));
+  EXPECT_FALSE(region_at(nullptr));
+}
+
 TEST(Region, ExistsAHundredThousandTimesAtOnce) {
   // By mprotect, mappings run out at about 30,000.
   const bool advice = guards_by_advice();

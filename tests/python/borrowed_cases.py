@@ -75,32 +75,37 @@ def often(warm: bool, work: Callable[[], object]) -> None:
 # --- what converts its arguments, or drops them, before or after it owns them ------------------
 
 
-def add_substitution(method: str) -> None:
-    substitute = getattr(pattern, method)
+@case("pattern.sub, while it converts the count")
+def sub_count(warm: bool) -> Wait:
+    box = [Thing()]
 
-    @case(f"pattern.{method}, while it converts the count")
-    def count(warm: bool) -> Wait:
-        box = [Thing()]
+    def call(take: Callable[[], Any], count: Callable[[], SupportsIndex]) -> None:
+        pattern.sub(take(), "x", count())
 
-        def call(take: Callable[[], Any], count: Callable[[], SupportsIndex]) -> None:
-            substitute(take(), "x", count())
-
-        often(warm, lambda: call(Thing, int))
-        return Wait(lambda: call(box.pop, Waits), box[0], 1)
-
-    @case(f"pattern.{method}, when its text is dropped")
-    def text(warm: bool) -> Wait:
-        box = [Thing()]
-
-        def call(take: Callable[[], Any], make: Callable[[str], str]) -> None:
-            substitute(take(), make("x"))
-
-        often(warm, lambda: call(Thing, str))
-        return Wait(lambda: call(box.pop, WaitsAtLast), box[0], 1)
+    often(warm, lambda: call(Thing, int))
+    return Wait(lambda: call(box.pop, Waits), box[0], 1)
 
 
-for each_method in ("sub", "subn"):
-    add_substitution(each_method)
+@case("pattern.subn, while it converts the count, given by its name")
+def subn_count(warm: bool) -> Wait:
+    box = [Thing()]
+
+    def call(take: Callable[[], Any], count: Callable[[], Any]) -> None:
+        pattern.subn(take(), "x", count=count())
+
+    often(warm, lambda: call(Thing, int))
+    return Wait(lambda: call(box.pop, Waits), box[0], 1)
+
+
+@case("pattern.sub, when its text is dropped")
+def sub_text(warm: bool) -> Wait:
+    box = [Thing()]
+
+    def call(take: Callable[[], Any], make: Callable[[str], str]) -> None:
+        pattern.sub(take(), make("x"))
+
+    often(warm, lambda: call(Thing, str))
+    return Wait(lambda: call(box.pop, WaitsAtLast), box[0], 1)
 
 
 def counting() -> Iterator[int]:
@@ -112,26 +117,6 @@ def counting() -> Iterator[int]:
 
 
 def add_consumer(consumer: Any) -> None:
-    @case(f"a call that returns {consumer.__name__}, when what it called is dropped")
-    def returned(warm: bool) -> Wait:
-        generator = counting()
-        next(generator)
-
-        class Resumes:
-            __del__ = staticmethod(generator.__next__)
-
-        def call(box: list[Any]) -> None:
-            box.pop()(box.pop())
-
-        def run() -> None:
-            call(box)
-
-        often(warm, lambda: call([1, {1: 2}.pop]))
-        values: dict[Any, Any] = {"a": Resumes(), generator: consumer}
-        box: list[Any] = [generator, values.pop]
-        del values  # only its bound method refers to it now
-        return Wait(run, generator, 1)
-
     @case(f"{consumer.__name__}, when it has failed and its caller's stack is dropped")
     def failed(warm: bool) -> Wait:
         generator = counting()

@@ -449,9 +449,7 @@ def partial(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     return [g]
 
 
-@case(
-    "`functools.partial` as `run`, with keyword arguments", on(*VERSIONS, reason=HIDDEN_OWN)
-)
+@case("`functools.partial` as `run`, with keyword arguments", on(*VERSIONS, reason=HIDDEN_OWN))
 def partial_with_keywords(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
     def run(*args: Any, **kwargs: Any) -> Any:
         return suspend()

@@ -1113,7 +1113,7 @@ def against_thread(case: Case) -> None:
 
 
 def against_monitoring(case: Case) -> None:
-    """A tool comes or goes whenever it pauses, so that its frames are instrumented when it wakes."""
+    """A tool comes or goes whenever it pauses: its frames are instrumented when it wakes."""
     sleeper = start_first(case)
     resume(greenlet(lambda: attempt(case.second, case.second_refused)))
     for change in itertools.cycle(tool_changes()):

@@ -42,7 +42,43 @@ static PyObject *finalize_and_exit(PyObject *self, PyObject *unused) {
   exit(0);
 }
 
+/* host.leak(object): a reference that nobody drops. */
+static PyObject *leak(PyObject *self, PyObject *object) {
+  Py_INCREF(object);
+  return Py_NewRef(Py_None);
+}
+
+/* host.use(kind, script): runs a script in another thread state of this OS thread. A "fresh" one is
+   ended afterwards, a "kept" one is used again the next time and never ended, and so is that of
+   an "interpreter" of its own. */
+static PyThreadState *kept, *interpreter;
+static PyObject *use(PyObject *self, PyObject *args) {
+  const char *kind, *source;
+  if (!PyArg_ParseTuple(args, "ss", &kind, &source)) return NULL;
+  PyThreadState *mine = PyThreadState_Get(), *other = NULL;
+  if (strcmp(kind, "interpreter") == 0) {
+    if (interpreter == NULL) {
+      interpreter = Py_NewInterpreter();
+      PyThreadState_Swap(mine);
+    }
+    other = interpreter;
+  } else {
+    if (strcmp(kind, "kept") == 0) other = kept;
+    if (other == NULL) other = PyThreadState_New(PyInterpreterState_Get());
+    if (strcmp(kind, "kept") == 0) kept = other;
+  }
+  PyThreadState_Swap(other);
+  int failed = PyRun_SimpleString(source);
+  if (strcmp(kind, "fresh") == 0) PyThreadState_Clear(other);
+  PyThreadState_Swap(mine);
+  if (strcmp(kind, "fresh") == 0) PyThreadState_Delete(other);
+  if (failed) PyErr_SetString(PyExc_RuntimeError, "the script failed");
+  return failed ? NULL : Py_NewRef(Py_None);
+}
+
 static PyMethodDef methods[] = {{"finalize", finalize_and_exit, METH_NOARGS, NULL},
+                                {"leak", leak, METH_O, NULL},
+                                {"use", use, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyModuleDef_Slot slots[] = {
 #ifdef Py_mod_gil
@@ -120,6 +156,18 @@ int main(int argc, char **argv) {
   pthread_t threads[2];
   if (strcmp(way, "again") == 0) {
     for (int i = 0; i < times; ++i) one_life(NULL);
+  } else if (strcmp(way, "with another") == 0) {
+    for (int i = 0; i < times; ++i) {
+      Py_Initialize();
+      PyThreadState *mine = PyThreadState_Get();
+      run();
+      PyThreadState *other = Py_NewInterpreter();
+      run();
+      Py_EndInterpreter(other);
+      PyThreadState_Swap(mine);
+      run();
+      finalize();
+    }
   } else if (strcmp(way, "in threads") == 0) {
     for (int i = 0; i < times; ++i) {
       start(&threads[0], one_life, 0);
@@ -453,3 +501,201 @@ def test_an_interpreter_may_be_ended_by_a_thread_that_did_not_use_it(host: Path)
         family += mine
     """
     assert embed(host, "ended elsewhere", script, 6) == (0, "end 0\n", "")
+
+
+def test_each_life_of_python_has_the_type_as_new(host: Path) -> None:
+    """It is the same object each time, and what a life leaks refers to it."""
+    script = """
+        import builtins, host, sys, weakref
+        from greenlet import GreenletExit, error, getcurrent, greenlet
+
+        assert greenlet.__subclasses__() == []
+        assert greenlet.__mro__ == (greenlet, object)
+        assert greenlet.GreenletExit is GreenletExit and greenlet.error is error
+        assert greenlet.getcurrent is getcurrent
+        assert "settrace" in vars(greenlet) and not hasattr(greenlet, "mark")
+
+        class Left(greenlet):
+            mark = "left"
+
+            def run(self):
+                return getcurrent().parent.switch(self.mark)
+
+            @property
+            def switch_twice(self):
+                return [self.switch() for _ in range(2)]
+
+        assert greenlet.__subclasses__() == [Left]
+        for _ in range(100):  # until CPython has specialized it
+            assert Left().switch_twice == ["left", ()]
+        left = Left()
+        assert left.switch() == "left"
+        left.references = [weakref.ref(greenlet), weakref.ref(Left)]
+        left.itself = sys.left = builtins.left = left
+        host.leak(left)
+        host.leak(Left)
+        assert isinstance(left, greenlet)
+    """
+    assert embed(host, "again", script, 5) == (0, "end 0\n" * 5, "")
+
+
+def test_each_life_of_python_may_have_other_interpreters(host: Path) -> None:
+    script = """
+        from greenlet import getcurrent, greenlet
+        g = greenlet(lambda: getcurrent().parent.switch(type(g)))
+        assert g.switch() is greenlet
+        print("heap type" if greenlet.__flags__ >> 9 & 1 else "static type", flush=True)
+    """
+    life = "static type\nheap type\nstatic type\nend 0\n"
+    assert embed(host, "with another", script, 3) == (0, life * 3, "")
+
+
+# What a thread state beside the usual one is to run: leaves a greenlet suspended.
+LEAVE = r"""
+import os
+from greenlet import getcurrent, greenlet
+
+class Held:
+    def __del__(self):
+        os.write(1, b"held\n")
+
+def leave():
+    held = Held()
+    try:
+        getcurrent().parent.switch()
+    finally:
+        os.write(1, b"finally\n")
+        del held
+
+g = greenlet(leave)
+g.switch()
+"""
+
+# To be run while Python ends, when all else has ended.
+COUNT_LATE = r"""
+import sys
+from greenlet import _greenlet
+
+class Late:
+    def __init__(self):
+        self.statistics, self.write = _greenlet._stack_statistics, os.write
+
+    def __del__(self):
+        self.write(1, b"in use %d\n" % self.statistics()[1])
+
+sys.late = Late()
+"""
+
+INSIDE_OR_NOT = pytest.mark.parametrize(
+    "inside", [False, True], ids=["on its own stack", "in a greenlet"]
+)
+STATES_CHANGE = pytest.mark.skipif(
+    VERSION < (3, 12), reason="PyGILState_Ensure() of 3.11 does not know of a changed thread state"
+)
+
+
+@STATES_CHANGE
+@INSIDE_OR_NOT
+def test_a_second_thread_state_of_a_thread_ends_its_greenlets(host: Path, inside: bool) -> None:
+    script = f"""
+import gc, host, os
+from greenlet import greenlet, stacks
+
+def use():
+    host.use("fresh", {LEAVE!r})
+    print("in use", stacks.statistics().in_use, flush=True)
+
+greenlet(use).switch() if {inside} else use()
+gc.collect()
+"""
+    outcome = embed(host, "again", script, 3)
+    assert outcome == (0, f"finally\nheld\nin use {int(inside)}\nend 0\n" * 3, "")
+
+
+@STATES_CHANGE
+@INSIDE_OR_NOT
+def test_a_thread_state_that_is_left_behind_ends_its_greenlets_at_exit(
+    host: Path, inside: bool
+) -> None:
+    script = f"""
+import gc, host, os
+
+def use():
+    host.use("kept", {LEAVE!r})
+
+if {inside}:
+    from greenlet import greenlet
+    greenlet(use).switch()
+else:
+    use()  # the first that imports greenlet
+gc.collect()
+print("used", flush=True)
+"""
+    outcome = embed(host, "again", script + COUNT_LATE)
+    assert outcome == (0, "used\nfinally\nheld\nin use 0\nend 0\n", "")
+
+
+@pytest.mark.skipif(VERSION < (3, 14), reason="then Py_Finalize() does not end other interpreters")
+@INSIDE_OR_NOT
+def test_an_interpreter_that_is_left_to_the_end_of_python_ends_its_greenlets(
+    host: Path, inside: bool
+) -> None:
+    script = f"""
+import host, os
+from greenlet import greenlet
+use = lambda: host.use("interpreter", {LEAVE!r})
+greenlet(use).switch() if {inside} else use()
+print("used", flush=True)
+"""
+    outcome = embed(host, "again", script + COUNT_LATE)
+    assert outcome[:2] == (0, "used\nfinally\nheld\nin use 0\nend 0\n"), outcome
+    assert "remaining subinterpreters" in outcome.stderr
+
+
+USE_STACK = r"""
+import os, sys
+from greenlet import getcurrent
+getcurrent()
+
+class Dropped:
+    def __del__(self):
+        os.write(1, b"dropped\n")
+
+[Dropped()]
+sys.setrecursionlimit(1_000_000)
+
+def deep(level):
+    return sorted([level], key=lambda level: deep(level + 1))
+
+try:
+    deep(0)
+except RecursionError:
+    os.write(1, b"bounded\n")
+"""
+
+
+@pytest.mark.skipif(VERSION < (3, 14), reason="before, nothing depends on the bounds of the stack")
+@pytest.mark.parametrize("kind", ["fresh", "kept", "interpreter"])
+@pytest.mark.parametrize("first", ["on its own stack", "in a greenlet"])
+def test_thread_states_know_the_stack_they_run_on(host: Path, kind: str, first: str) -> None:
+    """Those that C code keeps, and uses on several stacks, learn it where they use greenlets."""
+    script = f"""
+import host
+from greenlet import greenlet
+
+def use():
+    host.use({kind!r}, {USE_STACK!r})
+
+def inside():
+    greenlet(use).switch()
+    greenlet(lambda: greenlet(use).switch()).switch()
+
+if {first == "in a greenlet"}:
+    inside()
+use()
+inside()
+use()
+"""
+    times = 6 if first == "in a greenlet" else 4
+    outcome = embed(host, "again", script)
+    assert outcome[:2] == (0, "dropped\nbounded\n" * times + "end 0\n"), outcome

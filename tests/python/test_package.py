@@ -160,3 +160,38 @@ def test_everything_public_has_a_docstring() -> None:
         and not value.__doc__
     ]
     assert undocumented == []
+
+
+def test_an_import_that_ran_out_of_memory_can_be_tried_again() -> None:
+    """The type is the same object each time, and may be half made."""
+    pytest.importorskip("_testcapi")
+    said = run_clean("""
+        import _testcapi, importlib.machinery, importlib.util, sysconfig, sys
+        from pathlib import Path
+        (package,) = importlib.util.find_spec("greenlet").submodule_search_locations
+        path = Path(package) / ("_greenlet" + sysconfig.get_config_var("EXT_SUFFIX"))
+        name = "greenlet._greenlet"
+        loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+        spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+        failures = 0
+        for count in range(1, 10_000):
+            module = importlib.util.module_from_spec(spec)
+            _testcapi.set_nomemory(count)
+            try:
+                loader.exec_module(module)
+            except MemoryError:
+                failures += 1
+            else:
+                break
+            finally:
+                _testcapi.remove_mem_hooks()
+        sys.modules[name] = module
+        import greenlet
+        assert failures > 100, failures
+        assert greenlet.greenlet is module.greenlet
+        assert greenlet.greenlet.getcurrent is greenlet.getcurrent
+        main = greenlet.getcurrent()
+        assert greenlet.greenlet(lambda: greenlet.getcurrent().parent).switch() is main
+        print("done")
+    """)
+    assert said == "done"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from helpers import DEBUG_BUILD, VERSION, run_clean, since
+from helpers import DEBUG_BUILD, FREE_THREADED, VERSION, run_clean, since
 
 # What the scripts start with: Interpreter, over what each version has.
 PRELUDE = """
@@ -479,3 +479,254 @@ def test_greenlets_work_in_concurrent_interpreters() -> None:
         timeout=60,
     )
     assert printed == "10\n[1, 2, 3, 4]\nNone"
+
+
+# Where an interpreter is used. Every stack has its bounds, and on the right ones depends whether
+# objects are deallocated and whether a deep recursion ends in time.
+PLACES = """
+    def on_own_stack(function):
+        function()
+
+    def in_a_greenlet(function):
+        greenlet(function).switch()
+
+    def in_a_greenlet_of_a_greenlet(function):
+        greenlet(lambda: greenlet(function).switch()).switch()
+
+    def in_a_small_greenlet(function):
+        size = stacks.get_default_size()
+        stacks.set_default_size(1 << 19)
+        greenlet(function).switch()
+        stacks.set_default_size(size)
+
+    def in_a_thread(function):
+        thread = threading.Thread(target=lambda: greenlet(function).switch())
+        thread.start()
+        thread.join()
+
+    def deep_in_a_greenlet(function):
+        def down(level):
+            return function() if level == 0 else sorted([level - 1], key=down)
+        greenlet(lambda: [None for _ in [0] if down(200)]).switch()
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 >> 20
+"""
+NAMES_OF_PLACES = [
+    "on_own_stack",
+    "in_a_greenlet",
+    "in_a_greenlet_of_a_greenlet",
+    "in_a_small_greenlet",
+    "in_a_thread",
+    "deep_in_a_greenlet",
+]
+
+
+def run_in_place(kind: str, source: str, *, before: str = "") -> str:
+    prelude = "".join(textwrap.dedent(part) for part in (before, PRELUDE, PLACES))
+    return run_clean(
+        f"{prelude}\nOWN_GIL = {kind == 'own GIL'}\n{textwrap.dedent(source)}", timeout=60
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", NAMES_OF_PLACES)
+def test_objects_of_another_interpreter_are_deallocated_on_every_stack(
+    kind: str, place: str
+) -> None:
+    printed = run_in_place(
+        kind,
+        f"""
+        def use():
+            other = Interpreter(OWN_GIL)
+            for _ in range(3):
+                other.run('''
+                    class Dropped:
+                        def __del__(self):
+                            print("dropped", flush=True)
+                    [Dropped()]
+                ''')
+            other.close()
+            print("closed", flush=True)
+
+        {place}(use)
+        {place}(use)
+        on_own_stack(use)
+        """,
+    )
+    assert printed.split() == ["dropped", "dropped", "dropped", "closed"] * 3
+
+
+# Sorts in sorts, without end; and lists in lists, which are deallocated one in the other.
+DEEP = """
+    import sys
+    sys.setrecursionlimit(1_000_000)
+
+    def deep(level):
+        return sorted([level], key=lambda level: deep(level + 1))
+
+    try:
+        deep(0)
+    except RecursionError:
+        print("bounded", flush=True)
+    nested = None
+    for _ in range(300_000):
+        nested = [nested]
+"""
+
+
+@pytest.mark.skipif(
+    VERSION < (3, 14),
+    reason="before, CPython counts calls, and crashes on a thread's own stack, too",
+)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", NAMES_OF_PLACES)
+def test_deep_recursion_in_another_interpreter_is_bounded_on_every_stack(
+    kind: str, place: str
+) -> None:
+    printed = run_in_place(
+        kind,
+        f"""
+        def use():
+            other = Interpreter(OWN_GIL)
+            other.run({DEEP!r})
+            other.close()
+            print("closed", flush=True)
+
+        {place}(use)
+        {place}(use)
+        on_own_stack(use)
+        """,
+    )
+    assert printed.split() == ["bounded", "closed"] * 3
+
+
+# What interpreters leave when they end is little under a GIL, and about all that they had else.
+interpreters_leave_nothing = pytest.mark.skipif(
+    FREE_THREADED, reason="free-threaded CPython loses the memory of interpreters that end anywhere"
+)
+
+
+@interpreters_leave_nothing
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", NAMES_OF_PLACES)
+def test_an_interpreter_that_ends_on_any_stack_leaves_nothing(kind: str, place: str) -> None:
+    """It may run no Python code then."""
+    printed = run_in_place(
+        kind,
+        f"""
+        def close_all():
+            for other in others:
+                other.close()
+
+        before = None
+        for _ in range(4):
+            others = [Interpreter(OWN_GIL) for _ in range(10)]
+            for other in others:
+                other.run("data = [b'x' * 10_000_000]")
+            {place}(close_all)
+            before = before or resident()
+        print(resident() - before)
+        """,
+    )
+    assert int(printed) < 150  # of 300
+
+
+@interpreters_leave_nothing
+@pytest.mark.parametrize("place", NAMES_OF_PLACES)
+def test_an_interpreter_that_is_older_than_greenlet_leaves_nothing(place: str) -> None:
+    printed = run_in_place(
+        KINDS[0],
+        f"""
+        def close_all():
+            for number in others:
+                module.destroy(number)
+
+        before = resident()
+        {place}(close_all)
+        print(before, resident())
+        """,
+        before="""
+            import sys
+            if sys.version_info >= (3, 13):
+                import _interpreters as module
+                run = module.exec
+            else:
+                import _xxsubinterpreters as module
+                run = module.run_string
+            others = [module.create() for _ in range(20)]
+            for number in others:
+                run(number, "data = [b'x' * 10_000_000]")
+        """,
+    )
+    before, after = map(int, printed.split())
+    assert before > 200
+    assert after < before - 100
+
+
+@since("concurrent.interpreters")
+@pytest.mark.parametrize("place", NAMES_OF_PLACES)
+def test_what_another_interpreter_was_given_before_is_deallocated_on_every_stack(
+    place: str,
+) -> None:
+    """No Python code runs in it."""
+    printed = run_in_place(
+        KINDS[0],
+        f"""
+        def use():
+            other = Interpreter(OWN_GIL)
+            for count in range(200):
+                values = {{"value": (count, b"x" * 1_000_000)}}
+                other.module.set___main___attrs(other.id, values)
+            other.close()
+
+        {place}(use)
+        before = resident()
+        {place}(use)
+        print(resident() - before)
+        """,
+    )
+    assert int(printed) < 100  # of 200
+
+
+@since("concurrent.interpreters")
+def test_interpreters_nest_with_greenlets_of_each() -> None:
+    printed = run_in_place(
+        KINDS[0],
+        """
+        SOURCE = '''
+            import _interpreters
+            from greenlet import getcurrent, greenlet
+
+            class Dropped:
+                def __init__(self, depth):
+                    self.depth = depth
+
+                def __del__(self):
+                    print(self.depth, end=" ", flush=True)
+
+            def use(depth):
+                [Dropped(depth)]
+                if depth > 0:
+                    other = _interpreters.create("isolated")
+                    source = f"SOURCE = {SOURCE!r}; exec(SOURCE); enter({depth - 1})"
+                    failure = _interpreters.exec(other, source)
+                    assert failure is None, failure.errdisplay
+                    _interpreters.destroy(other)
+                getcurrent().parent.switch()
+                [Dropped(depth)]
+
+            def enter(depth):
+                g = greenlet(use)
+                g.switch(depth)
+                g.switch()
+                assert g.dead
+                [Dropped(depth)]
+        '''
+        SOURCE = textwrap.dedent(SOURCE)
+        exec(SOURCE)
+        enter(4)
+        """,
+    )
+    assert printed.split() == [*"43210", *"0011223344"]

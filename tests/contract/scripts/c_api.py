@@ -104,6 +104,11 @@ def new_refuses_a_wrong_parent() -> None:
 
 
 @behaviour
+def new_takes_none_for_no_parent() -> None:
+    say(new(arguments, None).parent is getcurrent(), new(arguments, None).switch(1))
+
+
+@behaviour
 def get_current_is_getcurrent() -> None:
     say(get_current() is getcurrent())
     made: Any = Greenlet(lambda: get_current() is getcurrent() is made)
@@ -128,6 +133,18 @@ def switch_delivers_as_the_method_does() -> None:
     receiver = listening()
     say(switch(receiver, NULL, NULL), switch(receiver, (1,), NULL), switch(receiver, (1, 2), NULL))
     say(switch(receiver, NULL, {"one": 1}), switch(receiver, (1,), {"two": 2}))
+
+
+@behaviour
+def switch_with_none_delivers_it() -> None:
+    receiver = listening()
+    say(switch(receiver, None, NULL), switch(receiver, None, None), switch(receiver, None, {}))
+    say(switch(dead(), None, NULL), switch(getcurrent(), None, NULL))
+
+
+@behaviour
+def switch_with_none_starts_without_arguments() -> None:
+    say(switch(Greenlet(arguments), None, NULL), switch(Greenlet(arguments), None, {"a": 1}))
 
 
 @behaviour
