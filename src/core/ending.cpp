@@ -196,16 +196,22 @@ void Thread::end(bool in_own_thread) noexcept {
 void Thread::hook_end_of_run() noexcept {
   static PyMethodDef method = {"_delete", &at_end_of_run, METH_NOARGS, nullptr};
   Ref pending = Ref::take(cpython::take_exception());
-  // Whatever is missing here is no error: the end of the thread state does it then.
-  const auto attribute = [](const Ref& object, const char* name) {
-    return Ref::take(object ? PyObject_GetAttrString(object.get(), name) : nullptr);
+  // Whatever is missing here is no error: the end of the thread state does it then. (Nothing may be
+  // looked up while an exception is set.)
+  const auto found = [](PyObject* object) {
+    if (object == nullptr) {
+      PyErr_Clear();
+    }
+    return Ref::take(object);
   };
-  const Ref name = Ref::take(PyUnicode_FromString("threading"));
-  const Ref threading = Ref::take(name ? PyImport_GetModule(name.get()) : nullptr);
+  const auto attribute = [&](const Ref& object, const char* name) {
+    return found(object ? PyObject_GetAttrString(object.get(), name) : nullptr);
+  };
+  const Ref name = found(PyUnicode_FromString("threading"));
+  const Ref threading = found(name ? PyImport_GetModule(name.get()) : nullptr);
   const Ref active = attribute(threading, "_active");
-  const Ref ident = Ref::take(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
-  const Ref thread =
-      Ref::take(active && ident ? PyObject_GetItem(active.get(), ident.get()) : nullptr);
+  const Ref ident = found(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
+  const Ref thread = found(active && ident ? PyObject_GetItem(active.get(), ident.get()) : nullptr);
   const Ref main = attribute(threading, "_main_thread");
   const Ref own = attribute(thread, method.ml_name);
   if (own && thread.get() != main.get()) {
