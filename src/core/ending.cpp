@@ -214,7 +214,10 @@ void Thread::hook_end_of_run() noexcept {
   const Ref thread = found(active && ident ? PyObject_GetItem(active.get(), ident.get()) : nullptr);
   const Ref main = attribute(threading, "_main_thread");
   const Ref own = attribute(thread, method.ml_name);
-  if (own && thread.get() != main.get()) {
+  // Before 3.13 a dummy of an earlier thread with the same ident may be there, and have it already.
+  const bool is_hooked =
+      own && PyCFunction_Check(own.get()) && PyCFunction_GetFunction(own.get()) == method.ml_meth;
+  if (own && !is_hooked && thread.get() != main.get()) {
     const Ref both = Ref::take(PyTuple_Pack(2, thread.get(), own.get()));
     const Ref function = Ref::take(both ? PyCFunction_New(&method, both.get()) : nullptr);
     if (function) {
