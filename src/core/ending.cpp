@@ -202,26 +202,36 @@ void Thread::end(bool in_own_thread) noexcept {
 void Thread::hook_end_of_run() noexcept {
   static PyMethodDef method = {"_delete", &at_end_of_run, METH_NOARGS, nullptr};
   Ref pending = Ref::take(cpython::take_exception());
-  // Whatever is missing here is no error: the end of the thread state does it then.
-  const auto attribute = [](const Ref& object, const char* name) {
-    return Ref::take(object ? PyObject_GetAttrString(object.get(), name) : nullptr);
+  // Whatever is missing here is no error: the end of the thread state does it then. (Nothing may be
+  // looked up while an exception is set.)
+  const auto found = [](PyObject* object) {
+    if (object == nullptr) {
+      PyErr_Clear();
+    }
+    return Ref::take(object);
   };
-  const Ref name = Ref::take(PyUnicode_FromString("threading"));
-  const Ref threading = Ref::take(name ? PyImport_GetModule(name.get()) : nullptr);
+  const auto attribute = [&](const Ref& object, const char* name) {
+    return found(object ? PyObject_GetAttrString(object.get(), name) : nullptr);
+  };
+  const Ref name = found(PyUnicode_FromString("threading"));
+  const Ref threading = found(name ? PyImport_GetModule(name.get()) : nullptr);
   const Ref active = attribute(threading, "_active");
-  const Ref ident = Ref::take(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
-  const Ref thread =
-      Ref::take(active && ident ? PyObject_GetItem(active.get(), ident.get()) : nullptr);
+  const Ref ident = found(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
+  const Ref thread = found(active && ident ? PyObject_GetItem(active.get(), ident.get()) : nullptr);
   const Ref main = attribute(threading, "_main_thread");
   const Ref own = attribute(thread, method.ml_name);
-  if (own && thread.get() != main.get()) {
-    const Ref both = Ref::take(PyTuple_Pack(2, thread.get(), own.get()));
-    const Ref function = Ref::take(both ? PyCFunction_New(&method, both.get()) : nullptr);
-    if (function) {
-      PyObject_SetAttrString(thread.get(), method.ml_name, function.get());
-    }
+  // Before 3.13 a dummy of an earlier thread with the same ident may be there, and have it already.
+  const bool is_hooked =
+      own && PyCFunction_Check(own.get()) && PyCFunction_GetFunction(own.get()) == method.ml_meth;
+  const Ref attributes = found(own && !is_hooked && thread.get() != main.get()
+                                   ? PyObject_GenericGetDict(thread.get(), nullptr)
+                                   : nullptr);
+  const Ref both = found(attributes ? PyTuple_Pack(2, thread.get(), own.get()) : nullptr);
+  const Ref function = found(both ? PyCFunction_New(&method, both.get()) : nullptr);
+  // Not by its __setattr__(), which may be anything.
+  if (function && PyDict_SetItemString(attributes.get(), method.ml_name, function.get()) < 0) {
+    PyErr_Clear();
   }
-  PyErr_Clear();
   if (pending) {
     cpython::raise_exception(pending.release());
   }
@@ -231,8 +241,9 @@ PyObject* Thread::at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept
   // Deletes the only reference to what is running here, and the reference cycle.
   const Ref thread = Ref::share(PyTuple_GET_ITEM(thread_and_method, 0));
   const Ref own = Ref::share(PyTuple_GET_ITEM(thread_and_method, 1));
-  if (PyObject_DelAttrString(thread.get(), "_delete") < 0) {
-    PyErr_Clear();
+  const Ref attributes = Ref::take(PyObject_GenericGetDict(thread.get(), nullptr));
+  if (!attributes || PyDict_DelItemString(attributes.get(), "_delete") < 0) {
+    PyErr_Clear();  // somebody has taken it away
   }
   Thread* const world = current_or_null();
   if (world != nullptr && world->running_ == world->main_ &&

@@ -73,11 +73,6 @@ Ref Greenlet::parent() const noexcept {
   return Ref::share(parent_);
 }
 
-Ref Greenlet::heir() const noexcept {
-  return kills_ != nullptr && kills_->heir != nullptr ? Ref::share(kills_->heir->object())
-                                                      : parent();
-}
-
 void Greenlet::remove_kill(const Kill& kill) noexcept {
   Kill** link = &kills_;
   while (*link != &kill) {

@@ -84,6 +84,11 @@ class Greenlet {
     const cpython::ObjectLock lock(object());
     return parent_ == other.object();
   }
+  // Who goes on when this one ends: whoever kills it and waits for that, else its parent.
+  Ref heir() const noexcept {
+    return kills_ != nullptr && kills_->heir != nullptr ? Ref::share(kills_->heir->object())
+                                                        : parent();
+  }
   bool has_dead_parent() const noexcept {
     const Ref now = parent();
     return now && of(now.get()).is_dead();
@@ -122,10 +127,6 @@ class Greenlet {
     Kill* outer;
   };
   void remove_kill(const Kill& kill) noexcept;
-
-  // Who goes on when this greenlet has ended, a new reference: who waits for its end, whatever the
-  // parent, else the parent.
-  Ref heir() const noexcept;
 
   // Calls run with the arguments it was started with. The control block keeps them all meanwhile,
   // where the collector sees them, and the C stack has no reference of its own to any.

@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 from greenlet import GreenletExit, getcurrent, gettrace, greenlet, settrace
 from helpers import (
+    DEBUG_BUILD,
     TIME_SCALE,
+    VERSION,
     collect,
     only_free_threaded,
     parallelize,
     run_clean,
+    run_script,
     to_parent,
 )
 
@@ -297,3 +300,34 @@ def test_threads_do_everything_with_each_others_greenlets_for_minutes() -> None:
         env={"PYTHONPATH": os.pathsep.join((directory, os.environ.get("PYTHONPATH", "")))},
         timeout=float(seconds) + 300,
     )
+
+
+def storm(seconds: float, stall: float) -> None:
+    # Debug builds before 3.15 assert that frames know the trace functions of the moment.
+    without = ["--without", "monitoring"] if DEBUG_BUILD and (3, 12) <= VERSION < (3, 15) else []
+    outcome = run_script(
+        "import stress_storm; stress_storm.main()",
+        args=[str(seconds), "--stall", str(stall * TIME_SCALE), *without],
+        env={
+            "PYTHONMALLOC": "debug",
+            "PYTHONPATH": os.pathsep.join(
+                (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
+            ),
+        },
+        timeout=seconds + 2 * stall,
+    )
+    unexpected = [
+        line
+        for line in outcome.stderr.splitlines()
+        if not line.startswith("GreenletExit did not kill ")
+    ]
+    assert (outcome.returncode, unexpected) == (0, []), outcome.stdout
+
+
+def test_a_storm_of_threads_leaves_no_greenlet_behind() -> None:
+    storm(3, stall=20)
+
+
+@pytest.mark.stress
+def test_a_storm_of_threads_leaves_no_greenlet_behind_for_minutes() -> None:
+    storm(float(os.environ.get("GREENLET_STRESS_SECONDS", "600")), stall=120)

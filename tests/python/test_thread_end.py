@@ -1324,3 +1324,36 @@ def test_the_first_of_two_that_wait_for_the_end_of_a_greenlet_may_go_on_and_end(
         )
         == "['collected', None, 'victim ended']"
     )
+
+
+def test_threads_that_threading_takes_for_one_another_do_not_add_up() -> None:
+    # Before 3.13 threading keeps the dummy of a thread that it did not make, and finds it again in
+    # the next thread with the same ident.
+    run_clean(
+        """
+        import _thread, gc, threading
+        from greenlet import getcurrent
+
+        def run():
+            with lock:
+                threading.current_thread()
+                getcurrent()
+            done.set()
+
+        def hooks():
+            gc.collect()
+            return sum(
+                getattr(found, "__name__", None) == "_delete"
+                and type(found) is type(len)
+                for found in gc.get_objects()
+            )
+
+        lock = _thread.allocate_lock()
+        done = threading.Event()
+        for _ in range(50):
+            done.clear()
+            _thread.start_new_thread(run, ())
+            done.wait()
+        assert hooks() <= len(threading._active), hooks()
+        """
+    )
