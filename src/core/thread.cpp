@@ -69,6 +69,10 @@ Thread* Thread::current_or_null() noexcept {
   if (remembered_.thread != nullptr && remembered_.thread->is_of(tstate)) {
     return remembered_.thread;
   }
+  return known_or_null(tstate);
+}
+
+Thread* Thread::known_or_null(PyThreadState* tstate) noexcept {
   if (remembered_.idle != nullptr && remembered_.idle->is_of(tstate)) {
     remember(remembered_.idle);
     return remembered_.idle;

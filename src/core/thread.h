@@ -140,6 +140,8 @@ class alignas(128) Thread {
   }
 
   static Thread* attach() noexcept;
+  // current_or_null() where it is not the one that the OS thread has used last.
+  [[gnu::noinline]] static Thread* known_or_null(PyThreadState* tstate) noexcept;
   // The calling thread's world, found in the thread state's dict and remembered. Null if there is
   // none; with an exception if there is no memory to look. Not to be called with one set.
   static Thread* find() noexcept;
