@@ -62,6 +62,7 @@ Answer has_handled_exception(PyThreadState* tstate) {
 
 Answer has_dict(PyThreadState* tstate) { return answer(PyThreadState_GetDict() == tstate->dict); }
 
+#if PY_VERSION_HEX >= 0x030c0000
 Answer has_context(PyThreadState* tstate) {
   PyObject* const context = PyContext_New();
   const std::uint64_t version = tstate->context_ver;
@@ -74,6 +75,7 @@ Answer has_context(PyThreadState* tstate) {
   Py_DECREF(context);
   return left < 0 ? Answer::kError : answer(found);
 }
+#endif
 
 Answer has_data_stack(PyThreadState* tstate) {
   const _PyStackChunk* const chunk = tstate->datastack_chunk;
@@ -151,7 +153,10 @@ int find_misplaced_field(const char*& what) noexcept {
       {"PyThreadState.recursion_limit", &has_recursion},
       {"PyThreadState.exc_info", &has_handled_exception},
       {"PyThreadState.dict", &has_dict},
+#if PY_VERSION_HEX >= 0x030c0000
+      // In 3.11 it lies between two that are looked at, and PyContext_New() crashes without memory.
       {"PyThreadState.context", &has_context},
+#endif
       {"PyThreadState.datastack_chunk", &has_data_stack},
       {"PyThreadState.cframe, or a field of an interpreter frame,", &has_frames},
   };
