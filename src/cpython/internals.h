@@ -30,6 +30,9 @@
 #include <internal/pycore_object.h>
 #include <internal/pycore_tstate.h>
 #endif
+#if PY_VERSION_HEX >= 0x030e0000 && PY_VERSION_HEX < 0x030f0000
+#include <internal/pycore_optimizer.h>
+#endif
 #include <internal/pycore_code.h>
 #include <internal/pycore_interp.h>
 #include <internal/pycore_pystate.h>

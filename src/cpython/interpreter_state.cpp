@@ -17,7 +17,6 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
   // sampling profiler (Modules/_remote_debugging).
   frame_ = anchors.base_frame;
 #endif
-  executor_ = nullptr;
 #else
   root_cframe_ = {};
   cframe_ = &root_cframe_;
@@ -69,6 +68,11 @@ void InterpreterState::finish() noexcept {
 #else
   cframe_ = nullptr;
 #endif
+#if PY_VERSION_HEX >= 0x030e0000
+  if (executor_ != nullptr) [[unlikely]] {
+    own_executor(nullptr);
+  }
+#endif
 #ifdef Py_GIL_DISABLED
   c_stack_refs_ = nullptr;
 #endif
@@ -94,6 +98,45 @@ void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) no
   }
   finish();
 }
+
+#if PY_VERSION_HEX >= 0x030e0000
+// A stack that waits in machine code of the JIT returns into the memory of an executor. CPython
+// spares the executor that a thread state names as current, even if its last reference has gone
+// (_Py_ClearExecutorDeletionList()). When the interpreter enters itself, its entry frame takes a
+// reference to the executor of the caller (_PyEval_EvalFrameDefault()). So the executors further
+// out are safe on any stack, and the innermost one has to be ours while the stack is suspended.
+//
+// The reference is kept until the stack is left the next time: a loop that waits again and again
+// is then found in the same executor, and nothing is counted. It may be dropped in the middle of a
+// switch: the deallocation of an executor runs no Python code and allocates nothing.
+//
+// traverse() does not visit it. Executors refer to executors only, so no cycle leads through it
+// back to a greenlet, and the collector must not clear machine code that we return into.
+//
+// 3.13 needs nothing of this: there machine code holds a reference to itself while it runs, and
+// previous_executor is one on its way from an executor to the next, which no switch interrupts.
+void InterpreterState::own_executor(PyObject* executor) noexcept {
+#if PY_VERSION_HEX < 0x030f0000
+  // 3.14 cannot bring back an executor whose last reference has gone: it frees those without a look
+  // at their count, and crashes if one is deallocated again. (The executor that runs comes to that
+  // if a C function discards it and then, without running Python code, leaves this stack.)
+  if (executor != nullptr && Py_REFCNT(executor) == 0) {
+    executor = nullptr;
+  }
+  // While 3.14 frees executors it marks the current ones as linked, and unmarks those only that it
+  // was about to free. One that has been discarded and has an owner keeps the mark, and its
+  // deallocation would unlink it from a list that it left long ago.
+  if (executor_ != nullptr) {
+    auto& data = reinterpret_cast<_PyExecutorObject*>(executor_)->vm_data;
+    if (!data.valid) {
+      data.linked = 0;
+    }
+  }
+#endif
+  PyObject* const old = std::exchange(executor_, Py_XNewRef(executor));
+  Py_XDECREF(old);
+}
+#endif
 
 PyObject* InterpreterState::exchange_context(PyObject* context) noexcept {
   return std::exchange(context_, context);

@@ -114,6 +114,9 @@ class InterpreterState {
   int visit_frames(visitproc visit, void* arg) const noexcept;
   void hold(PyObject* object) const noexcept;
   void release_held_slowly() noexcept;
+#if PY_VERSION_HEX >= 0x030e0000
+  void own_executor(PyObject* executor) noexcept;
+#endif
   _PyInterpreterFrame* innermost() const noexcept;
   // A generator that runs here is unwound with this stack. The collector may come to it first, and
   // its finalizer could do nothing but raise "generator already executing". So those that a visit
@@ -127,7 +130,8 @@ class InterpreterState {
 #endif
 #if PY_VERSION_HEX >= 0x030d0000
   _PyInterpreterFrame* frame_ = nullptr;
-  PyObject* executor_ = nullptr;  // borrowed by the JIT while machine code of it runs
+  // The machine code of the JIT that the stack was in when it was left; see own_executor().
+  PyObject* executor_ = nullptr;
 #else
   _PyCFrame* cframe_ = nullptr;
   _PyCFrame root_cframe_ = {};
@@ -217,7 +221,9 @@ inline void InterpreterState::save(PyThreadState* tstate,
 #if PY_VERSION_HEX >= 0x030d0000
   frame_ = tstate->current_frame;
 #if PY_VERSION_HEX >= 0x030e0000
-  executor_ = tstate->current_executor;
+  if (executor_ != tstate->current_executor) [[unlikely]] {
+    own_executor(tstate->current_executor);
+  }
 #else
   executor_ = tstate->previous_executor;
 #endif
