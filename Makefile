@@ -8,7 +8,7 @@ NATIVE_BENCH := build/native-benchmarks
 RESULTS := docs/performance
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all debug-tests stress test-layout test-tsan interop interop-load \
+.PHONY: help demo test test-all debug-tests stress test-layout test-jit test-tsan interop interop-load \
         native-aarch64 bench bench-threads bench-native bench-report bench-guard wheels lint \
         format compile-commands clean
 
@@ -34,6 +34,9 @@ stress: test-packages ## the long stress tests (NAME=3.15t for another interpret
 
 test-layout: test-packages ## a wheel on interpreters with a field more and less than it was built with
 	@$(TOOLS)/layout_test.py
+
+test-jit: jit-packages ## the Python suite under CPython's JIT, in a Debian system of its own (as root)
+	@$(TOOLS)/jit_test.py
 
 test-tsan: test-packages ## the tests about threads under ThreadSanitizer, on 3.15t-tsan
 	@$(TOOLS)/tsan_test.py
@@ -96,7 +99,8 @@ compile-commands: test-packages ## compile_commands.json, for clangd
 clean: ## remove what was built, environments included
 	rm -rf build dist .venv .venvs compile_commands.json
 
-.PHONY: build-packages test-packages bench-packages guard-packages interop-packages aarch64-packages
-build-packages test-packages bench-packages guard-packages interop-packages aarch64-packages: \
-    %-packages:
+.PHONY: build-packages test-packages jit-packages bench-packages guard-packages interop-packages \
+        aarch64-packages
+build-packages test-packages jit-packages bench-packages guard-packages interop-packages \
+aarch64-packages: %-packages:
 	@$(TOOLS)/system_packages.py $*

@@ -183,13 +183,17 @@ def run_suite(
     tests: Sequence[str] = (),
     *,
     folder: Path = CHECKOUT,
+    prefix: Sequence[str | Path] = (),
     **environment: str,
 ) -> Counts:
-    """Run tests/SUITE of a folder, or these tests of it, in an environment that is there."""
+    """Run tests/SUITE of a folder, or these tests of it, in an environment that is there.
+
+    The command begins with `prefix`, which may lead into another system.
+    """
     results = LOGS / f"{log.path.stem}-{suite}.xml"
     results.unlink(missing_ok=True)
     paths = [f"tests/{suite}/{test}" for test in tests] or [f"tests/{suite}"]
-    command: list[str | Path] = [python, "-m", "pytest", *paths, f"--junit-xml={results}"]
+    command: list[str | Path] = [*prefix, python, "-m", "pytest", *paths, f"--junit-xml={results}"]
     # Bytecode and pytest's cache would be written by several interpreters at once.
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     code = log.run([*command, "-p", "no:cacheprovider"], folder=folder, **environment)

@@ -20,6 +20,7 @@ PACKAGES = {
     "interop": ["chromium", "g++", "neovim", "wrk"],
     "bench": ["g++", "libbenchmark-dev", "libboost-context-dev"],
     "guard": ["g++", "valgrind"],
+    "jit": ["mmdebstrap"],
     "aarch64": ["g++-aarch64-linux-gnu", "googletest", "qemu-user"],
 }
 
