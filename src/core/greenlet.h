@@ -147,7 +147,7 @@ class Greenlet {
   bool kept_ = false;  // refused to die; its thread owns a reference to it
   std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
-  std::uint16_t end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
+  int end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;
   bool collected_ = false;
