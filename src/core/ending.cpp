@@ -30,7 +30,11 @@ void Thread::end_unreachable(Greenlet& greenlet, Cause cause) noexcept {
   }
   Thread* const thread = current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
-    hand_to_owner(greenlet, cause);
+    if (cause == Cause::kCollected) {
+      greenlet.is_found_ = true;
+    } else {
+      hand_to_owner(greenlet, cause);
+    }
     return;
   }
   if (cause == Cause::kCollected) {
@@ -110,6 +114,12 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
   return thrown_on;
 }
 
+void Thread::hand_over_if_found(Greenlet& greenlet) noexcept {
+  if (std::exchange(greenlet.is_found_, false)) {
+    hand_to_owner(greenlet, Cause::kCollected);
+  }
+}
+
 void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
   const std::lock_guard lock(greenlet.module_->owners);
   Thread* const owner = greenlet.thread();
@@ -145,8 +155,7 @@ void Thread::finish_pending_slowly() noexcept {
       continue;
     }
     if (collected) {
-      // The collection that found it may still be under way, and would clear it once our reference
-      // is gone. To be dead before is all that helps.
+      // Whoever has come to refer to it since.
       end_here(greenlet, Cause::kCollected);
     } else if (Py_REFCNT(dropped.get()) == 1) {
       // Before its deallocation: that of a class with __slots__ would clear them first, as its

@@ -100,6 +100,10 @@ class alignas(128) Thread {
   // For a suspended greenlet that was dropped in another thread than its own, or collected there:
   // hands it to its owner, which takes a reference. If the owner has ended, there is nothing to do.
   static void hand_to_owner(Greenlet& greenlet, Cause cause) noexcept;
+  // In a pass that recounts: does that for a greenlet of another thread that this collection has
+  // finalized. Not earlier: its owner would unwind it while the collection finalizes, in this
+  // thread, what it uses: the generators that it resumes, above all.
+  static void hand_over_if_found(Greenlet& greenlet) noexcept;
 
   // The collector visits `greenlet`, and will visit the next of its list, one way or the other.
   // Their frames lie in pages of their own, several cache and TLB misses away. The processor can
