@@ -149,22 +149,33 @@ class Worker:
             workers.pop(threading.get_ident(), None)
             count("threads")
 
+    def note(self, record: Record) -> None:
+        self.records.append(record)
+        if len(self.records) > 500:
+            self.records = [old for old in self.records if not old.ended]
+
     def end_schedulers(self) -> None:
         """End those that the thread would leave, as far as they let us."""
         for _ in range(20):
-            left = [
-                g
-                for record in self.records
-                if record.is_scheduler and record.started and not record.ended
-                if (g := record.greenlet()) is not None
-            ]
+            left = [record for record in self.records if record.is_scheduler and not record.ended]
             if not left:
                 return
-            for g in left:
+            for g in owners(left):
                 try:
                     g.throw(GreenletExit)
                 except EXPECTED:
                     pass
+
+
+def owners(records: list[Record]) -> list[Any]:
+    """The greenlets of the records. A collection clears weak references to what it ends."""
+    found = [record.greenlet() for record in records]
+    if None in found and LISTS_MAY_BE_SEEN:
+        for value in gc.get_objects():
+            if isinstance(value, greenlet) and getattr(value, "record", None) in records:
+                found.append(value)
+        value = None
+    return [g for g in found if g is not None]
 
 
 # --- greenlets --------------------------------------------------------------------------------
@@ -287,9 +298,6 @@ def create(worker: Worker) -> Any:
     g = kind() if acts else kind(body)
     record = g.record = Record()
     record.greenlet = weakref.ref(g)
-    worker.records.append(record)
-    if len(worker.records) > 500:
-        worker.records = [old for old in worker.records if not old.ended and old.greenlet()]
     if chance.randrange(4) == 0:
         g.cycle = [g, Publisher(g) if chance.randrange(4) == 0 else None]
     return g
@@ -303,6 +311,8 @@ def body(*args: Any, **kwargs: Any) -> Any:
         fault("a greenlet was started twice")
     record.started = True
     unended.add(record)
+    if (worker := Worker.current()) is not None:
+        worker.note(record)
     state = (threading.get_ident(), type(me), getattr(me, "two", None))
     value = object()
     variable.set(value)
