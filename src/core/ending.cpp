@@ -30,7 +30,11 @@ void Thread::end_unreachable(Greenlet& greenlet, Cause cause) noexcept {
   }
   Thread* const thread = current_or_null();
   if (thread == nullptr || greenlet.thread() != thread) {
-    hand_to_owner(greenlet, cause);
+    if (cause == Cause::kCollected) {
+      greenlet.is_found_ = true;
+    } else {
+      hand_to_owner(greenlet, cause);
+    }
     return;
   }
   if (cause == Cause::kCollected) {
@@ -62,7 +66,7 @@ void Thread::end_here(Greenlet& greenlet, Cause cause) noexcept {
 }
 
 bool Thread::is_spared(const Greenlet& greenlet) const noexcept {
-  return greenlet.is_scheduler() && (is_ending_ || cpython::is_finalizing());
+  return greenlet.is_scheduler() && ((is_ending_ && !spares_none_) || cpython::is_finalizing());
 }
 
 bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
@@ -110,6 +114,12 @@ bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
   return thrown_on;
 }
 
+void Thread::hand_over_if_found(Greenlet& greenlet) noexcept {
+  if (std::exchange(greenlet.is_found_, false)) {
+    hand_to_owner(greenlet, Cause::kCollected);
+  }
+}
+
 void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
   const std::lock_guard lock(greenlet.module_->owners);
   Thread* const owner = greenlet.thread();
@@ -151,8 +161,7 @@ void Thread::finish_pending_slowly() noexcept {
       continue;
     }
     if (collected) {
-      // The collection that found it may still be under way, and would clear it once our reference
-      // is gone. To be dead before is all that helps.
+      // Whoever has come to refer to it since.
       end_here(greenlet, Cause::kCollected);
     } else if (Py_REFCNT(dropped.get()) == 1) {
       // Before its deallocation: that of a class with __slots__ would clear them first, as its
@@ -193,7 +202,7 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
   started_ = nullptr;
   attention_ = 0;
-  is_ending_ = false;
+  is_ending_ = spares_none_ = false;
   std::destroy_at(&pool_);
   std::construct_at(&pool_);
   free_.put(this);
@@ -255,6 +264,17 @@ PyObject* Thread::at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept
 
 void Thread::end_greenlets() noexcept {
   is_ending_ = true;
+  end_those_not_spared();
+  // A scheduler may have left a collection by a switch in a finalizer. If it were abandoned there,
+  // none could begin any more.
+  if (cpython::is_collecting()) {
+    spares_none_ = true;
+    end_those_not_spared();
+    spares_none_ = false;
+  }
+}
+
+void Thread::end_those_not_spared() noexcept {
   Ref held;
   const auto are_left = [&] {
     finish_pending_slowly();
@@ -272,6 +292,9 @@ void Thread::end_greenlets() noexcept {
        ++round) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
+      if (spares_none_ && !cpython::is_collecting()) {
+        return;
+      }
       ++greenlet.end_tries_;
       if (kill(greenlet, Cause::kThreadEnds)) {
         greenlet.end_tries_ = kEndTriesInCollection;

@@ -151,6 +151,7 @@ class Greenlet {
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;
   bool collected_ = false;
+  bool is_found_ = false;  // finalized by the collection that is under way, in that one's thread
   bool args_are_one_ = false;  // see args_
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;

@@ -100,6 +100,10 @@ class alignas(128) Thread {
   // For a suspended greenlet that was dropped in another thread than its own, or collected there:
   // hands it to its owner, which takes a reference. If the owner has ended, there is nothing to do.
   static void hand_to_owner(Greenlet& greenlet, Cause cause) noexcept;
+  // In a pass that recounts: does that for a greenlet of another thread that this collection has
+  // finalized. Not earlier: its owner would unwind it while the collection finalizes, in this
+  // thread, what it uses: the generators that it resumes, above all.
+  static void hand_over_if_found(Greenlet& greenlet) noexcept;
 
   // The collector visits `greenlet`, and will visit the next of its list, one way or the other.
   // Their frames lie in pages of their own, several cache and TLB misses away. The processor can
@@ -163,6 +167,7 @@ class alignas(128) Thread {
   static PyObject* at_exit(PyObject*, PyObject*) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
+  void end_those_not_spared() noexcept;
   void give_back_thread_state() noexcept;
   // True if `tstate`, the calling thread's, had a world that has ended with it.
   static bool has_ended(PyThreadState* tstate) noexcept;
@@ -277,6 +282,7 @@ class alignas(128) Thread {
   Greenlet* origin_ = nullptr;  // who was left by the last switch
   unsigned attention_ = 0;
   bool is_ending_ = false;  // its greenlets are being ended, or have been
+  bool spares_none_ = false;  // not even schedulers, see end_greenlets()
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
   cpython::ThreadAnchors anchors_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned

@@ -98,6 +98,9 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   }
   if (pass != cpython::Pass::kOther) {
     prepare_to_finalize(self, *greenlet);
+    if (pass == cpython::Pass::kRecounts) {
+      Thread::hand_over_if_found(*greenlet);
+    }
     if (pass == cpython::Pass::kRecounts && greenlet->state() == State::kSuspended) {
       // It has refused, or its thread is yet to end it, or its class's finalizer leaves ours out.
       // If tp_clear came to it and to what its frames use, its finally blocks could never run. The

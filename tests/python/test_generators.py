@@ -445,3 +445,59 @@ def test_generators_left_in_suspended_greenlets_at_exit_are_silent() -> None:
             g.switch()
         """
     )
+
+
+def test_a_generator_that_a_collected_greenlet_of_another_thread_resumes_is_not_reported() -> None:
+    # The owner unwound the greenlet while the collection went on to finalize what it used.
+    run_clean(
+        """
+        import gc, threading
+        from greenlet import getcurrent, greenlet
+
+        gc.disable()
+        ready, collecting, looked, end = (threading.Event() for _ in range(4))
+
+        class Waits:
+            def __del__(self):
+                collecting.set()
+                looked.wait(10)
+
+        def owner():
+            main = getcurrent()
+
+            def generator():
+                yield 1
+                main.switch()
+                yield 2
+
+            def body(resumed, waits):
+                try:
+                    main.switch()
+                finally:
+                    ended.append(next(resumed, None))
+
+            # Finalized in this order, on builds with the GIL.
+            g = greenlet(body)
+            waits = Waits()
+            resumed = generator()
+            next(resumed)
+            g.cycle = g
+            g.switch(resumed, waits)
+            del g, resumed, waits
+            ready.set()
+            collecting.wait(10)
+            getcurrent()  # ends what has been handed over
+            looked.set()
+            end.wait(10)
+            getcurrent()
+
+        ended = []
+        thread = threading.Thread(target=owner)
+        thread.start()
+        ready.wait()
+        gc.collect()
+        end.set()
+        thread.join()
+        assert ended == [None], ended
+        """
+    )
