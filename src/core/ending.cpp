@@ -66,7 +66,7 @@ void Thread::end_here(Greenlet& greenlet, Cause cause) noexcept {
 }
 
 bool Thread::is_spared(const Greenlet& greenlet) const noexcept {
-  return greenlet.is_scheduler() && ((is_ending_ && !spares_none_) || cpython::is_finalizing());
+  return greenlet.is_scheduler() && (is_ending_ || cpython::is_finalizing());
 }
 
 bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
@@ -202,7 +202,7 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
   started_ = nullptr;
   attention_ = 0;
-  is_ending_ = spares_none_ = false;
+  is_ending_ = false;
   std::destroy_at(&pool_);
   std::construct_at(&pool_);
   free_.put(this);
@@ -264,17 +264,6 @@ PyObject* Thread::at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept
 
 void Thread::end_greenlets() noexcept {
   is_ending_ = true;
-  end_those_not_spared();
-  // A scheduler may have left a collection by a switch in a finalizer. If it were abandoned there,
-  // none could begin any more.
-  if (cpython::is_collecting()) {
-    spares_none_ = true;
-    end_those_not_spared();
-    spares_none_ = false;
-  }
-}
-
-void Thread::end_those_not_spared() noexcept {
   Ref held;
   const auto are_left = [&] {
     finish_pending_slowly();
@@ -292,9 +281,6 @@ void Thread::end_those_not_spared() noexcept {
        ++round) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
-      if (spares_none_ && !cpython::is_collecting()) {
-        return;
-      }
       ++greenlet.end_tries_;
       if (kill(greenlet, Cause::kThreadEnds)) {
         greenlet.end_tries_ = kEndTriesInCollection;

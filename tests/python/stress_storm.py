@@ -91,7 +91,7 @@ unended: set[Record] = set()
 faults: list[str] = []
 without: frozenset[str] = frozenset()
 counters = {
-    name: itertools.count() for name in ("actions", "started", "ended", "threads", "unraisable", "executing")
+    name: itertools.count() for name in ("actions", "started", "ended", "threads", "unraisable")
 }
 variable: contextvars.ContextVar[object] = contextvars.ContextVar("variable")
 workers: dict[int, Worker] = {}
@@ -285,7 +285,9 @@ def acting_lookup(g: Any) -> None:
 def attempt(function: Callable[[], Any]) -> Any:
     try:
         return function()
-    except EXPECTED:
+    except EXPECTED as raised:
+        if isinstance(raised, ValueError) and "already executing" in str(raised):
+            fault(f"{raised!r}")
         return None
 
 
@@ -417,8 +419,9 @@ def in_coroutine(worker: Worker) -> None:
             running.send(None)
     except StopIteration:
         pass
-    except EXPECTED:
-        pass
+    except EXPECTED as raised:
+        if "already executing" in str(raised):
+            fault(f"{raised!r}")
     if worker.chance.randrange(2):
         attempt(running.close)
 
@@ -843,9 +846,7 @@ def note_unraisable(report: Any) -> None:
     if not issubclass(report.exc_type, (*EXPECTED, GreenletExit)):
         fault(text)
     elif "already executing" in str(raised):
-        # Where a greenlet that a finalizer has published goes on with its generators while the
-        # collection still comes to them: so it is for generators that a finalizer publishes.
-        count("executing")
+        fault(text)
 
 
 def resident_kib() -> int:
