@@ -276,8 +276,8 @@ void Thread::end_greenlets() noexcept {
     // To let go of the last ones may run finalizers, which start others.
     return are_left() ? true : are_left();
   };
-  for (int round = 0; round < (cpython::is_collecting() ? kEndTriesInCollection : kEndRounds) &&
-                      are_left_or_new();
+  for (int round = 0;
+       round < (cpython::is_collecting() ? kEndTriesInCollection : kEndRounds) && are_left_or_new();
        ++round) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));

@@ -120,8 +120,8 @@ class Greenlet {
  private:
   friend class Thread;
 
-  // A call of Thread::kill(), on the stack of the greenlet that waits in it. Several may wait for one
-  // greenlet, and any of them may return first.
+  // A call of Thread::kill(), on the stack of the greenlet that waits in it. Several may wait for
+  // one greenlet, and any of them may return first.
   struct Kill {
     Greenlet* heir;  // who waits; not owned. Null if the parent is the heir
     Kill* outer;
