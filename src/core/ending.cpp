@@ -19,6 +19,8 @@ constexpr int kEndTries = 10;
 // The same while a collection is under way, which the greenlet may have left by a switch in a
 // finalizer. There may be any number of those, and whoever abandons it turns collections off.
 constexpr int kEndTriesInCollection = 10'000;
+// How long it waits for a collection to end that may be another thread's, in milliseconds.
+constexpr int kCollectionPatience = 1'000;
 // How often it looks for greenlets that were started in between.
 constexpr int kEndRounds = 100;
 
@@ -66,7 +68,7 @@ void Thread::end_here(Greenlet& greenlet, Cause cause) noexcept {
 }
 
 bool Thread::is_spared(const Greenlet& greenlet) const noexcept {
-  return greenlet.is_scheduler() && (is_ending_ || cpython::is_finalizing());
+  return greenlet.is_scheduler() && ((is_ending_ && !spares_none_) || cpython::is_finalizing());
 }
 
 bool Thread::kill(Greenlet& greenlet, Cause cause) noexcept {
@@ -202,7 +204,7 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
   started_ = nullptr;
   attention_ = 0;
-  is_ending_ = false;
+  is_ending_ = spares_none_ = false;
   std::destroy_at(&pool_);
   std::construct_at(&pool_);
   free_.put(this);
@@ -264,6 +266,26 @@ PyObject* Thread::at_end_of_run(PyObject* thread_and_method, PyObject*) noexcept
 
 void Thread::end_greenlets() noexcept {
   is_ending_ = true;
+  end_those_not_spared();
+  // A scheduler may have left a collection by a switch in a finalizer. If it were abandoned there,
+  // none could begin any more. A collection of another thread ends soon.
+  if (has_spared() && !cpython::wait_for_collection(kCollectionPatience)) {
+    spares_none_ = true;
+    end_those_not_spared();
+    spares_none_ = false;
+  }
+}
+
+bool Thread::has_spared() const noexcept {
+  const Greenlet* greenlet = started_;
+  while (greenlet != nullptr &&
+         !(greenlet->state() == State::kSuspended && is_spared(*greenlet))) {
+    greenlet = greenlet->next_;
+  }
+  return greenlet != nullptr;
+}
+
+void Thread::end_those_not_spared() noexcept {
   Ref held;
   const auto are_left = [&] {
     finish_pending_slowly();
@@ -281,6 +303,9 @@ void Thread::end_greenlets() noexcept {
        ++round) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
       Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
+      if (spares_none_ && !cpython::is_collecting()) {
+        return;
+      }
       ++greenlet.end_tries_;
       if (kill(greenlet, Cause::kThreadEnds)) {
         greenlet.end_tries_ = kEndTriesInCollection;

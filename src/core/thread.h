@@ -167,6 +167,7 @@ class alignas(128) Thread {
   static PyObject* at_exit(PyObject*, PyObject*) noexcept;
   void end(bool in_own_thread) noexcept;
   void end_greenlets() noexcept;
+  void end_those_not_spared() noexcept;
   void give_back_thread_state() noexcept;
   // True if `tstate`, the calling thread's, had a world that has ended with it.
   static bool has_ended(PyThreadState* tstate) noexcept;
@@ -183,6 +184,7 @@ class alignas(128) Thread {
   bool kill(Greenlet& greenlet, Cause cause) noexcept;
   // True for those that are left as they are, see Cause.
   bool is_spared(const Greenlet& greenlet) const noexcept;
+  bool has_spared() const noexcept;
   void abandon_all(bool in_own_thread) noexcept;
 
   // The switch: puts the running greenlet's interpreter state away and `to`'s in place, and swaps
@@ -281,6 +283,7 @@ class alignas(128) Thread {
   Greenlet* origin_ = nullptr;  // who was left by the last switch
   unsigned attention_ = 0;
   bool is_ending_ = false;  // its greenlets are being ended, or have been
+  bool spares_none_ = false;  // not even schedulers, see end_greenlets()
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
   cpython::ThreadAnchors anchors_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned

@@ -1,8 +1,10 @@
 #include "cpython/objects.h"
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <optional>
+#include <thread>
 
 #include "cpython/internals.h"
 #include "cpython/layout.h"
@@ -179,6 +181,18 @@ bool is_collecting() noexcept {
 #else
   return interpreter->gc.collecting != 0;
 #endif
+}
+
+bool wait_for_collection(int milliseconds) noexcept {
+  for (; is_collecting(); --milliseconds) {
+    if (milliseconds <= 0) {
+      return false;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    Py_END_ALLOW_THREADS
+  }
+  return true;
 }
 
 void allow_finalizer_again(PyObject* object) noexcept {

@@ -65,6 +65,9 @@ bool only_collection_refers_to(PyObject* object) noexcept;
 // True while a collection of the calling thread's interpreter is under way, in whatever thread.
 bool is_collecting() noexcept;
 
+// Waits until none is, detached; false if one still is after so many milliseconds.
+bool wait_for_collection(int milliseconds) noexcept;
+
 // What a traversal of an object is for. A collection counts which references to objects come from
 // other objects, to find garbage; and once more, among that, when its finalizers have run, to find
 // what they have brought back.

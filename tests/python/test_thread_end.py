@@ -1357,3 +1357,46 @@ def test_threads_that_threading_takes_for_one_another_do_not_add_up() -> None:
         assert hooks() <= len(threading._active), hooks()
         """
     )
+
+
+def test_a_scheduler_that_has_left_a_collection_ends_with_its_thread() -> None:
+    # Abandoned in the middle of the collection, it kept the collector off for good.
+    run_clean(
+        """
+        import gc, sys, threading
+        from greenlet import getcurrent, greenlet
+
+        gc.disable()
+        kept = []
+        sys.unraisablehook = lambda report: None  # the GreenletExit that a finalizer lets pass
+
+        class Leaves:
+            def __del__(self):
+                getcurrent().parent.switch()
+
+        def run():
+            def schedule():
+                garbage = Leaves()
+                garbage.cycle = garbage
+                del garbage
+                gc.collect()
+
+            scheduler = greenlet(schedule)
+            child = greenlet(lambda: None)
+            child.parent = scheduler
+            kept.append(scheduler)
+            scheduler.switch()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+        class Cycle:
+            pass
+
+        cycle = Cycle()
+        cycle.cycle = cycle
+        del cycle
+        assert gc.collect() > 0
+        """
+    )
