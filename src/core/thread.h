@@ -282,8 +282,8 @@ class alignas(128) Thread {
   Greenlet* running_ = nullptr;
   Greenlet* origin_ = nullptr;  // who was left by the last switch
   unsigned attention_ = 0;
-  bool is_ending_ = false;  // its greenlets are being ended, or have been
-  bool spares_none_ = false;  // not even schedulers, see end_greenlets()
+  bool is_ending_ = false;                   // its greenlets are being ended, or have been
+  bool spares_none_ = false;                 // not even schedulers, see end_greenlets()
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
   cpython::ThreadAnchors anchors_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned
