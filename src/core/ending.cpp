@@ -278,7 +278,7 @@ void Thread::end_greenlets() noexcept {
 
 bool Thread::has_spared() const noexcept {
   const Greenlet* greenlet = started_;
-  while (greenlet != nullptr && !(greenlet->state() == State::kSuspended && is_spared(*greenlet))) {
+  while (greenlet != nullptr && (greenlet->state() != State::kSuspended || !is_spared(*greenlet))) {
     greenlet = greenlet->next_;
   }
   return greenlet != nullptr;
