@@ -73,14 +73,6 @@ Ref Greenlet::parent() const noexcept {
   return Ref::share(parent_);
 }
 
-void Greenlet::remove_kill(const Kill& kill) noexcept {
-  Kill** link = &kills_;
-  while (*link != &kill) {
-    link = &(*link)->outer;
-  }
-  *link = kill.outer;
-}
-
 bool Greenlet::exchange_parent(Ref& parent) noexcept {
   const cpython::ObjectLock lock(object());
   const std::lock_guard chains(module_->parents);

@@ -126,7 +126,13 @@ class Greenlet {
     Greenlet* heir;  // who waits; not owned. Null if the parent is the heir
     Kill* outer;
   };
-  void remove_kill(const Kill& kill) noexcept;
+  void remove_kill(const Kill& kill) noexcept {
+    Kill** link = &kills_;
+    while (*link != &kill) [[unlikely]] {
+      link = &(*link)->outer;
+    }
+    *link = kill.outer;
+  }
 
   // Calls run with the arguments it was started with. The control block keeps them all meanwhile,
   // where the collector sees them, and the C stack has no reference of its own to any.

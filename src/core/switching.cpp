@@ -201,11 +201,11 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
     payload = find_heir(self, heir,
                         result != nullptr ? Message::value(Ref::take(result))
                                           : Message::raise(std::move(exception)));
+    cpython::require(can_enter(Greenlet::of(heir.get())),
+                     "greenlet: a greenlet that has ended has nobody to go on with");
   }
   // The reference goes to the thread.
   Greenlet& next = Greenlet::of(heir.release());
-  cpython::require(next.state() == State::kSuspended && next.thread() == this,
-                   "greenlet: a greenlet that has ended has nobody to go on with");
   unlink(self);
   self.interpreter_.finish_running(tstate_);
   // In this order, so that who finds no thread can tell that it is dead; see aim().

@@ -62,16 +62,20 @@ class alignas(128) Thread {
   // Leaves the running greenlet for `to`, one that is suspended in this thread. `message` is an
   // owned value, or null after exception_ was set. Returns what the next switch back brings: a new
   // reference, or null with an exception set.
-  PyObject* resume(Greenlet& to, PyObject* message, const Operands& operands) noexcept {
+  [[gnu::always_inline]] PyObject* resume(Greenlet& to, PyObject* message,
+                                          const Operands& operands) noexcept {
     running_->interpreter_.set_operands(operands.begin, operands.end);
     Py_INCREF(to.object());
     return arrive(exchange(to, message));
   }
   // True if there is nothing to look after before a switch to `to` but the switch itself.
   bool can_resume(const Greenlet& to) const noexcept {
+    return can_enter(to) && pending_.load(std::memory_order_relaxed) == nullptr;
+  }
+  // True if it is suspended in this thread.
+  bool can_enter(const Greenlet& to) const noexcept {
     return to.state_.load(std::memory_order_relaxed) == State::kSuspended &&
-           to.thread_.load(std::memory_order_relaxed) == this &&
-           pending_.load(std::memory_order_relaxed) == nullptr;
+           to.thread_.load(std::memory_order_relaxed) == this;
   }
 
   // Sends `message` to `target` or to whoever stands in for it (see API: unstarted and dead ones),
@@ -190,7 +194,7 @@ class alignas(128) Thread {
   // The switch: puts the running greenlet's interpreter state away and `to`'s in place, and swaps
   // stacks. Consumes a reference to `to`, which the thread then holds as the running one's; leaves
   // the one to the greenlet that was left in origin_, for arrive() to drop.
-  PyObject* exchange(Greenlet& to, PyObject* message) noexcept {
+  [[gnu::always_inline]] PyObject* exchange(Greenlet& to, PyObject* message) noexcept {
     Greenlet& from = *running_;
     from.interpreter_.save(tstate_, anchors_);
     from.state_.store(State::kSuspended, std::memory_order_release);
@@ -198,14 +202,14 @@ class alignas(128) Thread {
     return static_cast<PyObject*>(
         from.context_.switch_to(to.context_, remembered_.exceptions, message));
   }
-  void enter(Greenlet& from, Greenlet& to) noexcept {
+  [[gnu::always_inline]] void enter(Greenlet& from, Greenlet& to) noexcept {
     to.interpreter_.restore(tstate_, anchors_);
     to.state_.store(State::kRunning, std::memory_order_release);
     running_ = &to;
     origin_ = &from;
   }
   // The other side of it: the running greenlet has just been entered with `message`.
-  PyObject* arrive(PyObject* message) noexcept {
+  [[gnu::always_inline]] PyObject* arrive(PyObject* message) noexcept {
     if (message == nullptr || attention_ != 0 || running_->interpreter_.needs_care(tstate_))
         [[unlikely]] {
       return arrive_slowly(message);

@@ -123,7 +123,7 @@ class InterpreterState {
   void hold(PyObject* object) const noexcept;
   void release_held_slowly() noexcept;
 #if PY_VERSION_HEX >= 0x030e0000
-  void own_executor(PyObject* executor) noexcept;
+  [[gnu::cold]] void own_executor(PyObject* executor) noexcept;
 #endif
   _PyInterpreterFrame* innermost() const noexcept;
   void mark_generator(_PyInterpreterFrame* frame) const noexcept;
@@ -208,7 +208,8 @@ inline std::uintptr_t monitoring_version_of(PyThreadState* tstate) noexcept {
 }
 #endif
 
-inline bool InterpreterState::needs_care([[maybe_unused]] PyThreadState* tstate) const noexcept {
+[[gnu::always_inline]] inline bool InterpreterState::needs_care(
+    [[maybe_unused]] PyThreadState* tstate) const noexcept {
   bool needed = was_visited_;
 #if PY_VERSION_HEX >= 0x030f0000
   needed |= monitoring_version_ != monitoring_version_of(tstate);
@@ -220,8 +221,8 @@ inline bool InterpreterState::needs_care([[maybe_unused]] PyThreadState* tstate)
   return needed;
 }
 
-inline void InterpreterState::save(PyThreadState* tstate,
-                                   [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
+[[gnu::always_inline]] inline void InterpreterState::save(
+    PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
   suspend_critical_sections(tstate);
 #if PY_VERSION_HEX >= 0x030d0000
   frame_ = tstate->current_frame;
@@ -270,8 +271,8 @@ inline void InterpreterState::save(PyThreadState* tstate,
 #endif
 }
 
-inline void InterpreterState::restore(PyThreadState* tstate,
-                                      [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
+[[gnu::always_inline]] inline void InterpreterState::restore(
+    PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   tstate->current_frame = frame_;
 #if PY_VERSION_HEX >= 0x030e0000
