@@ -120,12 +120,12 @@ bool only_collection_refers_to(PyObject* object) noexcept {
          Py_ARITHMETIC_RIGHT_SHIFT(Py_ssize_t, shared, _Py_REF_SHARED_SHIFT) == 1;
 }
 
-// visit_decref() and visit_decref_unreachable() of gc_free_threading.c are called with a null
-// argument for objects that have the UNREACHABLE bit; no other code can see that bit on an object
-// of which the counts are not merged, for the collection merges those of its garbage before it lets
-// other threads run (scan_heap_visitor()). So a visitor that comes to such an object is
-// visit_decref(). Main greenlets are such objects, and each collection visits all of an object kind
-// with visit_decref() first: it is known before anything else is asked for.
+// The collection calls visit_decref() and visit_decref_unreachable() of gc_free_threading.c with a
+// null argument, on objects that have the UNREACHABLE bit. It merges the counts of its garbage
+// before other threads run again (scan_heap_visitor()). So an object that has the bit and counts
+// that are not merged is visited by visit_decref(). The main greenlet of a thread is such an object
+// as a rule, and a collection has visited all objects with visit_decref() before it visits any with
+// the other.
 Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept {
   static constinit std::atomic<visitproc> visit_decref{nullptr};
   if (arg != nullptr || !is_being_collected(object)) {
