@@ -922,13 +922,15 @@ def judge(objects_before: int) -> None:
     lost = [record.greenlet() for record in unended if not record.is_scheduler]
     if lost:
         fault(f"{len(lost)} greenlets have not ended: {lost[:5]}")
-    if not schedulers and (objects := left()):
-        fault(f"{len(objects)} greenlets are left in memory: {objects[:5]}")
-    # One that has run its body may have been left as well, in the lookup of an heir's run.
-    if (in_use := stacks.statistics().in_use) > len(schedulers) + SPARE_STACKS:
+    # A scheduler that has run its body may have been left as well, in the lookup of an heir's run. It
+    # counts as ended, and holds a stack and what its frames refer to.
+    in_use = stacks.statistics().in_use
+    if in_use > len(schedulers) + SPARE_STACKS:
         fault(f"{in_use} stacks are in use by {len(schedulers)} greenlets")
+    if in_use == 0 and (objects := left()):
+        fault(f"{len(objects)} greenlets are left in memory: {objects[:5]}")
     growth = len(gc.get_objects()) - objects_before
-    if growth > SPARE_OBJECTS + OBJECTS_OF_ONE * len(schedulers):
+    if growth > SPARE_OBJECTS + OBJECTS_OF_ONE * in_use:
         fault(f"{growth} objects are left in memory")
     numbers = {name: next(counter) for name, counter in counters.items()}
     print(numbers, f"{len(schedulers)} schedulers were left", flush=True)
