@@ -922,8 +922,8 @@ def judge(objects_before: int) -> None:
     lost = [record.greenlet() for record in unended if not record.is_scheduler]
     if lost:
         fault(f"{len(lost)} greenlets have not ended: {lost[:5]}")
-    # A scheduler that has run its body may have been left as well, in the lookup of an heir's run. It
-    # counts as ended, and holds a stack and what its frames refer to.
+    # A scheduler that has run its body may have been left as well, in the lookup of an heir's run.
+    # It counts as ended, and holds a stack and what its frames refer to.
     in_use = stacks.statistics().in_use
     if in_use > len(schedulers) + SPARE_STACKS:
         fault(f"{in_use} stacks are in use by {len(schedulers)} greenlets")
