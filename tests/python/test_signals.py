@@ -282,7 +282,7 @@ REPORTS: dict[str, str] = {
     "dump_traceback of all threads": "faulthandler.dump_traceback(all_threads=True)",
     "dump_traceback_later": (
         "faulthandler.dump_traceback_later(0.05); "
-        "end = time.monotonic() + 0.3\n    while time.monotonic() < end: pass"
+        "end = time.monotonic() + 2\n    while time.monotonic() < end: pass"
     ),
     "a registered signal": "faulthandler.register(signal.SIGUSR1); raise_signal()",
 }
