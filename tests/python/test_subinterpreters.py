@@ -5,7 +5,14 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from helpers import DEBUG_BUILD, FREE_THREADED, VERSION, run_clean, since
+from helpers import (
+    DEBUG_BUILD,
+    FREE_THREADED,
+    THREAD_SANITIZER,
+    VERSION,
+    run_clean,
+    since,
+)
 
 # What the scripts start with: Interpreter, over what each version has.
 PRELUDE = """
@@ -666,6 +673,7 @@ def test_an_interpreter_that_is_older_than_greenlet_leaves_nothing(place: str) -
 
 
 @since("concurrent.interpreters")
+@pytest.mark.skipif(THREAD_SANITIZER, reason="ThreadSanitizer keeps what is freed for a while")
 @pytest.mark.parametrize("place", NAMES_OF_PLACES)
 def test_what_another_interpreter_was_given_before_is_deallocated_on_every_stack(
     place: str,
