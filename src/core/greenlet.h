@@ -123,7 +123,7 @@ class Greenlet {
   // A call of Thread::kill(), on the stack of the greenlet that waits in it. Several may wait for
   // one greenlet, and any of them may return first.
   struct Kill {
-    Greenlet* heir;  // who waits; not owned. Null if the parent is the heir
+    Greenlet* heir;  // the greenlet that waits, not owned; null if the parent is the heir
     Kill* outer;
   };
   void remove_kill(const Kill& kill) noexcept {

@@ -26,7 +26,7 @@ class Message {
     return arguments.is_one ? value(std::move(arguments.args))
                             : call(std::move(arguments.args), std::move(arguments.kwargs));
   }
-  // What switch() returns; who has not started gets no argument.
+  // The value that switch() returns. A greenlet that has not started gets no argument.
   static Message value_or_nothing(Ref value) {
     return {Kind::kValueOrNothing, std::move(value), {}};
   }

@@ -151,9 +151,9 @@ class alignas(128) Thread {
   // current_or_null() where it is not the one that the OS thread has used last.
   [[gnu::noinline]] static Thread* known_or_null(PyThreadState* tstate) noexcept;
   // The calling thread's world, found in the thread state's dict and remembered. Null if there is
-  // none; with an exception if there is no memory to look. Not to be called with one set.
+  // none; an exception is set if there is no memory to look. Call it without an exception set.
   static Thread* find() noexcept;
-  // Makes it the one that this OS thread remembers. Its thread state is the calling thread's.
+  // This OS thread remembers `thread`, the world of its present thread state.
   static void remember(Thread* thread) noexcept;
   // To be called before a switch that may be the OS thread's first.
   static void know_exceptions() noexcept {

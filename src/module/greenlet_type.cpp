@@ -104,7 +104,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
     if (pass == cpython::Pass::kRecounts && greenlet->state() == State::kSuspended) {
       // It has refused, or its thread is yet to end it, or its class's finalizer leaves ours out.
       // If tp_clear came to it and to what its frames use, its finally blocks could never run. The
-      // next collection decides anew.
+      // next collection decides again.
       cpython::count_as_used(self);
       greenlet->interpreter().hold_when_marked();
       if (cpython::only_collection_refers_to(self)) {
