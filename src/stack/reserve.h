@@ -1,0 +1,129 @@
+// The process-wide reserve of regions, and the batches that they are cut from.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "layout.h"
+#include "mutex.h"
+#include "stack.h"
+
+namespace greenlet::stack {
+
+// One mapping, cut into regions. A batch whose regions are of another size than what threads ask
+// for now hands out none any more and waits for its regions to come back.
+struct Batch {
+  // Set once, readable by whoever holds a region of the batch.
+  std::byte* base;
+  Layout layout;
+  std::size_t wanted;  // the default size it was mapped for; its regions may be smaller
+  std::size_t count;
+  bool fallback;  // smaller than wanted, or alone: made where address space was short
+
+  // Protected by the reserve's mutex, as are the links.
+  std::uint64_t free;     // regions that nobody has
+  std::uint64_t guarded;  // regions whose guard is set; set when first handed out
+  std::size_t splits;     // mappings added to the process by guards
+  bool available;         // in the list of batches that hand out regions
+  Batch* previous;
+  Batch* next;
+  Batch* previous_available;
+  Batch* next_available;
+
+  std::uint64_t all() const noexcept { return ~std::uint64_t{0} >> (kBatchRegions - count); }
+  std::byte* mapping() const noexcept { return base - layout.lead; }
+  std::size_t mapped_bytes() const noexcept { return layout.mapped_bytes(count); }
+
+  Region region(std::size_t index) noexcept {
+    std::byte* begin = base + index * layout.bytes;
+    return Region{begin + layout.low, begin + layout.boundary, begin + layout.bytes, this};
+  }
+  std::size_t index(const Region& region) const noexcept {
+    return static_cast<std::size_t>(region.low - base) / layout.bytes;
+  }
+  std::size_t resident_bytes() const noexcept;
+};
+
+namespace detail {
+
+// Everything that no thread's pool holds: batches, their free regions, the list of pools. One
+// mutex protects it all, and is held across the system calls that map and guard. A region is free,
+// or somebody's from take() to give_back(), though not to run on before guard(). Regions in the
+// reserve hold no memory. Never destroyed: threads may outlive static destruction.
+class Reserve {
+ public:
+  // Fills `regions` with up to `count` regions for `size`; returns how many. None: `failure`.
+  // `unguarded`: a bit for each that has no guard yet.
+  std::size_t take(std::size_t size, Region* regions, std::size_t count, std::uint64_t& unguarded,
+                   Failure& failure) noexcept;
+
+  // Sets the guards that take() found missing. Puts those that have one now in front, returns how
+  // many, and says why others have not.
+  std::size_t guard(Region* regions, std::size_t count, std::uint64_t unguarded,
+                    Failure& failure) noexcept;
+
+  void give_back(const Region* regions, std::size_t count) noexcept;
+
+  void add(Pool& pool) noexcept;
+  void remove(Pool& pool) noexcept;
+
+  Region region_at(const std::byte* address) noexcept;
+  Statistics statistics() noexcept;
+
+ private:
+  enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
+
+  static const int kWatchesForks;
+
+  // Counts, and copies all batches to look at later; to be freed. Where there is no memory for
+  // that, there are none to look at.
+  Batch* copy_batches(Statistics& counts, std::size_t& copied) noexcept;
+
+  // Maps a batch for `size`, and a few more where there are many already. Or falls back: to a
+  // single region, then to ever smaller ones.
+  Batch* map(std::size_t size, Failure& failure) noexcept;
+
+  // The latest tell: where address space has become short, they are alone in their mappings.
+  bool has_many(std::size_t size) const noexcept;
+
+  void add(Batch& batch) noexcept;
+
+  // Adds the batches whose mappings lie behind that of the first.
+  void add_like(const Batch& first, std::size_t batches) noexcept;
+
+  // Maps as Layout::in_row() asks for.
+  static std::byte* map_row(const Layout& layout, std::size_t bytes) noexcept;
+
+  // The region is free again.
+  void put_back(const Region& region) noexcept;
+
+  // Sets guards by one system call. False: they are to be set one by one.
+  bool guard_together(const Region* regions, std::uint64_t unguarded) noexcept;
+
+  // Sets the guard of one region, by advice (which costs no mapping) or else by mprotect.
+  Failure guard(const Region& region) noexcept;
+
+  static void mark_guarded(const Region& region) noexcept;
+
+  void offer(Batch& batch) noexcept;
+  void withdraw(Batch& batch) noexcept;
+  void link(Batch& batch) noexcept;
+  void unlink(Batch& batch) noexcept;
+  // Unmaps a list of batches that are in no other list.
+  void unmap(Batch* doomed) noexcept;
+
+  Mutex mutex_;
+  Batch* batches_ = nullptr;          // all of them
+  Batch* available_ = nullptr;        // those with a free region, except outdated ones
+  std::size_t free_ = 0;              // regions free in available batches
+  std::size_t splits_ = 0;            // mappings added by guards
+  std::size_t in_use_elsewhere_ = 0;  // the counters of pools that are gone
+  Pool* pools_ = nullptr;
+  Advice advice_ = Advice::kUntried;
+  bool advises_many_ = true;
+};
+
+Reserve& reserve() noexcept;
+
+}  // namespace detail
+}  // namespace greenlet::stack
