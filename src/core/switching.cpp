@@ -219,8 +219,6 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
 
 PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexcept {
   message.settle_exit(module_->greenlet_exit);
-  // Not held: to let go of it might run Python code when the heir is found. Only to be compared.
-  const PyObject* const first = target.get();
   int returns = 0;
   for (PyObject* payload = nullptr;;) {
     if (!target) {
@@ -239,12 +237,10 @@ PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexce
       message = Message::raise_current();
       target = Greenlet::of(target.get()).parent();
       // Unless the lookup of its `run` has switched away and kill() has ended that with a
-      // GreenletExit: this one is for the killer, which kill() has made the heir.
-      if (message.raises_any(module_->greenlet_exit)) {
-        if (Ref heir = self.heir(); heir.get() != first) {
-          message.settle_exit(module_->greenlet_exit);
-          target = std::move(heir);
-        }
+      // GreenletExit: this one is for the killer, which waits for this greenlet's end.
+      if (self.kills_ != nullptr && message.raises_any(module_->greenlet_exit)) {
+        message.settle_exit(module_->greenlet_exit);
+        target = self.heir();
       }
     }
   }

@@ -148,6 +148,7 @@ class Worker:
             if self.chance.randrange(2):
                 settrace(None)
             workers.pop(threading.get_ident(), None)
+            self.records = []  # a scheduler that is left here keeps this worker
             count("threads")
 
     def note(self, record: Record) -> None:
@@ -645,6 +646,8 @@ def throw(worker: Worker) -> None:
         return
     chance = worker.chance
     step = chance.randrange(8)
+    if step in (0, 6) and hasattr(g, "record") and g.record.ended and not g.dead:
+        return  # it looks for an heir, and its ancestors would get this: a main greenlet, perhaps
     if step == 0:
         g.throw()
     elif step == 1:

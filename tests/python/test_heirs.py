@@ -211,6 +211,35 @@ def test_one_that_is_killed_in_the_lookup_ends_quietly_and_the_parents_hear_noth
     )
 
 
+def test_one_that_is_killed_in_the_lookup_by_the_parent_looked_up_ends_for_that_parent() -> None:
+    assert (
+        run_clean(
+            program("""
+    def run():
+        held.clear()
+        return "has run on"
+    def lookup(self):
+        main.switch("in the lookup")
+        raise ValueError("lookup")
+    for end in range(2):
+        x = Looked()
+        held = [greenlet(lambda: "mine", x)]
+        print(held[0].switch())
+        if end == 1:
+            held[0].own = held[0]  # found by a collection
+            def run():
+                held.clear()
+                gc.collect()
+                return "has run on"
+        Looked.run = staticmethod(run)  # it starts while a greenlet looks it up
+        print(outcome(x))
+        Looked.run = property(lambda self: lookup(self))
+    """)
+        )
+        == "in the lookup\nhas run on\nin the lookup\nhas run on"
+    )
+
+
 def test_one_that_is_left_in_the_lookup_ends_with_its_thread() -> None:
     assert (
         run_clean(
