@@ -1,4 +1,4 @@
-"""A small application of Flask's: a page from a template, whose calls nest as they do in real ones."""
+"""A small application of Flask: a page from a template, whose calls nest as in real ones."""
 
 from flask import Flask, jsonify, render_template_string, request
 
