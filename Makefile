@@ -25,7 +25,7 @@ test-all: test-packages ## Python and contract tests on every supported interpre
 	@$(TOOLS)/run_tests.py --suites python contract --interpreters all
 
 debug-tests: test-packages ## Python tests on debug builds, at each allocation a collection
-	@PYTEST_ADDOPTS="--gc-threshold 1 --timeout 900 -o faulthandler_timeout=930" \
+	@SUITE_MINUTES=90 PYTEST_ADDOPTS="--gc-threshold 1 --timeout 900 -o faulthandler_timeout=930" \
 	  $(TOOLS)/run_tests.py --suites python --interpreters 3.14t-debug 3.15-debug 3.15t-debug
 
 stress: test-packages ## the long stress tests (NAME=3.15t for another interpreter)

@@ -30,7 +30,8 @@ from interpreters import CHECKOUT
 LOGS = CHECKOUT / "build" / "logs"
 PYTHON_SUITES = ("python", "contract", "interop")
 SUITES = ("native", *PYTHON_SUITES)
-TIME_LIMIT = 20 * 60.0  # for one suite on one interpreter; each test has a limit of its own
+# In minutes, for one suite on one interpreter; each test has a limit of its own.
+TIME_LIMIT = 60 * float(os.environ.get("SUITE_MINUTES", "20"))
 TAIL = 25  # lines of the log of a suite that failed, shown at the end
 CRASHES = ("Fatal Python error:", "Timeout (")  # how the lines begin that faulthandler writes
 NOISE = ("/_pytest/", "/pluggy/")  # in the lines of a stack that are not shown
