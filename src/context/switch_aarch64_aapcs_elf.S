@@ -163,14 +163,16 @@ greenlet_context_begin:
 
 // void* greenlet_context_call(void* below, void* (*function)(void*), void* argument)
 //       x0                    x0           x1                        x2
-// Calls function(argument) on another stack, under `below`, and returns to this one. It is an
-// ordinary call to everybody who walks the stack: the caller's frame is found by x29.
+// Calls function(argument) on another stack, under `below`, and returns to this one. Whoever walks
+// the stack finds the caller's frame by x29. Marked as the frame of a signal handler, the only one
+// for which gdb accepts that a caller is on another stack, which may lie lower.
         .globl  greenlet_context_call
         .hidden greenlet_context_call
         .type   greenlet_context_call, %function
         .p2align 4
 greenlet_context_call:
         .cfi_startproc
+        .cfi_signal_frame
         hint    #34                     // bti c
         stp     x29, x30, [sp, #-0x10]!
         .cfi_def_cfa_offset 0x10
