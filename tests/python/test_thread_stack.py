@@ -631,7 +631,7 @@ def test_recursion_goes_as_deep_as_in_the_main_greenlet_from_there(where: str) -
     script = """
 sys.setrecursionlimit(1_000_000)
 def body():
-    for frames in (0, 100, 1000 if sys.argv[1] != "a small thread" else 100):
+    for frames in (0, 100, 300 if sys.argv[1] != "a small thread" else 100):
         for _ in range(3):
             main, call = under(frames, depth), under(frames, in_greenlet)
             assert abs(main - call) <= 5 + main // 20, (frames, main, call)
