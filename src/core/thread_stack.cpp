@@ -43,7 +43,7 @@ PyObject* Thread::call_on_thread_stack(PyObject* function, PyObject* const* args
   if (own && own.low <= here && here < own.boundary) {
     return thread->leave_region_for(&Call::make_at, &call);
   }
-  if (!stack::region_at(here)) {
+  if (context::is_on_own_stack(here) || !stack::region_at(here)) {
     return call.make();  // it is the main greenlet that runs, or one that is in such a call
   }
   const ModuleState* const module = ModuleState::of_interpreter();

@@ -163,8 +163,9 @@ BorrowedStack::~BorrowedStack() { tstate_->c_recursion_remaining += taken_; }
 BorrowedStack::BorrowedStack(PyThreadState* tstate, const ThreadAnchors&,
                              const InterpreterState& owner) noexcept
     : tstate_(tstate),
-      taken_(std::max(
-          owner.depth_ - (tstate->recursion_limit - tstate->recursion_remaining), 0)) {
+      // Never less than nothing remains: CPython ends the process if it is much less.
+      taken_(std::clamp(owner.depth_ - (tstate->recursion_limit - tstate->recursion_remaining), 0,
+                        std::max(tstate->recursion_remaining, 0))) {
   tstate->recursion_remaining -= taken_;
 }
 

@@ -678,6 +678,42 @@ assert greenlet(body).switch() == "ok"
     )
 
 
+@pytest.mark.parametrize("limit", [300, 1000])
+def test_a_main_greenlet_that_waits_at_its_limit_leaves_no_room_or_enough(limit: int) -> None:
+    run_clean(
+        RECURSION
+        + """
+def waits():
+    while True:
+        main.switch()
+        try:
+            stacks.call_on_thread_stack(sum, range(10))
+            stacks.call_on_thread_stack(under, 5, lambda: 1)
+            log.append("done")
+        except RecursionError:
+            log.append("too deep")
+from greenlet import getcurrent
+main, log = getcurrent(), []
+sys.setrecursionlimit(int(sys.argv[1]))
+g = greenlet(waits)
+g.switch()
+def deep():
+    try:
+        deep()
+    except RecursionError:
+        pass
+    try:
+        g.switch()
+    except RecursionError:
+        pass
+deep()
+g.switch()
+assert len(log) > 10 and log[-1] == "done", log
+""",
+        args=[str(limit)],
+    )
+
+
 def test_a_call_from_deep_in_a_greenlet_has_the_whole_stack_of_the_thread() -> None:
     def deep(level: int) -> Any:
         if level:
@@ -925,3 +961,149 @@ def test_the_signature_and_the_docstring_are_there() -> None:
     assert list(parameters) == ["function", "args", "kwargs"]
     assert "OS thread" in (call_on_thread_stack.__doc__ or "")
     assert call_on_thread_stack.__name__ == "call_on_thread_stack"
+
+
+# --- everything at random -------------------------------------------------------------------
+
+STORM = """
+import gc, os, random, signal, sys, threading, time, weakref
+from greenlet import GreenletExit, _greenlet, error, getcurrent, greenlet, settrace, stacks
+from greenlet.stacks import call_on_thread_stack
+
+seed, threads, rounds = (int(each) for each in sys.argv[1:4])
+shared = []  # greenlets that any thread may drop
+ended = [0] * threads
+started = [0] * threads
+
+class Mine(greenlet):
+    __slots__ = ("extra",)
+    def __del__(self):
+        pass
+
+def body(index):
+    draw = random.Random(seed * 1000 + index)
+    main = getcurrent()
+    family = []
+    refused = 0
+
+    def recursion(level):
+        return level and 1 + list(map(recursion, [level - 1]))[0]
+
+    def generator():
+        for each in range(3):
+            yield act(1) if draw.random() < 0.2 else each
+
+    def act(depth=0):
+        # Something at random, wherever we are: on a greenlet's stack or on the thread's.
+        nonlocal refused
+        what = draw.randrange(16)
+        try:
+            if what < 4 and depth < 6:
+                return call_on_thread_stack(act, depth + 1)
+            if what == 4 and depth < 6:
+                return act(depth + 1)
+            if what == 5:
+                return recursion(draw.randrange(40))
+            if what == 6:
+                started[index] += 1
+                g = draw.choice((greenlet, Mine))(worker)
+                g.parent = main
+                if draw.random() < 0.8:
+                    family.append(g)
+                return g.switch()
+            if what == 7 and family:
+                return draw.choice(family).switch(1)
+            if what == 8 and family:
+                return draw.choice(family).throw(KeyError("thrown"))
+            if what == 9 and family:
+                g = family.pop(draw.randrange(len(family)))
+                if draw.random() < 0.3:
+                    vars(g)["me"] = g
+                if draw.random() < 0.3:
+                    shared.append(g)
+                return None
+            if what == 10:
+                while shared and draw.random() < 0.7:
+                    try:
+                        shared.pop()
+                    except IndexError:
+                        pass
+            if what == 11:
+                if draw.random() < 0.05:
+                    gc.collect()
+            if what == 12:
+                return sum(1 for _ in generator())
+            if what == 13:
+                raise ValueError("raised")
+            if what == 14 and getcurrent() is not main:
+                return main.switch()
+            if what == 15:
+                for g in family[:3]:
+                    g.gr_frame, g.dead, g._stack_saved, g.parent
+        except error:
+            refused += 1
+        except (KeyError, ValueError):
+            if draw.random() < 0.3:
+                raise
+
+    def worker(*args):
+        try:
+            for _ in range(draw.randrange(12)):
+                try:
+                    act()
+                except (KeyError, ValueError):
+                    pass
+        finally:
+            ended[index] += 1
+
+    for _ in range(rounds):
+        try:
+            act()
+        except (KeyError, ValueError):
+            pass
+        assert getcurrent() is main
+        del family[60:]
+    while family:
+        family.pop()
+    return refused
+
+failures = []
+def run(index):
+    try:
+        assert body(index) > 0
+        gc.collect()
+    except BaseException:
+        import traceback
+        failures.append(traceback.format_exc())
+
+workers = [threading.Thread(target=run, args=(index,)) for index in range(1, threads)]
+for worker in workers:
+    worker.start()
+run(0)
+for worker in workers:
+    worker.join()
+shared.clear()
+for _ in range(5):
+    gc.collect()
+    getcurrent()
+assert not failures, failures[0]
+assert _greenlet.get_pending_cleanup_count() == 0
+# Some never ran: they were refused at their start.
+assert all(e <= s for s, e in zip(started, ended))
+print(stacks.statistics().in_use)
+"""
+
+
+def storm(seed: int, threads: int, rounds: int) -> None:
+    outcome = run_clean(STORM, args=[str(each) for each in (seed, threads, rounds)], timeout=120)
+    assert outcome == "0"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_calls_mixed_with_everything_at_random(seed: int) -> None:
+    storm(seed, 1, 300 if DEBUG_BUILD else 1500)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_calls_mixed_with_everything_at_random_in_threads(seed: int) -> None:
+    storm(seed, 4, 150 if DEBUG_BUILD else 500)
