@@ -8,7 +8,7 @@ NATIVE_BENCH := build/native-benchmarks
 RESULTS := docs/performance
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all debug-tests stress test-layout test-jit test-tsan interop interop-load \
+.PHONY: help demo test test-all debug-tests stress test-layout test-jit test-tsan test-engines interop interop-load \
         native-aarch64 bench bench-threads bench-native bench-report bench-guard wheels lint \
         format compile-commands clean
 
@@ -48,6 +48,11 @@ interop: interop-packages ## the suites of dependents with either greenlet, comp
 
 interop-load: interop-packages ## what dependents do per second with either greenlet (BENCH=3.14)
 	@$(TOOLS)/interop.py --load --runs 3 --interpreters $(BENCH)
+
+# What cannot be installed is skipped by its test.
+test-engines: test-packages ## the JVM, R, V8, Qt's JavaScript and others in greenlets (NAME=3.14)
+	@$(TOOLS)/system_packages.py engines || true
+	@python=$$($(TOOLS)/environments.py ours $(NAME)) && $$python -m pytest -m engines tests/interop
 
 native-aarch64: aarch64-packages ## native tests, cross-compiled for AArch64 and run under qemu
 	@tools=$$(dirname $$($(TOOLS)/environments.py build)) && \

@@ -21,6 +21,7 @@ PACKAGES = {
     "bench": ["g++", "libbenchmark-dev", "libboost-context-dev"],
     "guard": ["g++", "valgrind"],
     "jit": ["mmdebstrap"],
+    "engines": ["default-jre-headless", "g++", "libgc-dev", "r-base-core"],
     "aarch64": ["g++-aarch64-linux-gnu", "googletest", "qemu-user"],
 }
 

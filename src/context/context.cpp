@@ -7,10 +7,23 @@ namespace greenlet::context {
 extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_make(void* top,
                                                                      Entry entry) noexcept;
 
+// The assembly. Calls function(argument) with the stack pointer below `below`.
+extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_call(void* below,
+                                                                     void* (*function)(void*),
+                                                                     void* argument) noexcept;
+
 void Context::prepare(std::byte* low, std::byte* top, Entry entry) noexcept {
   sanitizers_.prepare(low, top);
   sp_ = greenlet_context_make(top, sanitizers_.first(entry));
   exceptions_ = ExceptionGlobals{};
+}
+
+void* Context::call_below(void* (*function)(void*), void* argument) noexcept {
+  return sanitizers_.call(
+      [this](void* (*called)(void*), void* with) {
+        return greenlet_context_call(sp_, called, with);
+      },
+      function, argument);
 }
 
 void Context::swap_exceptions_slowly(Context& to, ExceptionGlobals* live) noexcept {

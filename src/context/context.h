@@ -52,6 +52,13 @@ class Context {
   // may be given back as soon as `to` runs.
   [[noreturn]] void leave_for(Context& to, ExceptionGlobals* live, void* message) noexcept;
 
+  // Calls function(argument) on the stack of this context, which is suspended, below what it has
+  // there; returns the result to the caller's stack. It is an ordinary call in all but the stack
+  // pointer: the floating-point control words and the C++ exceptions under way stay the caller's.
+  // Nobody may switch to this context, nor from what the function runs to another that leads here,
+  // before the function has returned; and no exception may pass through the call.
+  void* call_below(void* (*function)(void*), void* argument) noexcept;
+
   // Tells the sanitizers that this context, prepared earlier and not running, has ended for good.
   // To be called before its stack is given back; does nothing in a build without sanitizers.
   void retire() noexcept { sanitizers_.retire(); }

@@ -33,6 +33,10 @@ class Sanitizers {
   void arrive() noexcept;
   // The context will never run again and its stack is about to be reused.
   void retire() noexcept;
+  // Calls call(function, argument), which calls that on the stack of the suspended context that
+  // this belongs to, and returns its result.
+  template <typename Call>
+  void* call(Call call, void* (*function)(void*), void* argument) noexcept;
   // What a context that should begin in `entry` begins in: arrive(), then `entry`, where the tool
   // wants to know of the arrival.
   Entry first(Entry entry) noexcept;
@@ -132,6 +136,36 @@ class Sanitizers {
     leaving_->low_ = low;
     leaving_->size_ = size;
   }
+#endif
+}
+
+// To AddressSanitizer it is another stack, with fake frames of its own, which go when the call is
+// over. To ThreadSanitizer it is a call as any other: it follows calls, not stack pointers.
+template <typename Call>
+[[gnu::always_inline]] inline void* Sanitizers::call(Call call, void* (*function)(void*),
+                                                     void* argument) noexcept {
+#if defined(__SANITIZE_ADDRESS__)
+  struct Called {
+    void* (*function)(void*);
+    void* argument;
+    void* fake_stack;  // the caller's
+    const void* low;   // the caller's stack
+    std::size_t size;
+  } called{function, argument, nullptr, nullptr, 0};
+  __sanitizer_start_switch_fiber(&called.fake_stack, low_, size_);
+  void* const result = call(
+      [](void* at) {
+        auto& self = *static_cast<Called*>(at);
+        __sanitizer_finish_switch_fiber(nullptr, &self.low, &self.size);
+        void* const got = self.function(self.argument);
+        __sanitizer_start_switch_fiber(nullptr, self.low, self.size);
+        return got;
+      },
+      &called);
+  __sanitizer_finish_switch_fiber(called.fake_stack, nullptr, nullptr);
+  return result;
+#else
+  return call(function, argument);
 #endif
 }
 

@@ -161,6 +161,39 @@ greenlet_context_begin:
         .cfi_endproc
         .size   greenlet_context_begin, .-greenlet_context_begin
 
+// void* greenlet_context_call(void* below, void* (*function)(void*), void* argument)
+//       x0                    x0           x1                        x2
+// Calls function(argument) on another stack, under `below`, and returns to this one. Whoever walks
+// the stack finds the caller's frame by x29. Marked as the frame of a signal handler, the only one
+// for which gdb accepts that a caller is on another stack, which may lie lower.
+        .globl  greenlet_context_call
+        .hidden greenlet_context_call
+        .type   greenlet_context_call, %function
+        .p2align 4
+greenlet_context_call:
+        .cfi_startproc
+        .cfi_signal_frame
+        hint    #34                     // bti c
+        stp     x29, x30, [sp, #-0x10]!
+        .cfi_def_cfa_offset 0x10
+        .cfi_offset x29, -0x10
+        .cfi_offset x30, -0x08
+        mov     x29, sp
+        .cfi_def_cfa_register x29
+        sub     x9, x0, #0x80           // a red zone, which some systems have
+        and     sp, x9, #~0xf
+        mov     x0, x2
+        blr     x1
+        mov     sp, x29
+        .cfi_def_cfa_register sp
+        ldp     x29, x30, [sp], #0x10
+        .cfi_def_cfa_offset 0
+        .cfi_restore x29
+        .cfi_restore x30
+        ret
+        .cfi_endproc
+        .size   greenlet_context_call, .-greenlet_context_call
+
 // Branch target identification: yes. Return addresses are neither signed nor kept on a guarded
 // control stack, so those two marks are absent.
         .section .note.gnu.property, "a", %note

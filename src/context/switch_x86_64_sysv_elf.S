@@ -157,6 +157,35 @@ greenlet_context_begin:
         .cfi_endproc
         .size   greenlet_context_begin, .-greenlet_context_begin
 
+// void* greenlet_context_call(void* below, void* (*function)(void*), void* argument)
+//       rax                   rdi          rsi                       rdx
+// Calls function(argument) on another stack, under `below`, and returns to this one. Whoever walks
+// the stack finds the caller's frame by rbp. Marked as the frame of a signal handler, the only one
+// for which gdb accepts that a caller is on another stack, which may lie lower.
+        .globl  greenlet_context_call
+        .hidden greenlet_context_call
+        .type   greenlet_context_call, @function
+        .p2align 4
+greenlet_context_call:
+        .cfi_startproc
+        .cfi_signal_frame
+        endbr64
+        pushq   %rbp
+        .cfi_adjust_cfa_offset 8
+        .cfi_rel_offset %rbp, 0
+        movq    %rsp, %rbp
+        .cfi_def_cfa_register %rbp
+        leaq    -0x80(%rdi), %rsp       // a leaf function's red zone
+        andq    $-16, %rsp
+        movq    %rdx, %rdi
+        call    *%rsi
+        leave
+        .cfi_def_cfa %rsp, 8
+        .cfi_restore %rbp
+        ret
+        .cfi_endproc
+        .size   greenlet_context_call, .-greenlet_context_call
+
 // Indirect branch tracking: yes (endbr64 above). Shadow stacks: no, the switch would leave the
 // shadow stack behind; without the mark the linker turns them off for the whole object.
         .section .note.gnu.property, "a", @note

@@ -31,7 +31,7 @@ void Thread::end_unreachable(Greenlet& greenlet, Cause cause) noexcept {
     return;
   }
   Thread* const thread = current_or_null();
-  if (thread == nullptr || greenlet.thread() != thread) {
+  if (thread == nullptr || greenlet.thread() != thread || thread->calls_on_thread_stack_) {
     if (cause == Cause::kCollected) {
       greenlet.is_found_ = true;
     } else {
@@ -137,6 +137,9 @@ void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
 }
 
 void Thread::finish_pending_slowly() noexcept {
+  if (calls_on_thread_stack_) {
+    return;  // they wait until the call is over
+  }
   if (running_->kills_ != nullptr) {
     // The greenlet that waits for the running one to end goes on with the rest then. If one of the
     // rest waited again, it would leave the running one in the middle of this, where the next
@@ -204,7 +207,7 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
   started_ = nullptr;
   attention_ = 0;
-  is_ending_ = spares_none_ = false;
+  is_ending_ = spares_none_ = calls_on_thread_stack_ = false;
   std::destroy_at(&pool_);
   std::construct_at(&pool_);
   free_.put(this);

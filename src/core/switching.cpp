@@ -1,5 +1,7 @@
 // From "switch to that greenlet" to a stack that can be entered, and from a stack that has ended
 // to the next one. The switch itself is in thread.h.
+#include <cassert>
+
 #include "core/thread.h"
 #include "cpython/objects.h"
 #include "cpython/require.h"
@@ -14,6 +16,7 @@ constexpr int kMostReturns = 100;
 }  // namespace
 
 PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& operands) noexcept {
+  assert(!calls_on_thread_stack_);
   Ref receiver = Ref::share(target.object());
   PyObject* payload = nullptr;
   Greenlet* const to = prepare(receiver, message, payload);

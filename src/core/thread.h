@@ -101,6 +101,11 @@ class alignas(128) Thread {
       finish_pending_slowly();
     }
   }
+  // To be called before deliver(): does that, too. False, with greenlet.error set, if no switch is
+  // possible. (There is always somebody in the queue then.)
+  bool may_switch() noexcept {
+    return pending_.load(std::memory_order_relaxed) == nullptr || may_switch_slowly();
+  }
   // For a suspended greenlet that was dropped in another thread than its own, or collected there:
   // hands it to its owner, which takes a reference. If the owner has ended, there is nothing to do.
   static void hand_to_owner(Greenlet& greenlet, Cause cause) noexcept;
@@ -129,6 +134,12 @@ class alignas(128) Thread {
   // The stack of a greenlet that the calling OS thread runs on, whichever thread state it has, if
   // any; false if it runs on its own.
   static bool find_stack(cpython::StackBounds& found) noexcept;
+
+  // Calls a function for the running greenlet on the OS thread's own stack, below what is there.
+  // Meanwhile may_switch() is false. An ordinary call if it runs there anyway. The arguments are
+  // those of PyObject_Vectorcall().
+  static PyObject* call_on_thread_stack(PyObject* function, PyObject* const* args,
+                                        std::size_t count, PyObject* names) noexcept;
 
   // Sets greenlet.error for a switch to a greenlet that another thread, living or ended, owns.
   void refuse_foreign(const Greenlet& representative) noexcept;
@@ -242,6 +253,9 @@ class alignas(128) Thread {
   PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
   void finish_pending_slowly() noexcept;
+  [[gnu::cold]] bool may_switch_slowly() noexcept;
+  // call_on_thread_stack() from the running greenlet's own stack.
+  PyObject* leave_region_for(void* (*function)(void*), void* argument) noexcept;
   void link(Greenlet& greenlet) noexcept;
   void unlink(Greenlet& greenlet) noexcept;
 
@@ -288,6 +302,7 @@ class alignas(128) Thread {
   unsigned attention_ = 0;
   bool is_ending_ = false;                   // its greenlets are being ended, or have been
   bool spares_none_ = false;                 // not even schedulers, see end_greenlets()
+  bool calls_on_thread_stack_ = false;       // the running greenlet does, see thread_stack.cpp
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
   cpython::ThreadAnchors anchors_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned

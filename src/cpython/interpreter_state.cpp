@@ -139,6 +139,40 @@ void InterpreterState::own_executor(PyObject* executor) noexcept {
 }
 #endif
 
+// 3.14+ looks at the stack pointer. 3.12 and 3.13 count C calls for each stack. 3.11 counts C and
+// Python calls together, and a stack may be as deep as the limit says; so what counts is the deeper
+// of the two.
+#if PY_VERSION_HEX >= 0x030e0000
+BorrowedStack::BorrowedStack(PyThreadState*, const ThreadAnchors& anchors,
+                             const InterpreterState& owner) noexcept
+    : limits_(anchors.stack_limits), own_(*limits_) {
+  *limits_ = owner.limits_;
+}
+
+BorrowedStack::~BorrowedStack() { *limits_ = own_; }
+#else
+#if PY_VERSION_HEX >= 0x030c0000
+BorrowedStack::BorrowedStack(PyThreadState* tstate, const ThreadAnchors&,
+                             const InterpreterState& owner) noexcept
+    : tstate_(tstate), taken_(tstate->c_recursion_remaining - owner.c_recursion_remaining_) {
+  tstate->c_recursion_remaining -= taken_;
+}
+
+BorrowedStack::~BorrowedStack() { tstate_->c_recursion_remaining += taken_; }
+#else
+BorrowedStack::BorrowedStack(PyThreadState* tstate, const ThreadAnchors&,
+                             const InterpreterState& owner) noexcept
+    : tstate_(tstate),
+      // Never less than nothing remains: CPython ends the process if it is much less.
+      taken_(std::clamp(owner.depth_ - (tstate->recursion_limit - tstate->recursion_remaining), 0,
+                        std::max(tstate->recursion_remaining, 0))) {
+  tstate->recursion_remaining -= taken_;
+}
+
+BorrowedStack::~BorrowedStack() { tstate_->recursion_remaining += taken_; }
+#endif
+#endif
+
 PyObject* InterpreterState::exchange_context(PyObject* context) noexcept {
   return std::exchange(context_, context);
 }

@@ -119,6 +119,8 @@ class InterpreterState {
   void read_ahead() const noexcept;
 
  private:
+  friend class BorrowedStack;
+
   int visit_frames(visitproc visit, void* arg) const noexcept;
   void hold(PyObject* object) const noexcept;
   void release_held_slowly() noexcept;
@@ -171,6 +173,26 @@ class InterpreterState {
   mutable bool hold_when_marked_ = false;
 #endif
   _PyErr_StackItem exc_state_ = {};  // the bottom of this stack's handled exceptions
+};
+
+// While one of these lives, the running stack makes its C calls on a suspended stack, below what
+// that has there: CPython lets them go as deep as calls of the suspended one.
+class BorrowedStack {
+ public:
+  BorrowedStack(PyThreadState* tstate, const ThreadAnchors& anchors,
+                const InterpreterState& owner) noexcept;
+  ~BorrowedStack();
+  BorrowedStack(const BorrowedStack&) = delete;
+  BorrowedStack& operator=(const BorrowedStack&) = delete;
+
+ private:
+#if PY_VERSION_HEX >= 0x030e0000
+  StackLimits* const limits_;
+  const StackLimits own_;
+#else
+  PyThreadState* const tstate_;
+  int taken_;  // calls that the suspended stack leaves fewer than the running one has
+#endif
 };
 
 // Replaces the context of the running stack and returns the old one; takes and gives a reference.

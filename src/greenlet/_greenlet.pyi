@@ -1,5 +1,8 @@
 """The extension module. Import its public names from ``greenlet``."""
 
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 from . import (
     _C_API as _C_API,
     CLOCKS_PER_SEC as CLOCKS_PER_SEC,
@@ -22,6 +25,24 @@ def get_pending_cleanup_count() -> int:
 
 def get_total_main_greenlets() -> int:
     """Return how many threads have a main greenlet."""
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+def call_on_thread_stack(
+    function: Callable[_Parameters, _Result],
+    /,
+    *args: _Parameters.args,
+    **kwargs: _Parameters.kwargs,
+) -> _Result:
+    """Call a function on the stack of the OS thread; return what it returns.
+
+    For code that compares the stack pointer with the bounds of the thread's stack, which a
+    greenlet's own stack is not in: the JVM, R, V8, Qt's JavaScript, Rust's stacker. The running
+    greenlet stays the running one, and exceptions pass through. In the call no greenlet of this
+    thread can be switched to or thrown into: that raises ``greenlet.error``. In a main greenlet, or
+    in such a call, it is an ordinary call.
+    """
 
 # What greenlet.stacks wraps; see there. The setters raise ValueError when out of range.
 def _stack_default_size() -> int: ...

@@ -1,22 +1,35 @@
-"""The stacks greenlets run on: settings of the whole process, and statistics.
+"""The stacks greenlets run on: settings, statistics, and calls on the thread's own stack.
 
 Every greenlet runs on a stack region of its own. A region reserves address space; memory is used
 only for the pages that calls have touched. The region of a greenlet that ended is kept in a pool
 of its thread and given to the next one that starts there.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from . import _greenlet
+from ._greenlet import call_on_thread_stack
 
 __all__ = [
     "StackStatistics",
+    "call_on_thread_stack",
     "get_default_size",
     "get_pool_bound",
+    "on_thread_stack",
     "set_default_size",
     "set_pool_bound",
     "statistics",
 ]
+
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+# Of code objects: generators, coroutines, asynchronous generators. The module inspect has names for
+# them, but takes long to import.
+_RUNS_LATER = 0x20 | 0x80 | 0x200
 
 
 class StackStatistics(NamedTuple):
@@ -70,3 +83,19 @@ def set_pool_bound(bound: int) -> int:
 def statistics() -> StackStatistics:
     """Count the regions of this process. Slow: asks the kernel about every page of every region."""
     return StackStatistics(*_greenlet._stack_statistics())
+
+
+def on_thread_stack(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorate a function: each call of it becomes a ``call_on_thread_stack``.
+
+    A generator function or a coroutine function raises ``TypeError``: the call of one only makes an
+    object, and what it does is done later, on the stack of whoever resumes it.
+    """
+    if getattr(getattr(function, "__code__", None), "co_flags", 0) & _RUNS_LATER:
+        raise TypeError(f"{function!r} does not run when it is called")
+
+    @wraps(function)
+    def on_thread_stack(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        return call_on_thread_stack(function, *args, **kwargs)
+
+    return on_thread_stack

@@ -230,7 +230,9 @@ PyObject* construct(PyObject* type, PyObject* const* args, std::size_t flagged_c
     return nullptr;
   }
   const Py_ssize_t all = count + (names != nullptr ? PyTuple_GET_SIZE(names) : 0);
-  thread.finish_pending();
+  if (!thread.may_switch()) {
+    return nullptr;
+  }
   return thread.deliver(Greenlet::of(self), core::Message::of(std::move(arguments)),
                         {args, args + all});
 }

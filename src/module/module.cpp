@@ -151,6 +151,16 @@ PyObject* stack_statistics(PyObject*, PyObject*) {
                        statistics.resident_bytes);
 }
 
+PyObject* call_on_thread_stack(PyObject*, PyObject* const* args, Py_ssize_t count,
+                               PyObject* names) {
+  if (count == 0) {
+    PyErr_SetString(PyExc_TypeError, "call_on_thread_stack() needs a function to call");
+    return nullptr;
+  }
+  return Thread::call_on_thread_stack(args[0], args + 1, static_cast<std::size_t>(count - 1),
+                                      names);
+}
+
 PyDoc_STRVAR(kGetcurrentDoc,
              "getcurrent()\n\nThe running greenlet of this thread; its main greenlet at first.");
 PyDoc_STRVAR(kSettraceDoc,
@@ -168,6 +178,19 @@ PyDoc_STRVAR(
     kMainsDoc,
     "get_total_main_greenlets()\n\nThreads of this interpreter that have a main greenlet.");
 
+PyDoc_STRVAR(
+    kCallOnThreadStackDoc,
+    "call_on_thread_stack($module, function, /, *args, **kwargs)\n"
+    "--\n"
+    "\n"
+    "Call a function on the stack of the OS thread; return what it returns.\n"
+    "\n"
+    "For code that compares the stack pointer with the bounds of the thread's stack, which\n"
+    "a greenlet's own stack is not in: the JVM, R, V8, Qt's JavaScript, Rust's stacker. The\n"
+    "running greenlet stays the running one, and exceptions pass through. In the call no\n"
+    "greenlet of this thread can be switched to or thrown into: that raises greenlet.error.\n"
+    "In a main greenlet, or in such a call, it is an ordinary call.");
+
 PyMethodDef functions[] = {
     {"getcurrent", &getcurrent, METH_NOARGS, kGetcurrentDoc},
     {"settrace", &settrace, METH_VARARGS, kSettraceDoc},
@@ -184,6 +207,9 @@ PyMethodDef functions[] = {
     {"_stack_pool_bound", &stack_pool_bound, METH_NOARGS, nullptr},
     {"_set_stack_pool_bound", &set_stack_pool_bound, METH_O, nullptr},
     {"_stack_statistics", &stack_statistics, METH_NOARGS, nullptr},
+    {"call_on_thread_stack",
+     reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call_on_thread_stack)),
+     METH_FASTCALL | METH_KEYWORDS, kCallOnThreadStackDoc},
     {nullptr, nullptr, 0, nullptr},
 };
 

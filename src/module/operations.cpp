@@ -50,10 +50,9 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
 
 PyObject* send(Greenlet& target, Message message, const core::Operands& operands) {
   Thread* const thread = Thread::current();
-  if (thread == nullptr) {
+  if (thread == nullptr || !thread->may_switch()) {
     return nullptr;
   }
-  thread->finish_pending();
   return thread->deliver(target, std::move(message), operands);
 }
 
@@ -91,10 +90,9 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
     return nullptr;
   }
   Thread* const thread = Thread::current();
-  if (thread == nullptr) {
+  if (thread == nullptr || !thread->may_switch()) {
     return nullptr;
   }
-  thread->finish_pending();
   return thread->deliver(target, Message::raise(std::move(exception)), operands);
 }
 

@@ -1,4 +1,5 @@
 """Run inside gdb: steps through switches one instruction at a time, with a backtrace at each.
+Then through a call on the stack of a suspended context.
 
 At every instruction, whichever stack the processor is on by then, the backtrace must name the
 functions of that side and end cleanly: at main, or at the outermost frame of a context.
@@ -65,6 +66,24 @@ def step_through_switch() -> int:
     return len(seen)
 
 
+def step_through_call() -> int:
+    """Step through a call: all the time, the caller is found with its registers."""
+    steps = 0
+    caller = gdb.newest_frame().older()
+    name, saved = caller.name(), registers(caller)[:-1]  # all but the place in the caller
+    while (names := backtrace())[0] != name:
+        if side(names) != "inside" or name not in names:
+            raise gdb.GdbError(f"lost the caller: {names}")
+        frame = gdb.newest_frame()
+        while frame.name() != name:
+            frame = frame.older()
+        if registers(frame)[:-1] != saved:
+            raise gdb.GdbError(f"not the caller's registers after {steps} steps: {names}")
+        steps += 1
+        gdb.execute("stepi", to_string=True)
+    return steps
+
+
 def run() -> None:
     """Look at the first few switches of the program."""
     gdb.execute("set pagination off")
@@ -75,6 +94,10 @@ def run() -> None:
     for _ in range(SWITCHES):
         steps += step_through_switch()
         gdb.execute("continue")
+    gdb.execute("delete")
+    gdb.execute("break greenlet_context_call")
+    gdb.execute("continue")
+    steps += step_through_call()
     print(f"every backtrace was right in {steps} steps")
 
 

@@ -1,4 +1,5 @@
-// What every_instruction_gdb.py looks at: a few switches, without a sanitizer or a test framework.
+// What every_instruction_gdb.py looks at: a few switches, and a call on the other stack, without a
+// sanitizer or a test framework.
 #include <fenv.h>
 
 #include <cstdlib>
@@ -13,6 +14,14 @@ namespace {
   void* message = self.suspend();
   asm volatile("" : : : "memory");  // no tail call: the debugger looks for this frame
   return message;
+}
+
+[[gnu::noinline]] void* below(void* argument) { return argument; }
+
+[[gnu::noinline]] void* inside_calls(Fiber& self) {
+  void* result = self.resumer().call_below(&below, nullptr);
+  asm volatile("" : : : "memory");
+  return result;
 }
 
 [[gnu::noinline]] void outside(Fiber& fiber) {
@@ -31,5 +40,7 @@ int main() {
   while (!fiber.done()) {
     outside(fiber);
   }
+  Fiber calling([](Fiber& self, void*) { return inside_calls(self); });
+  outside(calling);
   return EXIT_SUCCESS;
 }

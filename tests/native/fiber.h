@@ -51,6 +51,8 @@ class Fiber {
   bool done() const { return done_; }
   const stack::Region& region() const { return region_; }
   context::Context& context() { return context_; }
+  // Of whoever resumed the fiber last; suspended while that runs.
+  context::Context& resumer() { return resumer_; }
 
  private:
   static void enter(void* message) {

@@ -1,0 +1,50 @@
+#include "own_stack.h"
+
+#include <pthread.h>
+
+// As in exceptions.cpp: these moved in glibc 2.32 and 2.34, and the old versions are everywhere.
+#if defined(__GLIBC__) && defined(__x86_64__)
+asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.2.5");
+asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.17");
+asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.17");
+#endif
+
+namespace greenlet::context {
+namespace {
+
+struct Bounds {
+  const std::byte* low = nullptr;
+  const std::byte* high = nullptr;
+
+  bool contain(const std::byte* address) const noexcept { return low <= address && address < high; }
+};
+
+// Empty if the C library does not know.
+Bounds ask() noexcept {
+  pthread_attr_t attributes;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) {
+    return {};
+  }
+  void* low = nullptr;
+  std::size_t bytes = 0;
+  const bool failed = pthread_attr_getstack(&attributes, &low, &bytes) != 0;
+  pthread_attr_destroy(&attributes);
+  if (failed) {
+    return {};
+  }
+  return {static_cast<std::byte*>(low), static_cast<std::byte*>(low) + bytes};
+}
+
+}  // namespace
+
+bool is_on_own_stack(const std::byte* address) noexcept {
+  static constinit thread_local Bounds known;
+  if (!known.contain(address)) {
+    known = ask();  // for the first time; or again, as setrlimit() moves the main thread's low end
+  }
+  return known.low == nullptr || known.contain(address);
+}
+
+}  // namespace greenlet::context
