@@ -1,6 +1,8 @@
 // The extension module greenlet._greenlet: its functions, and how it comes to be.
 #include <Python.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <ctime>
 #include <new>
 
@@ -21,16 +23,12 @@ namespace {
 // In the interpreter's own dict: the module object whose state serves the interpreter.
 constexpr const char* kModuleKey = "greenlet._greenlet";
 
-PyObject* loaded_module() {             // borrowed; null without an exception if there is none
-  const cpython::ExceptionAside aside;  // which it would clear if memory runs out
-  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-  return dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
-}
-
 }  // namespace
 
 ModuleState* ModuleState::of_interpreter_or_null() noexcept {
-  PyObject* const module = loaded_module();
+  const cpython::ExceptionAside aside;  // the lookup would clear it if memory runs out
+  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+  PyObject* const module = dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
   return module == nullptr ? nullptr : static_cast<ModuleState*>(PyModule_GetState(module));
 }
 
@@ -268,25 +266,10 @@ int add_types(PyObject* module, ModuleState& state) {
   return 0;
 }
 
-// Programs drop modules from sys.modules and import them again; they must find the same type and
-// the same exceptions, so a second module object is only another view of the first.
-int share(PyObject* loaded, PyObject* module) {
-  PyObject *name, *value;
-  for (Py_ssize_t i = 0; PyDict_Next(PyModule_GetDict(loaded), &i, &name, &value);) {
-    const bool own = PyObject_HasAttr(module, name) && PyUnicode_ReadChar(name, 0) == '_' &&
-                     PyUnicode_ReadChar(name, 1) == '_';  // __name__, __spec__, __loader__, ...
-    if (!own && PyObject_SetAttr(module, name, value) < 0) {
-      return -1;
-    }
-  }
-  return 0;
-}
-
-int make(PyObject* module) {
+int fill(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
-  cpython::watch_new_thread_states(&Thread::find_stack);
   auto& state = *new (PyModule_GetState(module)) ModuleState();
   state.object = module;
   static constinit std::atomic<std::uint64_t> last_serial{0};
@@ -305,35 +288,7 @@ int make(PyObject* module) {
       PyModule_AddIntConstant(module, "GREENLET_USE_CONTEXT_VARS", 1) < 0) {
     return -1;
   }
-  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-  if (dict == nullptr || PyDict_SetItemString(dict, core::kModuleKey, module) < 0) {
-    return -1;
-  }
-  if (!PyType_HasFeature(state.greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
-    Py_INCREF(module);  // for the type: a static one has no place for it, nor an end
-  }
-  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
-    Thread::watch_exit(state);
-  }
-  return Thread::current() != nullptr ? 0 : -1;
-}
-
-int exec(PyObject* module) {
-  if (PyObject* const loaded = core::loaded_module()) {
-    return share(loaded, module);
-  }
-  // Under another name it may be imported in another thread, or by a finalizer in this one.
-  static constinit std::atomic<bool> is_being_made{false};
-  const bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
-  if (is_main && is_being_made.exchange(true)) {
-    PyErr_SetString(PyExc_ImportError, "greenlet is being imported already");
-    return -1;
-  }
-  const int result = make(module);
-  if (is_main) {
-    is_being_made = false;
-  }
-  return result;
+  return 0;
 }
 
 int traverse(PyObject* module, visitproc visit, void* arg) {
@@ -364,8 +319,125 @@ int clear(PyObject* module) {
 
 void free_module(void* module) { clear(static_cast<PyObject*>(module)); }
 
+// The module that owns the state, one in each interpreter. Nobody imports it; see create().
+PyModuleDef owner_definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "greenlet._greenlet",
+    .m_doc = nullptr,
+    .m_size = sizeof(ModuleState),
+    .m_methods = functions,
+    .m_slots = nullptr,
+    .m_traverse = &traverse,
+    .m_clear = &clear,
+    .m_free = &free_module,
+};
+
+// --- creation -------------------------------------------------------------------------------
+
+// Borrowed; null without an exception if the interpreter has none yet.
+PyObject* find_owner(PyObject* interpreter_dict) {
+  const Ref key = Ref::take(PyUnicode_FromString(core::kModuleKey));
+  return key ? PyDict_GetItemWithError(interpreter_dict, key.get()) : nullptr;
+}
+
+// The right to make an owner in the main interpreter: one thread at a time, as the type there is
+// static. No Python code runs in make_owner(), so a thread that has the right never asks for it
+// again. Under a GIL others do not run meanwhile; on free-threaded builds they wait.
+class Turn {
+ public:
+  // Waits, detached; false with an exception set if the interpreter is finalizing, for then the
+  // thread whose turn it is may be stopped for good.
+  bool take() noexcept {
+    const pid_t process = getpid();
+    for (;;) {
+      pid_t found = 0;
+      // A thread that had it before a fork does not exist in the child.
+      if (maker_.compare_exchange_strong(found, process) ||
+          (found != process && maker_.compare_exchange_strong(found, process))) {
+        taken_ = true;
+        return true;
+      }
+      if (cpython::is_finalizing()) {
+        PyErr_SetString(PyExc_ImportError, "greenlet is being imported already");
+        return false;
+      }
+      Py_BEGIN_ALLOW_THREADS  // others are quick, and seldom there
+      usleep(kPause);
+      Py_END_ALLOW_THREADS
+    }
+  }
+  ~Turn() {
+    if (taken_) {
+      maker_.store(0);
+    }
+  }
+  Turn() = default;
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  static constexpr useconds_t kPause = 100;  // microseconds
+  static constinit std::atomic<pid_t> maker_;  // the process whose thread makes one, or 0
+  bool taken_ = false;
+};
+constinit std::atomic<pid_t> Turn::maker_{0};
+
+// Borrowed; null with an exception set on failure. Runs no Python code.
+PyObject* make_owner(PyObject* interpreter_dict) {
+  const cpython::NoCollection no_finalizers;
+  const bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
+  Turn turn;
+  if (is_main) {
+    if (!turn.take()) {
+      return nullptr;
+    }
+    if (PyObject* const owner = find_owner(interpreter_dict);
+        owner != nullptr || PyErr_Occurred() != nullptr) {
+      return owner;
+    }
+  }
+  const Ref made = Ref::take(PyModule_Create(&owner_definition));
+  const Ref key = Ref::take(made ? PyUnicode_FromString(core::kModuleKey) : nullptr);
+  if (!key || fill(made.get()) < 0) {
+    return nullptr;
+  }
+  cpython::watch_new_thread_states(&Thread::find_stack);
+  // Another thread may have been faster in an interpreter that is not the main one.
+  PyObject* const owner = PyDict_SetDefault(interpreter_dict, key.get(), made.get());
+  if (is_main && owner != nullptr) {
+    Py_INCREF(owner);  // for the type: a static one has no place for it, nor an end
+  }
+  return owner;
+}
+
+// Makes the module whole, so that nothing is left to do when it is executed: memory profilers call
+// settrace() in between. What importlib gets is a view, without state of its own. Programs drop
+// modules from sys.modules and import them again; they must find the same type and the same
+// exceptions, so all views show the names of one module, the owner of the state.
+PyObject* create(PyObject* spec, PyModuleDef*) {
+  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+  if (dict == nullptr) {
+    return PyErr_NoMemory();
+  }
+  PyObject* owner = find_owner(dict);
+  if (owner == nullptr && (PyErr_Occurred() != nullptr || (owner = make_owner(dict)) == nullptr)) {
+    return nullptr;
+  }
+  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
+    Thread::watch_exit(state_of(owner));
+  }
+  const Ref name = Ref::take(PyObject_GetAttrString(spec, "name"));
+  Ref view = Ref::take(name ? PyModule_NewObject(name.get()) : nullptr);
+  // The view keeps its own __name__, __spec__, __loader__.
+  if (!view || PyDict_Merge(PyModule_GetDict(view.get()), PyModule_GetDict(owner), 0) < 0 ||
+      Thread::current() == nullptr) {
+    return nullptr;
+  }
+  return view.release();
+}
+
 PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, reinterpret_cast<void*>(&exec)},
+    {Py_mod_create, reinterpret_cast<void*>(&create)},
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
@@ -375,20 +447,25 @@ PyModuleDef_Slot slots[] = {
     {0, nullptr},
 };
 
-PyModuleDef definition = {
+PyModuleDef view_definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "greenlet._greenlet",
     .m_doc = nullptr,
-    .m_size = sizeof(ModuleState),
-    .m_methods = functions,
+    .m_size = 0,
+    .m_methods = nullptr,
     .m_slots = slots,
-    .m_traverse = &traverse,
-    .m_clear = &clear,
-    .m_free = &free_module,
+    .m_traverse = nullptr,
+    .m_clear = nullptr,
+    .m_free = nullptr,
 };
 
 }  // namespace
 }  // namespace module
 }  // namespace greenlet
 
-PyMODINIT_FUNC PyInit__greenlet() { return PyModuleDef_Init(&greenlet::module::definition); }
+PyMODINIT_FUNC PyInit__greenlet() {
+  using namespace greenlet::module;
+  // Here and not first in PyModule_Create(), which several interpreters may call at the same time.
+  return PyModuleDef_Init(&owner_definition) == nullptr ? nullptr
+                                                        : PyModuleDef_Init(&view_definition);
+}
