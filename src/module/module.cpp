@@ -270,6 +270,7 @@ int fill(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
+  cpython::watch_new_thread_states(&Thread::find_stack);
   auto& state = *new (PyModule_GetState(module)) ModuleState();
   state.object = module;
   static constinit std::atomic<std::uint64_t> last_serial{0};
@@ -334,19 +335,14 @@ PyModuleDef owner_definition = {
 
 // --- creation -------------------------------------------------------------------------------
 
-// Borrowed; null without an exception if the interpreter has none yet.
-PyObject* find_owner(PyObject* interpreter_dict) {
-  const Ref key = Ref::take(PyUnicode_FromString(core::kModuleKey));
-  return key ? PyDict_GetItemWithError(interpreter_dict, key.get()) : nullptr;
-}
-
-// The right to make an owner in the main interpreter: one thread at a time, as the type there is
-// static. No Python code runs in make_owner(), so a thread that has the right never asks for it
-// again. Under a GIL others do not run meanwhile; on free-threaded builds they wait.
+// The right to look for an owner, and to make one: one thread of the process at a time. For the
+// type is static in the main interpreter, and PyInterpreterState_GetDict() makes the dict without a
+// lock. No Python code runs meanwhile, so a thread that has the right never asks for it again.
+// Under one GIL no other thread runs meanwhile, either; else others wait.
 class Turn {
  public:
-  // Waits, detached; false with an exception set if the interpreter is finalizing, for then the
-  // thread whose turn it is may be stopped for good.
+  // Waits, detached; false with an exception set if the program is finalizing, for then the thread
+  // whose turn it is may have been stopped for good.
   bool take() noexcept {
     const pid_t process = getpid();
     for (;;) {
@@ -361,8 +357,9 @@ class Turn {
         PyErr_SetString(PyExc_ImportError, "greenlet is being imported already");
         return false;
       }
+      constexpr useconds_t kMicroseconds = 100;
       Py_BEGIN_ALLOW_THREADS  // others are quick, and seldom there
-      usleep(kPause);
+      usleep(kMicroseconds);
       Py_END_ALLOW_THREADS
     }
   }
@@ -376,38 +373,38 @@ class Turn {
   Turn& operator=(const Turn&) = delete;
 
  private:
-  static constexpr useconds_t kPause = 100;  // microseconds
-  static constinit std::atomic<pid_t> maker_;  // the process whose thread makes one, or 0
+  static constinit inline std::atomic<pid_t> maker_{0};  // the process whose thread has it, or 0
   bool taken_ = false;
 };
-constinit std::atomic<pid_t> Turn::maker_{0};
 
-// Borrowed; null with an exception set on failure. Runs no Python code.
-PyObject* make_owner(PyObject* interpreter_dict) {
+// Borrowed, it lasts as long as the interpreter; null with an exception set on failure. Runs no
+// Python code.
+PyObject* find_or_make_owner() {
   const cpython::NoCollection no_finalizers;
-  const bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
   Turn turn;
-  if (is_main) {
-    if (!turn.take()) {
-      return nullptr;
-    }
-    if (PyObject* const owner = find_owner(interpreter_dict);
-        owner != nullptr || PyErr_Occurred() != nullptr) {
-      return owner;
-    }
-  }
-  const Ref made = Ref::take(PyModule_Create(&owner_definition));
-  const Ref key = Ref::take(made ? PyUnicode_FromString(core::kModuleKey) : nullptr);
-  if (!key || fill(made.get()) < 0) {
+  if (!turn.take()) {
     return nullptr;
   }
-  cpython::watch_new_thread_states(&Thread::find_stack);
-  // Another thread may have been faster in an interpreter that is not the main one.
-  PyObject* const owner = PyDict_SetDefault(interpreter_dict, key.get(), made.get());
-  if (is_main && owner != nullptr) {
-    Py_INCREF(owner);  // for the type: a static one has no place for it, nor an end
+  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+  if (dict == nullptr) {
+    return PyErr_NoMemory();
   }
-  return owner;
+  const Ref key = Ref::take(PyUnicode_FromString(core::kModuleKey));
+  if (!key) {
+    return nullptr;
+  }
+  if (PyObject* const owner = PyDict_GetItemWithError(dict, key.get());
+      owner != nullptr || PyErr_Occurred() != nullptr) {
+    return owner;
+  }
+  const Ref owner = Ref::take(PyModule_Create(&owner_definition));
+  if (!owner || fill(owner.get()) < 0 || PyDict_SetItem(dict, key.get(), owner.get()) < 0) {
+    return nullptr;
+  }
+  if (!PyType_HasFeature(state_of(owner.get()).greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
+    Py_INCREF(owner.get());  // for the type: a static one has no place for it, nor an end
+  }
+  return owner.get();
 }
 
 // Makes the module whole, so that nothing is left to do when it is executed: memory profilers call
@@ -415,12 +412,8 @@ PyObject* make_owner(PyObject* interpreter_dict) {
 // modules from sys.modules and import them again; they must find the same type and the same
 // exceptions, so all views show the names of one module, the owner of the state.
 PyObject* create(PyObject* spec, PyModuleDef*) {
-  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-  if (dict == nullptr) {
-    return PyErr_NoMemory();
-  }
-  PyObject* owner = find_owner(dict);
-  if (owner == nullptr && (PyErr_Occurred() != nullptr || (owner = make_owner(dict)) == nullptr)) {
+  PyObject* const owner = find_or_make_owner();
+  if (owner == nullptr) {
     return nullptr;
   }
   if (cpython::may_be_left_behind(cpython::current_thread_state())) {
@@ -464,7 +457,8 @@ PyModuleDef view_definition = {
 }  // namespace greenlet
 
 PyMODINIT_FUNC PyInit__greenlet() {
-  using namespace greenlet::module;
+  using greenlet::module::owner_definition;
+  using greenlet::module::view_definition;
   // Here and not first in PyModule_Create(), which several interpreters may call at the same time.
   return PyModuleDef_Init(&owner_definition) == nullptr ? nullptr
                                                         : PyModuleDef_Init(&view_definition);

@@ -41,9 +41,7 @@ class Environment(NamedTuple):
     python: Path
     greenlet_version: str
 
-    def run(
-        self, program: str, *arguments: str, timeout: float, under: Sequence[str] = ()
-    ) -> str:
+    def run(self, program: str, *arguments: str, timeout: float, under: Sequence[str] = ()) -> str:
         """Run a program of ours in it; return what it printed. It has to succeed, and in time.
 
         `under` are arguments that come before it: another program that runs it.

@@ -1,6 +1,6 @@
 """What memray has written into a file, as JSON: the peak, and bytes by function of one script.
 
-    memray_report.py FILE SCRIPT
+memray_report.py FILE SCRIPT
 """
 
 from __future__ import annotations
