@@ -34,6 +34,7 @@ TESTS = (
     "test_threads.py",
     "test_thread_end.py",
     "test_subinterpreters.py",
+    "test_creation.py",
     "test_collection.py::test_what_only_suspended_frames_know_outlives_collections_of_other_threads",
     "test_collection.py::test_the_process_ends_with_suspended_greenlets_of_several_threads",
     "test_collection.py::test_a_greenlet_of_another_thread_is_ended_by_its_own_thread",

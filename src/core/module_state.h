@@ -12,10 +12,10 @@ namespace greenlet::core {
 
 class Thread;
 
-// Filled by module exec, alive as long as the module object (each Thread holds it, and so does the
-// greenlet type, for all greenlets).
+// Made when the extension module is first created, alive as long as the module object that owns it
+// (each Thread holds that object, and so does the greenlet type, for all greenlets).
 struct ModuleState {
-  PyObject* object = nullptr;  // the module, borrowed
+  PyObject* object = nullptr;  // the module object that owns it, borrowed
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;

@@ -31,6 +31,30 @@ class ExceptionAside {
   PyObject* value_ = nullptr;
 };
 
+// While one of these lives, no allocation of this thread calls finalizers, or other Python code: on
+// 3.11 one may collect at once. Later versions leave that to the interpreter's loop.
+class NoCollection {
+ public:
+#if PY_VERSION_HEX >= 0x030c0000
+  NoCollection() = default;
+  ~NoCollection() {}
+#else
+  NoCollection() noexcept : was_enabled_(PyGC_Disable() != 0) {}
+  ~NoCollection() {
+    if (was_enabled_) {
+      PyGC_Enable();
+    }
+  }
+#endif
+  NoCollection(const NoCollection&) = delete;
+  NoCollection& operator=(const NoCollection&) = delete;
+
+#if PY_VERSION_HEX < 0x030c0000
+ private:
+  bool was_enabled_;
+#endif
+};
+
 // 3.11 knows no objects with room behind them.
 #if PY_VERSION_HEX >= 0x030c0000
 inline constexpr bool kAllocatesWithRoom = true;

@@ -33,3 +33,17 @@ __all__ = [
     "gettrace",
     "settrace",
 ]
+
+
+# greenlet.stacks is imported when it is asked for: it needs modules that take longer to import than
+# this package.
+def __getattr__(name: str) -> object:
+    if name != "stacks":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(".stacks", __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "stacks"})

@@ -3,6 +3,8 @@ from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, final, overload
 
+from . import stacks as stacks
+
 __all__ = [
     "__version__",
     "_C_API",

@@ -1,6 +1,8 @@
 // The extension module greenlet._greenlet: its functions, and how it comes to be.
 #include <Python.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <ctime>
 #include <new>
 
@@ -21,16 +23,12 @@ namespace {
 // In the interpreter's own dict: the module object whose state serves the interpreter.
 constexpr const char* kModuleKey = "greenlet._greenlet";
 
-PyObject* loaded_module() {             // borrowed; null without an exception if there is none
-  const cpython::ExceptionAside aside;  // which it would clear if memory runs out
-  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-  return dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
-}
-
 }  // namespace
 
 ModuleState* ModuleState::of_interpreter_or_null() noexcept {
-  PyObject* const module = loaded_module();
+  const cpython::ExceptionAside aside;  // the lookup would clear it if memory runs out
+  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+  PyObject* const module = dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
   return module == nullptr ? nullptr : static_cast<ModuleState*>(PyModule_GetState(module));
 }
 
@@ -294,21 +292,7 @@ int add_types(PyObject* module, ModuleState& state) {
   return 0;
 }
 
-// Programs drop modules from sys.modules and import them again; they must find the same type and
-// the same exceptions, so a second module object is only another view of the first.
-int share(PyObject* loaded, PyObject* module) {
-  PyObject *name, *value;
-  for (Py_ssize_t i = 0; PyDict_Next(PyModule_GetDict(loaded), &i, &name, &value);) {
-    const bool own = PyObject_HasAttr(module, name) && PyUnicode_ReadChar(name, 0) == '_' &&
-                     PyUnicode_ReadChar(name, 1) == '_';  // __name__, __spec__, __loader__, ...
-    if (!own && PyObject_SetAttr(module, name, value) < 0) {
-      return -1;
-    }
-  }
-  return 0;
-}
-
-int make(PyObject* module) {
+int fill(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
@@ -331,35 +315,7 @@ int make(PyObject* module) {
       PyModule_AddIntConstant(module, "GREENLET_USE_CONTEXT_VARS", 1) < 0) {
     return -1;
   }
-  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-  if (dict == nullptr || PyDict_SetItemString(dict, core::kModuleKey, module) < 0) {
-    return -1;
-  }
-  if (!PyType_HasFeature(state.greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
-    Py_INCREF(module);  // for the type: a static one has no place for it, nor an end
-  }
-  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
-    Thread::watch_exit(state);
-  }
-  return Thread::current() != nullptr ? 0 : -1;
-}
-
-int exec(PyObject* module) {
-  if (PyObject* const loaded = core::loaded_module()) {
-    return share(loaded, module);
-  }
-  // Under another name it may be imported in another thread, or by a finalizer in this one.
-  static constinit std::atomic<bool> is_being_made{false};
-  const bool is_main = PyInterpreterState_Get() == PyInterpreterState_Main();
-  if (is_main && is_being_made.exchange(true)) {
-    PyErr_SetString(PyExc_ImportError, "greenlet is being imported already");
-    return -1;
-  }
-  const int result = make(module);
-  if (is_main) {
-    is_being_made = false;
-  }
-  return result;
+  return 0;
 }
 
 int traverse(PyObject* module, visitproc visit, void* arg) {
@@ -390,8 +346,117 @@ int clear(PyObject* module) {
 
 void free_module(void* module) { clear(static_cast<PyObject*>(module)); }
 
+// The module that owns the state, one in each interpreter. Nobody imports it; see create().
+PyModuleDef owner_definition = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "greenlet._greenlet",
+    .m_doc = nullptr,
+    .m_size = sizeof(ModuleState),
+    .m_methods = functions,
+    .m_slots = nullptr,
+    .m_traverse = &traverse,
+    .m_clear = &clear,
+    .m_free = &free_module,
+};
+
+// --- creation -------------------------------------------------------------------------------
+
+// The right to look for an owner, and to make one: one thread of the process at a time. For the
+// type is static in the main interpreter, and PyInterpreterState_GetDict() makes the dict without a
+// lock. No Python code runs meanwhile, so a thread that has the right never asks for it again.
+// Under one GIL no other thread runs meanwhile, either; else others wait.
+class Turn {
+ public:
+  // Waits, detached; false with an exception set if the program is finalizing, for then the thread
+  // whose turn it is may have been stopped for good.
+  bool take() noexcept {
+    const pid_t process = getpid();
+    for (;;) {
+      pid_t found = 0;
+      // A thread that had it before a fork does not exist in the child.
+      if (maker_.compare_exchange_strong(found, process) ||
+          (found != process && maker_.compare_exchange_strong(found, process))) {
+        taken_ = true;
+        return true;
+      }
+      if (cpython::is_finalizing()) {
+        PyErr_SetString(PyExc_ImportError, "greenlet is being imported already");
+        return false;
+      }
+      constexpr useconds_t kMicroseconds = 100;
+      Py_BEGIN_ALLOW_THREADS  // others are quick, and seldom there
+      usleep(kMicroseconds);
+      Py_END_ALLOW_THREADS
+    }
+  }
+  ~Turn() {
+    if (taken_) {
+      maker_.store(0);
+    }
+  }
+  Turn() = default;
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  static constinit inline std::atomic<pid_t> maker_{0};  // the process whose thread has it, or 0
+  bool taken_ = false;
+};
+
+// Borrowed, it lasts as long as the interpreter; null with an exception set on failure. Runs no
+// Python code.
+PyObject* find_or_make_owner() {
+  const cpython::NoCollection no_finalizers;
+  Turn turn;
+  if (!turn.take()) {
+    return nullptr;
+  }
+  PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+  if (dict == nullptr) {
+    return PyErr_NoMemory();
+  }
+  const Ref key = Ref::take(PyUnicode_FromString(core::kModuleKey));
+  if (!key) {
+    return nullptr;
+  }
+  if (PyObject* const owner = PyDict_GetItemWithError(dict, key.get());
+      owner != nullptr || PyErr_Occurred() != nullptr) {
+    return owner;
+  }
+  const Ref owner = Ref::take(PyModule_Create(&owner_definition));
+  if (!owner || fill(owner.get()) < 0 || PyDict_SetItem(dict, key.get(), owner.get()) < 0) {
+    return nullptr;
+  }
+  if (!PyType_HasFeature(state_of(owner.get()).greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
+    Py_INCREF(owner.get());  // for the type: a static one has no place for it, nor an end
+  }
+  return owner.get();
+}
+
+// Makes the module whole, so that nothing is left to do when it is executed: memory profilers call
+// settrace() in between. What importlib gets is a view, without state of its own. Programs drop
+// modules from sys.modules and import them again; they must find the same type and the same
+// exceptions, so all views show the names of one module, the owner of the state.
+PyObject* create(PyObject* spec, PyModuleDef*) {
+  PyObject* const owner = find_or_make_owner();
+  if (owner == nullptr) {
+    return nullptr;
+  }
+  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
+    Thread::watch_exit(state_of(owner));
+  }
+  const Ref name = Ref::take(PyObject_GetAttrString(spec, "name"));
+  Ref view = Ref::take(name ? PyModule_NewObject(name.get()) : nullptr);
+  // The view keeps its own __name__, __spec__, __loader__.
+  if (!view || PyDict_Merge(PyModule_GetDict(view.get()), PyModule_GetDict(owner), 0) < 0 ||
+      Thread::current() == nullptr) {
+    return nullptr;
+  }
+  return view.release();
+}
+
 PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, reinterpret_cast<void*>(&exec)},
+    {Py_mod_create, reinterpret_cast<void*>(&create)},
 #ifdef Py_mod_multiple_interpreters
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
@@ -401,20 +466,26 @@ PyModuleDef_Slot slots[] = {
     {0, nullptr},
 };
 
-PyModuleDef definition = {
+PyModuleDef view_definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "greenlet._greenlet",
     .m_doc = nullptr,
-    .m_size = sizeof(ModuleState),
-    .m_methods = functions,
+    .m_size = 0,
+    .m_methods = nullptr,
     .m_slots = slots,
-    .m_traverse = &traverse,
-    .m_clear = &clear,
-    .m_free = &free_module,
+    .m_traverse = nullptr,
+    .m_clear = nullptr,
+    .m_free = nullptr,
 };
 
 }  // namespace
 }  // namespace module
 }  // namespace greenlet
 
-PyMODINIT_FUNC PyInit__greenlet() { return PyModuleDef_Init(&greenlet::module::definition); }
+PyMODINIT_FUNC PyInit__greenlet() {
+  using greenlet::module::owner_definition;
+  using greenlet::module::view_definition;
+  // Here and not first in PyModule_Create(), which several interpreters may call at the same time.
+  return PyModuleDef_Init(&owner_definition) == nullptr ? nullptr
+                                                        : PyModuleDef_Init(&view_definition);
+}

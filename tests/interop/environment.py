@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -41,12 +41,15 @@ class Environment(NamedTuple):
     python: Path
     greenlet_version: str
 
-    def run(self, program: str, *arguments: str, timeout: float) -> str:
-        """Run a program of ours in it; return what it printed. It has to succeed, and in time."""
+    def run(self, program: str, *arguments: str, timeout: float, under: Sequence[str] = ()) -> str:
+        """Run a program of ours in it; return what it printed. It has to succeed, and in time.
+
+        `under` are arguments that come before it: another program that runs it.
+        """
         # Debug interpreters are several times slower.
         timeout *= 3 if "debug" in str(_base()) else 1
         process = subprocess.Popen(
-            [self.python, "-X", "faulthandler", PROGRAMS / program, *arguments],
+            [self.python, "-X", "faulthandler", *under, PROGRAMS / program, *arguments],
             env={**os.environ, "EXPECTED_GREENLET": self.greenlet_version},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -153,12 +156,12 @@ def _our_wheel() -> Path:
     return wheel
 
 
-def make_environment(name: str, *requirements: str) -> Environment:
+def make_environment(name: str, *requirements: str, published: bool = PUBLISHED) -> Environment:
     """Make an environment with a greenlet and with these requirements, or find it made.
 
     Skips the test that asks for it if one of them has no wheel for this interpreter.
     """
-    wheel = None if PUBLISHED else _our_wheel()
+    wheel = None if published else _our_wheel()
     kind = f"interop-{name}-{'ours' if wheel else 'published'}-{_interpreter()}-"
     folder = CACHE / f"{kind}{_digest(*requirements)}"
     python = folder / "bin" / "python"

@@ -42,6 +42,27 @@ def test_importing_it_imports_nothing_else() -> None:
     assert loaded.split() == ["greenlet", "greenlet._greenlet"]
 
 
+def test_the_stacks_settings_are_found_without_an_import_of_their_own() -> None:
+    run_clean(
+        """
+        import sys
+        import greenlet
+        assert "greenlet.stacks" not in sys.modules
+        assert "stacks" in dir(greenlet)
+        assert greenlet.stacks.get_default_size() > 0
+        assert greenlet.stacks is sys.modules["greenlet.stacks"]
+        from greenlet import stacks
+        assert stacks is greenlet.stacks
+        assert "stacks" not in greenlet.__all__
+        """
+    )
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="^module 'greenlet' has no attribute 'missing'$"):
+        _ = greenlet.missing  # type: ignore[attr-defined]
+
+
 def test_the_version_is_that_of_the_distribution() -> None:
     assert greenlet.__version__ == importlib.metadata.version("greenlet")
 
@@ -166,7 +187,7 @@ def test_an_import_that_ran_out_of_memory_can_be_tried_again() -> None:
     """The type is the same object each time, and may be half made."""
     pytest.importorskip("_testcapi")
     said = run_clean("""
-        import _testcapi, importlib.machinery, importlib.util, sysconfig, sys
+        import _imp, _testcapi, importlib.machinery, importlib.util, sysconfig, sys
         from pathlib import Path
         (package,) = importlib.util.find_spec("greenlet").submodule_search_locations
         path = Path(package) / ("_greenlet" + sysconfig.get_config_var("EXT_SUFFIX"))
@@ -175,10 +196,9 @@ def test_an_import_that_ran_out_of_memory_can_be_tried_again() -> None:
         spec = importlib.util.spec_from_file_location(name, path, loader=loader)
         failures = 0
         for count in range(1, 10_000):
-            module = importlib.util.module_from_spec(spec)
             _testcapi.set_nomemory(count)
             try:
-                loader.exec_module(module)
+                module = _imp.create_dynamic(spec)
             except MemoryError:
                 failures += 1
             else:

@@ -154,4 +154,13 @@ SUITES = (
         "pytest",
         "checkout",
     ),
+    Suite(
+        # How it looks on while greenlets are used in all ways; tests/interop has more of memray.
+        "pytest-memray, over the contract",
+        "pytest-memray",
+        ("pytest-memray", *_PYTEST),
+        _pytest("--memray", "tests/interop/programs/contract_scripts.py"),
+        "pytest",
+        "checkout",
+    ),
 )

@@ -14,6 +14,7 @@ from behaviour import (
     behaviour,
     extension,
     getcurrent,
+    in_child_process,
     in_thread,
     library,
     run,
@@ -270,6 +271,38 @@ def the_type_tells_how_to_construct_it() -> None:
 def methods_and_functions_have_a_doc_string() -> None:
     for named in (Greenlet.switch, Greenlet.throw, getcurrent, library.settrace, library.gettrace):
         say(named.__name__, bool(named.__doc__))
+
+
+@behaviour
+def the_extension_works_from_its_creation_on() -> None:
+    in_child_process("""
+import glob, importlib.util
+(package,) = importlib.util.find_spec("greenlet").submodule_search_locations
+(file,) = glob.glob(package + "/_greenlet*.so")
+spec = importlib.util.spec_from_file_location("greenlet._greenlet", file)
+module = importlib.util.module_from_spec(spec)
+print([name for name in ("greenlet", "error", "GreenletExit", "_C_API") if hasattr(module, name)])
+print(module.settrace(print), module.settrace(None) is print, module.gettrace())
+print(type(module.getcurrent()) is module.greenlet, module.getcurrent().parent)
+print(module.greenlet(lambda: "ran").switch())
+print(module.get_pending_cleanup_count(), module.get_clocks_used_doing_optional_cleanup())
+""")
+
+
+@behaviour
+def a_profile_function_may_use_the_extension_as_soon_as_it_finds_it() -> None:
+    in_child_process("""
+import sys
+def profile(*arguments):
+    module = sys.modules.get("greenlet._greenlet")
+    if module is not None and not found:
+        found.append(module.settrace(lambda *arguments: None))
+found = []
+sys.setprofile(profile)
+import greenlet
+sys.setprofile(None)
+print(found, greenlet.gettrace() is None)
+""")
 
 
 if __name__ == "__main__":
