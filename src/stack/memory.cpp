@@ -268,7 +268,7 @@ Room find_room(bool carefully) noexcept {
   const ProcFile<128> sizes("/proc/self/statm");
   const std::size_t virtual_bytes = sizes.number("", 0, 0) * page_size();
   if (has_space) {
-    consider(room, minus(space.rlim_cur, virtual_bytes + kHeadroomBytes), Failure::kAddressSpace);
+    consider(room, minus(space.rlim_cur, virtual_bytes + kHeadroomBytes), Failure::kSpaceLimit);
   }
   if (has_data) {
     const std::size_t data_bytes = sizes.number("", 5, 0) * page_size();

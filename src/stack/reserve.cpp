@@ -27,7 +27,7 @@ constexpr std::size_t kManyRegions = 16 * kBatchRegions;   // beside so many
 
 // Under a limit, regions have the size that is asked for as long as what is left suffices for so
 // many of them, ...
-constexpr std::size_t kPlenty = 4096;
+constexpr std::size_t kPlenty = 8192;
 // ... and while stacks have less than this part of it all: then no region takes more than that part
 // of the part. So the first greenlets of a program have large stacks even if the limit is low.
 constexpr std::size_t kFirstPart = 8;
@@ -233,7 +233,7 @@ void Reserve::remove_if_empty(Shelf& shelf) noexcept {
 
 Room Reserve::find_room(bool carefully) const noexcept {
   if (const std::size_t all = for_tests::switches.room.load(); all != 0) {
-    return {.left = all - std::min(all, mapped_), .limit = Failure::kAddressSpace};
+    return {.left = all - std::min(all, mapped_), .limit = Failure::kSpaceLimit};
   }
   return stack::find_room(carefully);
 }

@@ -19,8 +19,12 @@ const char* describe(Failure failure) noexcept {
     case Failure::kNone:
       return "no failure";
     case Failure::kAddressSpace:
-      return "cannot reserve a stack for the greenlet: address space is used up; raise the limit "
-             "RLIMIT_AS (ulimit -v), or set a smaller default stack size";
+      return "cannot reserve a stack for the greenlet: address space is used up; see the limit "
+             "RLIMIT_AS (ulimit -v) and the sysctl vm.overcommit_memory, or set a smaller default "
+             "stack size";
+    case Failure::kSpaceLimit:
+      return "cannot reserve a stack for the greenlet: the limit RLIMIT_AS (ulimit -v) is used up; "
+             "raise it, or set a smaller default stack size";
     case Failure::kData:
       return "cannot reserve a stack for the greenlet: the limit RLIMIT_DATA (ulimit -d, systemd's "
              "LimitDATA) is used up; raise it, or set a smaller default stack size";

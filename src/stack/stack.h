@@ -12,7 +12,8 @@ namespace greenlet::stack {
 // Why no region could be had. Core turns it into a MemoryError that names the limit.
 enum class Failure : std::uint8_t {
   kNone,
-  kAddressSpace,  // RLIMIT_AS, or there is no address space left at all
+  kAddressSpace,  // mmap failed, and no limit that is known explains it
+  kSpaceLimit,    // RLIMIT_AS
   kData,          // RLIMIT_DATA
   kCommit,        // strict overcommit (vm.overcommit_memory=2)
   kMappings,      // mprotect or mmap failed for want of mappings: vm.max_map_count
