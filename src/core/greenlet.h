@@ -100,6 +100,16 @@ class Greenlet {
   // is dead its nearest ancestor for which neither holds, or the last of the chain.
   Ref thread_representative() const noexcept;
 
+  // Bytes of C stack that it is to start with; zero for the default. Rounded up to a unit that lets
+  // every size fit into a gap between other fields.
+  std::size_t wanted_stack_bytes() const noexcept {
+    return wanted_stack_units_.load(std::memory_order_relaxed) * kStackUnit;
+  }
+  void want_stack_bytes(std::size_t bytes) noexcept {
+    wanted_stack_units_.store(static_cast<std::uint16_t>((bytes + kStackUnit - 1) / kStackUnit),
+                              std::memory_order_relaxed);
+  }
+
   cpython::InterpreterState& interpreter() noexcept { return interpreter_; }
   // Bytes of C stack in use while suspended.
   std::size_t stack_in_use() const noexcept;
@@ -134,6 +144,9 @@ class Greenlet {
     *link = kill.outer;
   }
 
+  static constexpr std::size_t kStackUnit = std::size_t{64} << 10;
+  static_assert(stack::kMaxSize / kStackUnit <= UINT16_MAX);
+
   // Calls run with the arguments it was started with. The control block keeps them all meanwhile,
   // where the collector sees them, and the C stack has no reference of its own to any.
   PyObject* call_run() noexcept;
@@ -153,6 +166,7 @@ class Greenlet {
   bool kept_ = false;  // refused to die; its thread owns a reference to it
   std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
+  std::atomic<std::uint16_t> wanted_stack_units_{0};
   int end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;

@@ -131,10 +131,15 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     return Started::kMeanwhile;  // looking up run has started it
   }
   stack::Failure failure{};
-  const stack::Region region = pool_.acquire(failure);
-  if (!region) {
-    PyErr_SetString(PyExc_MemoryError, stack::describe(failure));
-    return Started::kNo;
+  stack::Region region;
+  if (greenlet.wanted_stack_bytes() == 0) [[likely]] {
+    region = pool_.acquire(failure);
+  }
+  if (!region) [[unlikely]] {
+    region = find_region(greenlet);
+    if (!region) {
+      return Started::kNo;
+    }
   }
   Arguments arguments;
   if (!message.raises()) {
@@ -175,6 +180,26 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     message = Message::value(Ref::share(Py_None));  // only says that nothing is to be raised
   }
   return Started::kYes;
+}
+
+stack::Region Thread::find_region(const Greenlet& greenlet) noexcept {
+  const std::size_t size = greenlet.wanted_stack_bytes();
+  stack::Failure failure{};
+  const auto acquire = [&] {
+    return size != 0 ? pool_.acquire(size, failure) : pool_.acquire(failure);
+  };
+  stack::Region region = acquire();
+  if (!region) {
+    {
+      const cpython::StoppedWorld still;  // other threads' pools are among them
+      stack::empty_pools(module_);
+    }
+    region = acquire();
+  }
+  if (!region) {
+    PyErr_SetString(PyExc_MemoryError, stack::describe(failure));
+  }
+  return region;
 }
 
 void Thread::run_greenlet(void* message) noexcept {

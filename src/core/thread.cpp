@@ -26,6 +26,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   anchors_ = cpython::ThreadAnchors::of(tstate);
   module_ = module;
   module_object_ = Py_NewRef(module->object);
+  pool_.join(module);
   main_ = &main;
   running_ = &main;
   Py_INCREF(main.object());  // as the main greenlet

@@ -239,6 +239,9 @@ class alignas(128) Thread {
   // at which the search failed.
   Greenlet* aim(Ref& target, Message& message) noexcept;
   Started start(Greenlet& greenlet, Message& message) noexcept;
+  // A stack where the pool has none at once, or of a size that was asked for. Empty with a
+  // MemoryError.
+  stack::Region find_region(const Greenlet& greenlet) noexcept;
   // Both: aims, and turns the message into what resume() takes; leaves it empty.
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
   // Turns a message into what resume() takes. False with an exception set if memory runs out.

@@ -8,6 +8,25 @@
 
 namespace greenlet::cpython {
 
+#if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
+namespace {
+
+// How many nested C calls to allow on a stack. A thread with 8 MiB may have so many that not all of
+// them fit if they are of the kind that takes most: a sort whose key function sorts. On a
+// stack of that size we do as CPython does; programs may need it. On a smaller one all fit.
+int c_recursion_limit(std::size_t stack_bytes) noexcept {
+  constexpr std::size_t kMostForACall = 1408;                    // measured; rounded up a little
+  constexpr std::size_t kForTheLastCall = std::size_t{48} << 10;  // it may have buffers
+  if (stack_bytes >= kThreadStackBytes) {
+    return kCRecursionLimit;
+  }
+  return static_cast<int>(std::min(kCRecursionLimit * stack_bytes / kThreadStackBytes,
+                                   (stack_bytes - kForTheLastCall) / kMostForACall));
+}
+
+}  // namespace
+#endif
+
 void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors,
                              [[maybe_unused]] const std::byte* stack_low, std::byte* data,
                              std::size_t data_bytes) noexcept {
@@ -38,9 +57,7 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
   monitoring_version_ = monitoring_version_of(tstate);
 #endif
 #if PY_VERSION_HEX >= 0x030c0000 && PY_VERSION_HEX < 0x030e0000
-  const auto stack_bytes = static_cast<std::size_t>(data - stack_low);
-  c_recursion_remaining_ = static_cast<int>(
-      std::min<std::size_t>(kCRecursionLimit, kCRecursionLimit * stack_bytes / kThreadStackBytes));
+  c_recursion_remaining_ = c_recursion_limit(static_cast<std::size_t>(data - stack_low));
 #endif
 #if PY_VERSION_HEX < 0x030d0000
   trash_nesting_ = 0;

@@ -3,16 +3,22 @@
 Every greenlet runs on a stack region of its own. A region reserves address space; memory is used
 only for the pages that calls have touched. The region of a greenlet that ended is kept in a pool
 of its thread and given to the next one that starts there.
+
+The environment variable ``GREENLET_STACK_SIZE``, read when greenlet is imported, sets the default
+size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. A value that is none of
+these, or out of range, is ignored with a ``RuntimeWarning``.
 """
 
 from collections.abc import Callable
 from functools import wraps
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from . import _greenlet
 from ._greenlet import call_on_thread_stack
 
 __all__ = [
+    "MAX_SIZE",
+    "MIN_SIZE",
     "StackStatistics",
     "call_on_thread_stack",
     "get_default_size",
@@ -20,9 +26,14 @@ __all__ = [
     "on_thread_stack",
     "set_default_size",
     "set_pool_bound",
+    "set_size",
     "statistics",
 ]
 
+MIN_SIZE: Final = _greenlet._STACK_MIN_SIZE
+"""The least size of a stack, in bytes: 256 KiB."""
+MAX_SIZE: Final = _greenlet._STACK_MAX_SIZE
+"""The greatest size of a stack, in bytes: 1 GiB."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -49,20 +60,36 @@ class StackStatistics(NamedTuple):
 
 
 def get_default_size() -> int:
-    """Return the least bytes of C stack that a greenlet which starts now gets. At first 8 MiB."""
+    """Return the least bytes of C stack that a greenlet gets which starts now in this thread.
+
+    Without a default that was set: as many as the thread's own stack has, in whole MiB, and no less
+    than 8 MiB. (The main thread's is as large as its RLIMIT_STACK, ``ulimit -s``, says.)
+    """
     return _greenlet._stack_default_size()
 
 
-def set_default_size(size: int) -> int:
-    """Set the bytes of C stack for greenlets that start from now on; return the previous value.
+def set_default_size(size: int | None) -> int | None:
+    """Set the bytes of C stack for greenlets that start from now on, in all threads.
+
+    Returns what was set before: None if nothing was. None as the size sets nothing again: greenlets
+    then have stacks as large as their threads have, see ``get_default_size()``.
 
     The size is rounded up to whole pages. It is address space, not memory. A stack may be larger,
-    by about a quarter, or smaller where address space is short. A size out of range raises
-    ``ValueError``.
+    by about a quarter, or smaller where address space is short, but never smaller than
+    ``MIN_SIZE``. A size out of range raises ``ValueError``.
     """
-    previous = _greenlet._stack_default_size()
-    _greenlet._set_stack_default_size(size)
-    return previous
+    return _greenlet._set_stack_default_size(size)
+
+
+def set_size(greenlet: _greenlet.greenlet, size: int | None) -> None:
+    """Set the bytes of C stack for one greenlet, which has not started; None for the default.
+
+    For a few that recurse deeply, in a program whose other greenlets need no such stacks: those of
+    sizes of their own are not pooled. The size is rounded up to 64 KiB, and as with
+    ``set_default_size()`` the stack may be larger or, where address space is short, smaller. A size
+    out of range, or a greenlet that has started, raises ``ValueError``.
+    """
+    _greenlet._set_stack_size(greenlet, size)
 
 
 def get_pool_bound() -> int:

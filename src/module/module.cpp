@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdlib>
 #include <ctime>
 #include <new>
 
@@ -45,6 +46,7 @@ ModuleState* ModuleState::of_interpreter() noexcept {
 namespace module {
 namespace {
 
+using core::Greenlet;
 using core::ModuleState;
 using core::Ref;
 using core::Thread;
@@ -118,14 +120,51 @@ bool as_size(PyObject* value, std::size_t& size) {
   return false;
 }
 
+bool as_stack_size(PyObject* value, std::size_t& size) {
+  size = PyLong_AsSize_t(value);
+  if (PyErr_Occurred() != nullptr) {
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+      return false;
+    }
+    PyErr_Clear();
+    size = 0;
+  }
+  if (size < stack::kMinSize || size > stack::kMaxSize) {
+    PyErr_Format(PyExc_ValueError, "a stack of %R bytes is out of range (%zu to %zu)", value,
+                 stack::kMinSize, stack::kMaxSize);
+    return false;
+  }
+  return true;
+}
+
+// What was chosen before, or None.
 PyObject* set_stack_default_size(PyObject*, PyObject* value) {
-  std::size_t bytes;
-  if (!as_size(value, bytes)) {
+  const std::size_t previous = stack::chosen_size();
+  std::size_t size;
+  if (value == Py_None) {
+    stack::unset_default_size();
+  } else if (as_stack_size(value, size)) {
+    stack::set_default_size(size);
+  } else {
     return nullptr;
   }
-  if (!stack::set_default_size(bytes)) {
-    return PyErr_Format(PyExc_ValueError, "a stack of %zu bytes is out of range", bytes);
+  return previous != 0 ? PyLong_FromSize_t(previous) : Py_NewRef(Py_None);
+}
+
+PyObject* set_stack_size(PyObject* module, PyObject* args) {
+  const ModuleState& state = state_of(module);
+  PyObject *object, *value;
+  std::size_t size = 0;
+  if (!PyArg_ParseTuple(args, "O!O", state.greenlet_type, &object, &value) ||
+      (value != Py_None && !as_stack_size(value, size))) {
+    return nullptr;
   }
+  Greenlet& greenlet = Greenlet::of(object);
+  if (greenlet.is_started()) {
+    PyErr_SetString(PyExc_ValueError, "cannot set the stack size of a greenlet that has started");
+    return nullptr;
+  }
+  greenlet.want_stack_bytes(size);
   Py_RETURN_NONE;
 }
 
@@ -202,6 +241,7 @@ PyMethodDef functions[] = {
      "0, as there is no such work here; None after enable_optional_cleanup(False)."},
     {"_stack_default_size", &stack_default_size, METH_NOARGS, nullptr},
     {"_set_stack_default_size", &set_stack_default_size, METH_O, nullptr},
+    {"_set_stack_size", &set_stack_size, METH_VARARGS, nullptr},
     {"_stack_pool_bound", &stack_pool_bound, METH_NOARGS, nullptr},
     {"_set_stack_pool_bound", &set_stack_pool_bound, METH_O, nullptr},
     {"_stack_statistics", &stack_statistics, METH_NOARGS, nullptr},
@@ -296,7 +336,6 @@ int fill(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
-  cpython::watch_new_thread_states(&Thread::find_stack);
   auto& state = *new (PyModule_GetState(module)) ModuleState();
   state.object = module;
   static constinit std::atomic<std::uint64_t> last_serial{0};
@@ -309,6 +348,8 @@ int fill(PyObject* module) {
   state.capi = make_capi(state);
   if (state.capi == nullptr || PyModule_AddObjectRef(module, "_C_API", state.capi) < 0 ||
       PyModule_AddStringConstant(module, "__version__", GREENLET_VERSION_STRING) < 0 ||
+      PyModule_AddIntConstant(module, "_STACK_MIN_SIZE", stack::kMinSize) < 0 ||
+      PyModule_AddIntConstant(module, "_STACK_MAX_SIZE", stack::kMaxSize) < 0 ||
       PyModule_AddIntConstant(module, "CLOCKS_PER_SEC", CLOCKS_PER_SEC) < 0 ||
       PyModule_AddIntConstant(module, "GREENLET_USE_GC", 1) < 0 ||
       PyModule_AddIntConstant(module, "GREENLET_USE_TRACING", 1) < 0 ||
@@ -433,11 +474,31 @@ PyObject* find_or_make_owner() {
   return owner.get();
 }
 
+// Once in a process: what the environment says of the size of stacks. A warning runs Python code, so
+// no other thread may wait for this one here.
+int read_environment() {
+  static constinit std::atomic<bool> was_read{false};
+  constexpr const char* kVariable = "GREENLET_STACK_SIZE";
+  const char* const text = was_read.exchange(true) ? nullptr : std::getenv(kVariable);
+  std::size_t size = 0;
+  if (text == nullptr || *text == '\0' ||
+      (stack::parse_size(text, size) && stack::set_default_size(size))) {
+    return 0;
+  }
+  return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                          "%s=%.100s is ignored: it must be a number of bytes from %zu to %zu, or "
+                          "one with a suffix K, M or G",
+                          kVariable, text, stack::kMinSize, stack::kMaxSize);
+}
+
 // Makes the module whole, so that nothing is left to do when it is executed: memory profilers call
 // settrace() in between. What importlib gets is a view, without state of its own. Programs drop
 // modules from sys.modules and import them again; they must find the same type and the same
 // exceptions, so all views show the names of one module, the owner of the state.
 PyObject* create(PyObject* spec, PyModuleDef*) {
+  if (read_environment() < 0) {
+    return nullptr;
+  }
   PyObject* const owner = find_or_make_owner();
   if (owner == nullptr) {
     return nullptr;

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -13,9 +14,11 @@ namespace greenlet::stack {
 // A frame larger than the guard can step over it unseen, so: more than the one page that a thread
 // has. Each page costs the kernel an entry in a page table.
 inline constexpr std::size_t kGuardBytes = std::size_t{16} << 10;
+// Of the data area; small stacks, which there are when address space is short, have an eighth of
+// what they have themselves. CPython makes more room for Python frames where that is too little.
 inline constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 
-// Regions are mapped by the batch: one system call, one bit each in a word.
+// Regions are mapped by the batch, of up to so many: one bit each in a word.
 inline constexpr std::size_t kBatchRegions = 64;
 
 // See Layout::in_row(): how far each boundary lies behind the last one's place in the reach of its
@@ -41,6 +44,10 @@ inline std::size_t page_table_reach() noexcept { return page_size() / sizeof(voi
 
 // Where things lie in a region of one size, as offsets from its first byte.
 struct Layout {
+  static std::size_t data_bytes(std::size_t size) noexcept {
+    return round_up(std::min(size / 8, kDataBytes), page_size());
+  }
+
   std::size_t low;
   std::size_t boundary;
   std::size_t bytes;
@@ -56,7 +63,7 @@ struct Layout {
     Layout layout{};
     layout.low = round_up(kGuardBytes, page);
     layout.boundary = layout.low + size + page / 4096 * kStackShareOfBoundaryPage;
-    const std::size_t pages = (layout.low + size + round_up(kDataBytes, page)) / page;
+    const std::size_t pages = (layout.low + size + data_bytes(size)) / page;
     layout.bytes = (pages | 1) * page;
     return layout;
   }
@@ -77,7 +84,7 @@ struct Layout {
     if (bytes - layout.bytes <= layout.bytes / 4) {
       layout.boundary += bytes - layout.bytes;
       layout.bytes = bytes;
-      layout.lead = round_up(kDataBytes, page_size()) + (1 + kNearPages) * page_size();
+      layout.lead = data_bytes(size) + (1 + kNearPages) * page_size();
     }
     return layout;
   }

@@ -1,18 +1,34 @@
 #include "memory.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
+#include <linux/capability.h>
+#include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <charconv>
+#include <string_view>
 #include <utility>
 
 #include "layout.h"
+#include "system.h"
 #include "testing.h"
+
+// As in src/context/exceptions.cpp: these moved in glibc 2.32 and 2.34, and the old versions are
+// everywhere.
+#if defined(__GLIBC__) && defined(__x86_64__)
+asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.2.5");
+asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.17");
+asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.17");
+#endif
 
 namespace greenlet::stack {
 namespace {
@@ -24,6 +40,137 @@ constexpr int kMadvPopulateWrite = 23;
 // Linux 6.14: the calling process, where a file descriptor of a process is expected.
 constexpr int kPidfdSelf = -10000;
 constexpr long kSysProcessMadvise = 440;  // on every architecture
+// Linux 5.17.
+constexpr int kPrSetVma = 0x53564d41;
+constexpr unsigned long kPrSetVmaAnonName = 0;
+// Linux 5.18: MADV_DONTNEED for memory that is locked, too.
+constexpr int kMadvDontneedLocked = 24;
+// Linux 4.4.
+constexpr unsigned kMlockOnfault = 1;
+
+// Where address space is limited, this much is left to the rest of the program: having it fail at
+// its next malloc would be no service. And this part of what may be committed on the machine.
+constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
+constexpr std::size_t kCommitHeadroomPart = 16;
+
+// The machine's settings are read again after so many looks.
+constexpr unsigned kLooksBetween = 32;
+
+// The beginning of a file of /proc; empty where it cannot be read.
+template <std::size_t kBytes>
+class ProcFile {
+ public:
+  explicit ProcFile(const char* path) noexcept {
+    if (const int file = open(path, O_RDONLY | O_CLOEXEC); file >= 0) {
+      const ssize_t length = read(file, text_.data(), text_.size());
+      length_ = length > 0 ? static_cast<std::size_t>(length) : 0;
+      close(file);
+    }
+  }
+  // The number behind `label`, or the `index`-th one behind it; `otherwise` if there is none.
+  std::size_t number(std::string_view label, std::size_t index, std::size_t otherwise) const
+      noexcept {
+    const std::string_view text(text_.data(), length_);
+    std::size_t at = text.find(label);
+    if (at == std::string_view::npos) {
+      return otherwise;
+    }
+    at += label.size();
+    for (;; --index) {
+      while (at < text.size() && (text[at] < '0' || text[at] > '9')) {
+        ++at;
+      }
+      std::size_t value = otherwise;
+      // Not strtoull(): with the headers of glibc 2.38 that is a function which older ones lack.
+      at = static_cast<std::size_t>(
+          std::from_chars(text.data() + at, text.data() + text.size(), value).ptr - text.data());
+      if (index == 0) {
+        return value;
+      }
+    }
+  }
+
+ private:
+  std::array<char, kBytes> text_;
+  std::size_t length_ = 0;
+};
+
+constexpr std::size_t minus(std::size_t from, std::size_t what) noexcept {
+  return from > what ? from - what : 0;
+}
+
+void consider(Room& room, std::size_t left, Failure limit) noexcept {
+  if (left < room.left) {
+    room = {.left = left, .limit = limit};
+  }
+}
+
+bool commits_strictly(bool carefully) noexcept {
+  static constinit std::atomic<bool> strict{false};
+  static constinit std::atomic<unsigned> looks{0};
+  if (looks.fetch_add(1, std::memory_order_relaxed) % kLooksBetween == 0 || carefully) {
+    const ProcFile<16> mode("/proc/sys/vm/overcommit_memory");
+    strict.store(mode.number("", 0, 0) == 2, std::memory_order_relaxed);
+  }
+  return strict.load(std::memory_order_relaxed);
+}
+
+// What the kernel lets an ordinary process commit (__vm_enough_memory()), which is a little less
+// than it lets root.
+std::size_t commit_left(std::size_t virtual_bytes) noexcept {
+  const ProcFile<4096> memory("/proc/meminfo");
+  const std::size_t limit = memory.number("CommitLimit:", 0, 0) << 10;
+  const std::size_t committed = memory.number("Committed_AS:", 0, 0) << 10;
+  constexpr std::size_t kAdminReserve = std::size_t{8} << 20;
+  constexpr std::size_t kUserReserve = std::size_t{128} << 20;
+  const std::size_t spared = std::max(kHeadroomBytes, limit / kCommitHeadroomPart) + kAdminReserve +
+                             std::min(virtual_bytes / 32, kUserReserve);
+  return minus(limit, committed + spared);
+}
+
+void name_mapping(std::byte* begin, std::size_t bytes) noexcept {
+  static constinit std::atomic<bool> works{true};
+  // By a system call, too: memray looks at calls of prctl().
+  if (works.load(std::memory_order_relaxed) &&
+      syscall(SYS_prctl, kPrSetVma, kPrSetVmaAnonName, begin, bytes, "greenlet stacks") != 0) {
+    works.store(false, std::memory_order_relaxed);
+  }
+}
+
+// Whether RLIMIT_MEMLOCK does not hold for the process.
+bool locks_without_limit() noexcept {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY) {
+    return true;
+  }
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+  return syscall(SYS_capget, &header, sets.data()) == 0 &&
+         (sets[0].effective & 1U << CAP_IPC_LOCK) != 0;
+}
+
+// Address space without access. If the program has what it maps locked in memory, the kernel counts
+// all of it as locked at once, and refuses what is more than RLIMIT_MEMLOCK. A mapping that is
+// small, not locked any more, and grows is not counted.
+void* reserve_bytes(std::size_t bytes) noexcept {
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* const address = system::map(bytes, PROT_NONE, kFlags);
+  if (address != MAP_FAILED || errno != EAGAIN) {
+    return address;
+  }
+  void* const seed = system::map(page_size(), PROT_NONE, kFlags);
+  if (seed == MAP_FAILED) {
+    return MAP_FAILED;
+  }
+  munlock(seed, page_size());
+  void* const grown = system::resize(seed, page_size(), bytes);
+  if (grown == MAP_FAILED) {
+    const int reason = errno;
+    system::munmap(seed, page_size());
+    errno = reason;
+  }
+  return grown;
+}
 
 }  // namespace
 
@@ -45,8 +192,10 @@ std::size_t resident_pages(std::byte* begin, std::byte* end) noexcept {
 
 void drop_pages(std::byte* begin, std::byte* end) noexcept {
   if (begin < end) {
-    // Fails only for locked memory (mlockall), where keeping the pages is what was asked for.
-    madvise(begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
+    const auto bytes = static_cast<std::size_t>(end - begin);
+    if (system::madvise(begin, bytes, MADV_DONTNEED) != 0) {
+      system::madvise(begin, bytes, kMadvDontneedLocked);  // mlockall()
+    }
   }
 }
 
@@ -64,26 +213,91 @@ void populate(const Region* regions, std::size_t count) noexcept {
   }
 }
 
-std::byte* map_bytes(std::size_t bytes, std::size_t headroom) noexcept {
+std::byte* map_bytes(std::size_t bytes, bool& locks) noexcept {
   const std::size_t largest = for_tests::switches.largest_mapping.load();
   if (largest != 0 && bytes > largest) {
+    errno = ENOMEM;
     return nullptr;
   }
-  void* address = mmap(nullptr, headroom + bytes, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  // Without access first, for in this moment it may be locked, and what is locked is in memory.
+  void* const address = reserve_bytes(bytes);
   if (address == MAP_FAILED) {
     return nullptr;
   }
-  auto* base = static_cast<std::byte*>(address);
-  if (headroom != 0) {
-    // From the lower end, so that the next mapping, placed just below, merges with this one.
-    munmap(base, headroom);
-    base += headroom;
+  auto* const base = static_cast<std::byte*>(address);
+  // There is nothing to drop. But this is the advice that the kernel refuses for locked memory, and
+  // the cheapest way to find out.
+  locks = system::madvise(base, page_size(), MADV_DONTNEED) != 0;
+  if (locks) {
+    munlock(base, bytes);
+  }
+  if (system::mprotect(base, bytes, PROT_READ | PROT_WRITE) != 0) {
+    const int reason = errno;
+    system::munmap(base, bytes);
+    errno = reason;
+    return nullptr;
   }
   // Else the kernel may back 2 MiB for the few bytes that a small greenlet touches. Kernels
   // without huge pages refuse, which is as good.
-  madvise(base, bytes, MADV_NOHUGEPAGE);
+  system::madvise(base, bytes, MADV_NOHUGEPAGE);
+  name_mapping(base, bytes);
   return base;
+}
+
+bool unmap_bytes(std::byte* begin, std::size_t bytes) noexcept {
+  return system::munmap(begin, bytes) == 0;
+}
+
+void lock_on_fault(std::byte* begin, std::size_t bytes) noexcept {
+  if (locks_without_limit()) {
+    syscall(SYS_mlock2, begin, bytes, kMlockOnfault);  // fails before Linux 4.4
+  }
+}
+
+Room find_room(bool carefully) noexcept {
+  Room room;
+  rlimit space{};
+  rlimit data{};
+  const bool has_space = getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY;
+  const bool has_data = getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_cur != RLIM_INFINITY;
+  const bool strict = commits_strictly(carefully);
+  if (!has_space && !has_data && !strict) [[likely]] {
+    return room;
+  }
+  // In pages: all, ..., (sixth) what is writable and private.
+  const ProcFile<128> sizes("/proc/self/statm");
+  const std::size_t virtual_bytes = sizes.number("", 0, 0) * page_size();
+  if (has_space) {
+    consider(room, minus(space.rlim_cur, virtual_bytes + kHeadroomBytes), Failure::kSpaceLimit);
+  }
+  if (has_data) {
+    const std::size_t data_bytes = sizes.number("", 5, 0) * page_size();
+    consider(room, minus(data.rlim_cur, data_bytes + kHeadroomBytes), Failure::kData);
+  }
+  if (strict) {
+    consider(room, commit_left(virtual_bytes), Failure::kCommit);
+  }
+  return room;
+}
+
+std::size_t thread_stack_bytes() noexcept {
+  constexpr std::size_t kMegabyte = std::size_t{1} << 20;
+  std::size_t bytes = 0;
+  if (syscall(SYS_gettid) == getpid()) {
+    // The C library would read all of /proc/self/maps for the main thread.
+    rlimit stack{};
+    if (getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur != RLIM_INFINITY) {
+      bytes = stack.rlim_cur;
+    }
+  } else if (pthread_attr_t attributes; pthread_getattr_np(pthread_self(), &attributes) == 0) {
+    void* low = nullptr;
+    if (pthread_attr_getstack(&attributes, &low, &bytes) != 0) {
+      bytes = 0;
+    }
+    pthread_attr_destroy(&attributes);
+  }
+  // The page or two that are missing from a thread's stack are its guard.
+  return round_up(std::min(bytes, kMaxSize), kMegabyte);
 }
 
 bool install_guards(const GuardRange* guards, std::size_t count) noexcept {
@@ -99,7 +313,11 @@ bool install_guards(const GuardRange* guards, std::size_t count) noexcept {
 }
 
 bool install_guard(const GuardRange& guard) noexcept {
-  return madvise(guard.begin, guard.bytes, kMadvGuardInstall) == 0;
+  return system::madvise(guard.begin, guard.bytes, kMadvGuardInstall) == 0;
+}
+
+bool protect_guard(const GuardRange& guard) noexcept {
+  return system::mprotect(guard.begin, guard.bytes, PROT_NONE) == 0;
 }
 
 std::size_t mapping_limit() noexcept {
@@ -109,15 +327,8 @@ std::size_t mapping_limit() noexcept {
   // Found out twice, if two threads are the first at once.
   static constinit std::atomic<std::size_t> limit{0};
   if (limit.load(std::memory_order_relaxed) == 0) {
-    std::size_t count = 65530;  // the kernel's default, where /proc cannot be read
-    if (const int file = open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC); file >= 0) {
-      std::array<char, 32> text{};
-      // Not strtoull(): with the headers of glibc 2.38 that is a function which older ones lack.
-      if (const ssize_t length = read(file, text.data(), text.size()); length > 0) {
-        std::from_chars(text.data(), text.data() + length, count);
-      }
-      close(file);
-    }
+    const ProcFile<32> file("/proc/sys/vm/max_map_count");
+    const std::size_t count = file.number("", 0, 65530);  // the kernel's default
     limit.store(std::max(count - count / 16, std::size_t{1}), std::memory_order_relaxed);
   }
   return limit.load(std::memory_order_relaxed);

@@ -113,6 +113,24 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   return regions[0];
 }
 
+Region Pool::acquire(std::size_t size, Failure& failure) noexcept {
+  if (!registered_) {
+    detail::reserve().add(*this);
+  }
+  Region region;
+  std::uint64_t unguarded;
+  size = round_up(size, page_size());
+  if (detail::reserve().take(size, &region, 1, unguarded, failure) == 0) {
+    return Region{};
+  }
+  if (detail::reserve().guard(&region, 1, unguarded, failure) == 0) {
+    detail::reserve().give_back(&region, 1);
+    return Region{};
+  }
+  count_in_use(1);
+  return region;
+}
+
 void Pool::release_slowly(const Region& region) noexcept {
   if (!registered_) {
     detail::reserve().add(*this);
@@ -161,13 +179,17 @@ void Pool::check(const Region& region) noexcept {
 
 // Follows a change of the default size: entries of the old size go back to the reserve.
 void Pool::adopt_size() noexcept {
-  const std::size_t size = default_size();
-  if (size_ == size) {
+  const std::size_t chosen = chosen_size();
+  if (chosen_ == chosen) {
     return;
   }
+  if (chosen == 0 && thread_bytes_ == 0) {
+    thread_bytes_ = std::max(thread_stack_bytes(), kUsualSize);
+  }
   give_back_oldest(count_);
-  size_ = size;
-  const Layout layout = Layout::in_row(size);
+  chosen_ = chosen;
+  size_ = chosen != 0 ? chosen : thread_bytes_;
+  const Layout layout = Layout::in_row(size_);
   stack_bytes_ = layout.boundary - layout.low;
 }
 

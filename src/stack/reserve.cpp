@@ -1,7 +1,6 @@
 #include "reserve.h"
 
 #include <pthread.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -19,13 +18,22 @@
 namespace greenlet::stack {
 namespace {
 
+// The first batch has as many regions as fit into so much, up to so many.
+constexpr std::size_t kFirstBytes = std::size_t{48} << 20;
+constexpr std::size_t kFirstRegions = 4;
 constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions where they are large
 constexpr std::size_t kBatchesAtOnce = 4;                  // in one mapping, where that is little
-constexpr std::size_t kManyBatches = 16;                   // beside so many
+constexpr std::size_t kManyRegions = 16 * kBatchRegions;   // beside so many
 
-// Where address space is short, this much is left to the rest of the program: having it fail at
-// its next malloc would be no service.
-constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
+// Under a limit, regions have the size that is asked for as long as what is left suffices for so
+// many of them, ...
+constexpr std::size_t kPlenty = 8192;
+// ... and while stacks have less than this part of it all: then no region takes more than that part
+// of the part. So the first greenlets of a program have large stacks even if the limit is low.
+constexpr std::size_t kFirstPart = 8;
+constexpr std::size_t kPartOfPart = 4;
+// A batch takes no more than this part of what is left.
+constexpr std::size_t kBatchPart = 16;
 
 // A batch is unmapped when all its regions are free and the reserve holds this many besides.
 constexpr std::size_t kSpareRegions = 256;
@@ -49,30 +57,20 @@ std::size_t Reserve::take(std::size_t size, Region* regions, std::size_t count,
   unguarded = 0;
   std::size_t taken = 0;
   failure = Failure::kNone;
-  Batch* doomed = nullptr;
+  Shelf* const shelf = find_or_add_shelf(size);
+  if (shelf == nullptr) {
+    failure = Failure::kAddressSpace;
+    return 0;
+  }
   while (taken < count) {
-    Batch* batch = available_;
-    if (batch != nullptr && batch->wanted != size) {
-      withdraw(*batch);
-      if (batch->free == batch->all()) {
-        unlink(*batch);
-        batch->next = doomed;
-        doomed = batch;
-      }
-      continue;
-    }
-    if (batch == nullptr) {
-      if (taken != 0) {
-        break;
-      }
-      batch = map(size, failure);
-      if (batch == nullptr) {
-        break;
-      }
+    Batch* batch = shelf->available;
+    if (batch == nullptr && (taken != 0 || (batch = map(*shelf, failure)) == nullptr)) {
+      break;
     }
     // Guarded ones first: they were used before, so their page tables exist.
     const std::uint64_t ready = batch->free & batch->guarded;
     const auto index = static_cast<std::size_t>(std::countr_zero(ready != 0 ? ready : batch->free));
+    whole_ -= std::size_t{batch->is_whole()};
     batch->free &= ~(std::uint64_t{1} << index);
     --free_;
     if (batch->free == 0) {
@@ -81,7 +79,7 @@ std::size_t Reserve::take(std::size_t size, Region* regions, std::size_t count,
     unguarded |= std::uint64_t{ready == 0} << taken;
     regions[taken++] = batch->region(index);
   }
-  unmap(doomed);
+  remove_if_empty(*shelf);
   return taken;
 }
 
@@ -116,16 +114,22 @@ void Reserve::give_back(const Region* regions, std::size_t count) noexcept {
   const std::lock_guard lock(mutex_);
   Batch* doomed = nullptr;
   for (std::size_t i = 0; i < count; ++i) {
-    Batch& batch = *regions[i].batch;
-    put_back(regions[i]);
-    if (batch.free == batch.all() &&
-        (!batch.available || batch.fallback || free_ - batch.count >= kSpareRegions)) {
-      if (batch.available) {
-        withdraw(batch);
+    put_back(regions[i], doomed);
+  }
+  unmap(doomed);
+}
+
+void Reserve::empty_pools(const void* family) noexcept {
+  const std::lock_guard lock(mutex_);
+  Batch* doomed = nullptr;
+  for (Pool* pool = pools_; pool != nullptr; pool = pool->next_) {
+    if (pool->family_ == family) {
+      for (; pool->count_ != 0; --pool->count_) {
+        const Region& region = pool->entries_[pool->count_ - 1];
+        drop_pages(region.low, region.high);
+        put_back(region, doomed);
       }
-      unlink(batch);
-      batch.next = doomed;
-      doomed = &batch;
+      pool->trimmed_ = 0;
     }
   }
   unmap(doomed);
@@ -203,56 +207,151 @@ Batch* Reserve::copy_batches(Statistics& counts, std::size_t& copied) noexcept {
   return copies;
 }
 
-Batch* Reserve::map(std::size_t size, Failure& failure) noexcept {
+Shelf* Reserve::find_or_add_shelf(std::size_t size) noexcept {
+  for (Shelf* shelf = shelves_; shelf != nullptr; shelf = shelf->next) {
+    if (shelf->size == size) {
+      return shelf;
+    }
+  }
+  void* const memory = std::malloc(sizeof(Shelf));
+  if (memory != nullptr) {
+    shelves_ = new (memory) Shelf{.size = size, .regions = 0, .available = {}, .next = shelves_};
+  }
+  return static_cast<Shelf*>(memory);
+}
+
+void Reserve::remove_if_empty(Shelf& shelf) noexcept {
+  if (shelf.regions == 0) {
+    Shelf** link = &shelves_;
+    while (*link != &shelf) {
+      link = &(*link)->next;
+    }
+    *link = shelf.next;
+    std::free(&shelf);
+  }
+}
+
+Room Reserve::find_room(bool carefully) const noexcept {
+  if (const std::size_t all = for_tests::switches.room.load(); all != 0) {
+    return {.left = all - std::min(all, mapped_), .limit = Failure::kSpaceLimit};
+  }
+  return stack::find_room(carefully);
+}
+
+std::size_t Reserve::plan(Batch& batch, const Room& room) const noexcept {
+  std::size_t size = batch.wanted;
+  const bool limited = room.limit != Failure::kNone;
+  std::size_t most = room.left / kPlenty;
+  const bool plenty = !limited || size <= most;
+  if (!plenty) {
+    const std::size_t first_part = (room.left + mapped_) / kFirstPart;
+    most = std::max(most, (first_part - std::min(first_part, mapped_)) / kPartOfPart);
+    while (size > kMinSize && size > most) {
+      size = std::max(round_up(size / 2, page_size()), kMinSize);
+    }
+  }
+  batch.fallback = size < batch.wanted;
+  batch.layout = plenty ? Layout::in_row(size) : Layout::compact(size);
+  const std::size_t bytes = batch.layout.bytes;
+  const std::size_t first = std::clamp(kFirstBytes / bytes, std::size_t{1}, kFirstRegions);
+  batch.count = std::clamp(batch.shelf->regions, first, kBatchRegions);
+  batch.count = std::clamp(kBatchBytes / bytes, std::size_t{1}, batch.count);
+  if (limited) {
+    const bool is_least = size <= std::max(room.left / kPlenty, kMinSize);
+    batch.count =
+        is_least ? std::clamp(room.left / kBatchPart / bytes, std::size_t{1}, batch.count) : 1;
+  }
+  return size;
+}
+
+Batch* Reserve::map(Shelf& shelf, Failure& failure) noexcept {
+  unmap_unused();  // of other sizes: their space may be what is missing
   void* const memory = std::malloc(sizeof(Batch));
   if (memory == nullptr) {
     failure = Failure::kAddressSpace;
     return nullptr;
   }
   auto* const batch = new (memory) Batch{};
-  batch->wanted = size;
-  batch->layout = Layout::in_row(size);
-  batch->count = std::clamp(kBatchBytes / batch->layout.bytes, std::size_t{1}, kBatchRegions);
-  std::size_t batches = has_many(size) ? kBatchesAtOnce : 1;
-  std::byte* mapping = map_row(batch->layout, batches * batch->mapped_bytes());
+  batch->shelf = &shelf;
+  batch->wanted = shelf.size;
+  Room room = find_room(false);
+  std::size_t size = plan(*batch, room);
+  std::size_t batches =
+      room.limit == Failure::kNone && shelf.regions >= kManyRegions ? kBatchesAtOnce : 1;
+  bool locks = false;
+  const auto map_row_if_it_fits = [&]() -> std::byte* {
+    const std::size_t bytes = batches * batch->mapped_bytes();
+    return bytes <= room.left ? map_row(batch->layout, bytes, locks) : nullptr;
+  };
+  std::byte* mapping = map_row_if_it_fits();
   if (mapping == nullptr && batches > 1) {
     batches = 1;
-    mapping = map_row(batch->layout, batch->mapped_bytes());
+    mapping = map_row_if_it_fits();
   }
-  while (mapping == nullptr) {
-    if (!batch->fallback) {
+  for (bool again = false; mapping == nullptr; again = true) {
+    if (!again) {
+      room = find_room(true);
+      size = plan(*batch, room);
       batch->fallback = true;
       batch->count = 1;
     } else if (size > kMinSize) {
       size = std::max(round_up(size / 2, page_size()), kMinSize);
     } else {
-      failure = mappings_exhausted() ? Failure::kMappings : Failure::kAddressSpace;
+      failure = room.limit != Failure::kNone && batch->mapped_bytes() > room.left ? room.limit
+                : mappings_exhausted()         ? Failure::kMappings
+                : room.limit != Failure::kNone ? room.limit
+                                               : Failure::kAddressSpace;
       std::free(batch);
       return nullptr;
     }
     batch->layout = Layout::compact(size);
-    mapping = map_bytes(batch->mapped_bytes(), kHeadroomBytes);
+    if (batch->mapped_bytes() <= room.left) {
+      mapping = map_bytes(batch->mapped_bytes(), locks);
+    }
   }
   batch->base = mapping + batch->layout.lead;
   add_like(*batch, batches - 1);
   add(*batch);  // last, to be the first that hands out regions
+  if (locks) {
+    for (Batch* each = batches_; batches != 0; --batches, each = each->next) {
+      lock(*each);
+    }
+  }
   return batch;
 }
 
-bool Reserve::has_many(std::size_t size) const noexcept {
-  const Batch* batch = batches_;
-  for (std::size_t i = 0; i < kManyBatches; ++i, batch = batch->next) {
-    if (batch == nullptr || batch->wanted != size || batch->fallback) {
-      return false;
+void Reserve::lock(Batch& batch) noexcept {
+  // The kernel takes no advice to install a guard in locked memory.
+  for (std::size_t i = 0; i < batch.count && advice_ != Advice::kUseless; ++i) {
+    const Region region = batch.region(i);
+    if (guard(region) == Failure::kNone) {
+      mark_guarded(region);
     }
   }
-  return true;
+  lock_on_fault(batch.mapping(), batch.mapped_bytes());
 }
 
 void Reserve::add(Batch& batch) noexcept {
   batch.free = batch.all();
+  batch.shelf->regions += batch.count;
+  mapped_ += batch.mapped_bytes();
+  put_in(batch);
+}
+
+void Reserve::put_in(Batch& batch) noexcept {
+  free_ += batch.count;
+  ++whole_;
   link(batch);
   offer(batch);
+}
+
+void Reserve::take_out(Batch& batch, Batch*& doomed) noexcept {
+  free_ -= batch.count;
+  --whole_;
+  withdraw(batch);
+  unlink(batch);
+  batch.next = doomed;
+  doomed = &batch;
 }
 
 void Reserve::add_like(const Batch& first, std::size_t batches) noexcept {
@@ -262,20 +361,21 @@ void Reserve::add_like(const Batch& first, std::size_t batches) noexcept {
     mapping += bytes;
     void* const memory = std::malloc(sizeof(Batch));
     if (memory == nullptr) {
-      munmap(mapping, batches * bytes);
+      unmap_bytes(mapping, batches * bytes);
       return;
     }
     auto* const batch = new (memory) Batch{};
     batch->layout = first.layout;
     batch->wanted = first.wanted;
+    batch->shelf = first.shelf;
     batch->count = first.count;
     batch->base = mapping + first.layout.lead;
     add(*batch);
   }
 }
 
-std::byte* Reserve::map_row(const Layout& layout, std::size_t bytes) noexcept {
-  std::byte* const mapping = map_bytes(bytes, 0);
+std::byte* Reserve::map_row(const Layout& layout, std::size_t bytes, bool& locks) noexcept {
+  std::byte* const mapping = map_bytes(bytes, locks);
   const std::size_t reach = page_table_reach();
   const auto past = reinterpret_cast<std::uintptr_t>(mapping) % reach;
   if (!layout.is_row() || past == 0) {
@@ -283,28 +383,48 @@ std::byte* Reserve::map_row(const Layout& layout, std::size_t bytes) noexcept {
   }
   // Once in a program, perhaps: the kernel puts a mapping next to the one before. Where there are
   // as many mappings as there may be, these calls may fail, and then only address space is lost.
-  munmap(mapping, bytes);
-  std::byte* const wider = map_bytes(bytes + reach, 0);
+  unmap_bytes(mapping, bytes);
+  std::byte* const wider = map_bytes(bytes + reach, locks);
   if (wider == nullptr) {
     return nullptr;
   }
   const std::size_t before = (reach - reinterpret_cast<std::uintptr_t>(wider) % reach) % reach;
   if (before != 0) {
-    munmap(wider, before);
+    unmap_bytes(wider, before);
   }
-  munmap(wider + before + bytes, reach - before);
+  unmap_bytes(wider + before + bytes, reach - before);
   return wider + before;
 }
 
-void Reserve::put_back(const Region& region) noexcept {
+void Reserve::put_back(const Region& region, Batch*& doomed) noexcept {
   Batch& batch = *region.batch;
   const bool was_full = batch.free == 0;
   batch.free |= std::uint64_t{1} << batch.index(region);
-  if (was_full && batch.wanted == default_size()) {
+  ++free_;
+  if (was_full) {
     offer(batch);
-  } else if (batch.available) {
-    ++free_;
   }
+  if (batch.is_whole()) {
+    ++whole_;
+    if (batch.fallback || free_ - batch.count >= kSpareRegions) {
+      take_out(batch, doomed);
+    }
+  }
+}
+
+void Reserve::unmap_unused() noexcept {
+  if (whole_ == 0) [[likely]] {
+    return;
+  }
+  Batch* doomed = nullptr;
+  for (Batch* batch = batches_; batch != nullptr && whole_ != 0;) {
+    Batch* const next = batch->next;
+    if (batch->is_whole()) {
+      take_out(*batch, doomed);
+    }
+    batch = next;
+  }
+  unmap(doomed);
 }
 
 bool Reserve::guard_together(const Region* regions, std::uint64_t unguarded) noexcept {
@@ -351,7 +471,7 @@ Failure Reserve::guard(const Region& region) noexcept {
   if (splits_ + 2 > mapping_limit()) {
     return Failure::kMappings;
   }
-  if (mprotect(begin, batch.layout.low, PROT_NONE) != 0) {
+  if (!protect_guard({.begin = begin, .bytes = batch.layout.low})) {
     return errno == ENOMEM ? Failure::kMappings : Failure::kGuard;
   }
   batch.splits += 2;
@@ -366,22 +486,20 @@ void Reserve::mark_guarded(const Region& region) noexcept {
 void Reserve::offer(Batch& batch) noexcept {
   batch.available = true;
   batch.previous_available = nullptr;
-  batch.next_available = available_;
-  if (available_ != nullptr) {
-    available_->previous_available = &batch;
+  batch.next_available = batch.shelf->available;
+  if (batch.next_available != nullptr) {
+    batch.next_available->previous_available = &batch;
   }
-  available_ = &batch;
-  free_ += static_cast<std::size_t>(std::popcount(batch.free));
+  batch.shelf->available = &batch;
 }
 
 void Reserve::withdraw(Batch& batch) noexcept {
   batch.available = false;
-  (batch.previous_available != nullptr ? batch.previous_available->next_available : available_) =
-      batch.next_available;
+  (batch.previous_available != nullptr ? batch.previous_available->next_available
+                                       : batch.shelf->available) = batch.next_available;
   if (batch.next_available != nullptr) {
     batch.next_available->previous_available = batch.previous_available;
   }
-  free_ -= static_cast<std::size_t>(std::popcount(batch.free));
 }
 
 void Reserve::link(Batch& batch) noexcept {
@@ -402,15 +520,17 @@ void Reserve::unlink(Batch& batch) noexcept {
 
 void Reserve::unmap(Batch* doomed) noexcept {
   while (doomed != nullptr) {
-    Batch* next = doomed->next;
-    if (munmap(doomed->mapping(), doomed->mapped_bytes()) == 0) {
+    Batch* const next = doomed->next;
+    if (unmap_bytes(doomed->mapping(), doomed->mapped_bytes())) {
       splits_ -= doomed->splits;
+      mapped_ -= doomed->mapped_bytes();
+      doomed->shelf->regions -= doomed->count;
+      remove_if_empty(*doomed->shelf);
       std::free(doomed);
     } else {
       // Out of mappings: the kernel has merged batches, and one from the middle would split what
       // remains. It holds no memory; it stays.
-      link(*doomed);
-      offer(*doomed);
+      put_in(*doomed);
     }
     doomed = next;
   }

@@ -12,7 +12,10 @@ namespace greenlet::stack {
 // Why no region could be had. Core turns it into a MemoryError that names the limit.
 enum class Failure : std::uint8_t {
   kNone,
-  kAddressSpace,  // mmap failed: RLIMIT_AS, strict overcommit (vm.overcommit_memory=2)
+  kAddressSpace,  // mmap failed, and no limit that is known explains it
+  kSpaceLimit,    // RLIMIT_AS
+  kData,          // RLIMIT_DATA
+  kCommit,        // strict overcommit (vm.overcommit_memory=2)
   kMappings,      // mprotect or mmap failed for want of mappings: vm.max_map_count
   kGuard,         // the guard could not be set for another reason
 };
@@ -23,6 +26,8 @@ const char* describe(Failure failure) noexcept;
 // What set_default_size accepts. The smallest is also where falling back to smaller regions ends.
 inline constexpr std::size_t kMinSize = std::size_t{256} << 10;
 inline constexpr std::size_t kMaxSize = std::size_t{1} << 30;
+// What a greenlet gets in a thread whose own stack is smaller: what threads usually have.
+inline constexpr std::size_t kUsualSize = std::size_t{8} << 20;
 
 // Bytes of the page that holds the boundary which belong to the C stack (for pages of 4 KiB, in
 // proportion for larger ones); the rest is the data area's beginning. A greenlet whose C frames and
@@ -49,24 +54,31 @@ struct Region {
 Region region_at(const void* address) noexcept;
 
 // Process-wide settings; each is an atomic, callable from any thread.
-std::size_t default_size() noexcept;  // bytes of C stack, at least, for new regions; first 8 MiB
-bool set_default_size(std::size_t bytes) noexcept;  // rounded up to pages; false outside [min, max]
+//
+// The bytes of C stack, at least, that regions are asked for with: as chosen for the process, or, if
+// nothing was, by the calling thread's own stack: no less than that has, nor than 8 MiB.
+std::size_t default_size() noexcept;
+std::size_t chosen_size() noexcept;                 // zero if nothing was chosen
+bool set_default_size(std::size_t bytes) noexcept;       // rounded up to pages; false outside [min, max]
+void unset_default_size() noexcept;
 std::size_t pool_bound() noexcept;                  // regions a thread's pool keeps at most
 void set_pool_bound(std::size_t regions) noexcept;
+// Reads a size as people write it: bytes, or with a suffix K, M or G. False if it is none.
+bool parse_size(const char* text, std::size_t& bytes) noexcept;
 
 namespace detail {
 // Read by every acquire and release and hardly ever written: on a cache line of its own, so that
 // no thread's writes to something else take it away.
 struct alignas(64) Settings {
-  std::atomic<std::size_t> default_size{std::size_t{8} << 20};
+  std::atomic<std::size_t> chosen_size{0};
   std::atomic<std::size_t> pool_bound{1024};
 };
 inline constinit Settings settings;
 class Reserve;
 }  // namespace detail
 
-inline std::size_t default_size() noexcept {
-  return detail::settings.default_size.load(std::memory_order_relaxed);
+inline std::size_t chosen_size() noexcept {
+  return detail::settings.chosen_size.load(std::memory_order_relaxed);
 }
 inline std::size_t pool_bound() noexcept {
   return detail::settings.pool_bound.load(std::memory_order_relaxed);
@@ -85,9 +97,14 @@ class Pool {
   // A region of the current default size (smaller where address space is short), or an empty one,
   // in which case `failure` says why.
   Region acquire(Failure& failure) noexcept;
+  // The same for a size of its own.
+  Region acquire(std::size_t size, Failure& failure) noexcept;
   // Takes back a region nobody runs on any more. Pages that deep calls touched are given back
   // to the kernel. Never fails; beyond the pool bound the region goes back to the reserve.
   void release(Region region) noexcept;
+
+  // Before the first use.
+  void join(const void* family) noexcept { family_ = family; }
 
  private:
   friend class detail::Reserve;
@@ -107,19 +124,22 @@ class Pool {
   std::size_t count_ = 0;
   std::size_t capacity_ = 0;
   std::size_t trimmed_ = 0;        // entries below this index are known to hold little memory
-  std::size_t size_ = 0;           // the default size that the entries were asked for under
+  std::size_t chosen_ = ~std::size_t{0};  // chosen_size() as it was when size_ was found
+  std::size_t size_ = 0;                  // what the entries were asked for with
+  std::size_t thread_bytes_ = 0;          // of the thread's own stack, once that is known
   std::size_t stack_bytes_ = 0;    // what most regions of that size have, and a few others
   std::uint32_t until_check_ = 1;  // releases until one is checked for deep pages
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // regions to take from the reserve next time
   bool registered_ = false;
+  const void* family_ = nullptr;  // see empty_pools()
   std::atomic<std::size_t> in_use_{0};  // acquired minus released here; wraps, the sum is right
   Pool* previous_ = nullptr;
   Pool* next_ = nullptr;
 };
 
 inline Region Pool::acquire(Failure& failure) noexcept {
-  if (count_ != 0 && size_ == default_size()) [[likely]] {
+  if (count_ != 0 && chosen_ == chosen_size()) [[likely]] {
     failure = Failure::kNone;
     count_in_use(1);
     --count_;
@@ -132,7 +152,7 @@ inline Region Pool::acquire(Failure& failure) noexcept {
 }
 
 inline void Pool::release(Region region) noexcept {
-  if (count_ < capacity_ && count_ < pool_bound() && size_ == default_size() &&
+  if (count_ < capacity_ && count_ < pool_bound() && chosen_ == chosen_size() &&
       region.stack_bytes() == stack_bytes_ && until_check_ != 1) [[likely]] {
     --until_check_;
     count_in_use(static_cast<std::size_t>(-1));
@@ -141,6 +161,10 @@ inline void Pool::release(Region region) noexcept {
   }
   release_slowly(region);
 }
+
+// Gives back what the pools of one family keep, whichever threads they belong to. None of them may
+// be in use meanwhile. For the moment when a region cannot be had.
+void empty_pools(const void* family) noexcept;
 
 struct Statistics {
   std::size_t reserved;  // regions mapped, whoever has them

@@ -18,6 +18,8 @@ struct Switches {
   std::atomic<std::size_t> mapping_limit{0};
   // No single mapping larger than this, as if address space were short; 0 is no limit.
   std::atomic<std::size_t> largest_mapping{0};
+  // All that stacks may have, as if a limit left no more; 0 is what the limits do leave.
+  std::atomic<std::size_t> room{0};
 };
 inline constinit Switches switches;
 

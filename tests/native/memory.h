@@ -79,12 +79,16 @@ class SettingsGuard {
   SettingsGuard(const SettingsGuard&) = delete;
   SettingsGuard& operator=(const SettingsGuard&) = delete;
   ~SettingsGuard() {
-    stack::set_default_size(size_);
+    if (size_ != 0) {
+      stack::set_default_size(size_);
+    } else {
+      stack::unset_default_size();
+    }
     stack::set_pool_bound(bound_);
   }
 
  private:
-  std::size_t size_ = stack::default_size();
+  std::size_t size_ = stack::chosen_size();
   std::size_t bound_ = stack::pool_bound();
 };
 

@@ -1,5 +1,6 @@
 // What a thread's pool and the process-wide reserve behind it do with regions.
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <random>
@@ -13,6 +14,8 @@
 namespace greenlet::stack {
 namespace {
 
+using tests::exited;
+using tests::in_child;
 using tests::in_threads;
 using tests::Regions;
 using tests::resident_bytes;
@@ -115,9 +118,8 @@ TEST(Pool, GivesItsRegionsToOthersWhenItsThreadEnds) {
   });
   const Statistics after = statistics();
   EXPECT_EQ(after.in_use, before.in_use);
-  const std::size_t reserved = after.reserved;
   ASSERT_TRUE(regions.acquire(16));
-  EXPECT_EQ(statistics().reserved, std::max(reserved, std::size_t{64}));
+  EXPECT_EQ(statistics().reserved, after.reserved);
 }
 
 TEST(Pool, MapsNoMoreThanAQuarterAhead) {
@@ -129,6 +131,140 @@ TEST(Pool, MapsNoMoreThanAQuarterAhead) {
     ASSERT_TRUE(regions.acquire(batch));
     const std::size_t used = statistics().in_use;
     EXPECT_LE(statistics().reserved, before + used + std::max(used / 4, 2 * batch));
+  }
+}
+
+TEST(Pool, MapsLittleForAHandful) {
+  EXPECT_EQ(in_child([] {
+              const SettingsGuard restore;
+              set_default_size(8 * kMegabyte + 42 * tests::page_size());  // nothing of it in reserve
+              Pool pool;
+              Regions regions(pool);
+              const std::size_t before = statistics().reserved;
+              for (std::size_t count = 1; count <= 64; ++count) {
+                if (!regions.acquire(1) ||
+                    statistics().reserved > std::max(before, std::size_t{4}) + 2 * count) {
+                  return static_cast<int>(count);
+                }
+              }
+              return 0;
+            }),
+            exited(0));
+}
+
+TEST(Pool, OfOneSizeUsesNoRegionsOfAnother) {
+  const SettingsGuard restore;
+  set_default_size(kMegabyte);
+  Pool pool;
+  Failure failure{};
+  const Region large = pool.acquire(16 * kMegabyte, failure);
+  ASSERT_TRUE(large);
+  EXPECT_GE(large.stack_bytes(), 16 * kMegabyte);
+  tests::touch(large.low, large.low + 1);
+  tests::touch_stack(large, 1);
+  const std::size_t in_use = statistics().in_use;
+  pool.release(large);
+  EXPECT_EQ(statistics().in_use, in_use - 1);
+  EXPECT_EQ(resident_bytes(large), 0U) << "regions of other sizes are not kept by the pool";
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(10));
+  for (const Region& region : regions.all()) {
+    EXPECT_LT(region.stack_bytes(), 2 * kMegabyte);
+  }
+}
+
+TEST(Pool, IsEmptiedForItsFamilyAlone) {
+  const int families[2] = {};
+  Pool one;
+  Pool other;
+  one.join(&families[0]);
+  other.join(&families[1]);
+  std::vector<Region> released[2];
+  for (Pool* pool : {&one, &other}) {
+    Regions regions(*pool);
+    ASSERT_TRUE(regions.acquire(20));
+    for (const Region& region : regions.all()) {
+      tests::touch_stack(region, 1);
+    }
+    released[pool == &other] = regions.all();
+  }
+  empty_pools(&families[0]);
+  EXPECT_EQ(resident_bytes_of(released[0]), 0U);
+  EXPECT_EQ(resident_bytes_of(released[1]), 20 * tests::page_size());
+  Regions regions(one);
+  EXPECT_TRUE(regions.acquire(20));
+}
+
+// Threads with stacks of other sizes, say, side by side.
+TEST(Size, OfEachPoolMayDiffer) {
+  const SettingsGuard restore;
+  Pool pool;
+  std::vector<Region> held;
+  Failure failure{};
+  for (int i = 0; i < 300; ++i) {
+    for (const std::size_t size : {kMegabyte, 2 * kMegabyte, 32 * kMegabyte}) {
+      held.push_back(pool.acquire(size, failure));
+      ASSERT_GE(held.back().stack_bytes(), size);
+      ASSERT_LT(held.back().stack_bytes(), size + size / 2);
+    }
+  }
+  for (const Region& region : held) {
+    pool.release(region);
+  }
+  const std::size_t reserved = statistics().reserved;
+  for (int i = 0; i < 1000; ++i) {
+    const Region region = pool.acquire((i % 3 + 1) * kMegabyte, failure);
+    ASSERT_TRUE(region);
+    pool.release(region);
+  }
+  EXPECT_LE(statistics().reserved, reserved + 64);
+}
+
+std::size_t size_in_thread_with(std::size_t stack_bytes) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, stack_bytes);
+  pthread_t thread;
+  std::size_t size = 0;
+  pthread_create(
+      &thread, &attributes,
+      [](void* result) -> void* {
+        Pool pool;
+        Failure failure{};
+        const Region region = pool.acquire(failure);
+        *static_cast<std::size_t*>(result) = region.stack_bytes();
+        pool.release(region);
+        return nullptr;
+      },
+      &size);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+  return size;
+}
+
+TEST(Size, IsThatOfTheThreadAndAtLeastTheUsual) {
+  const SettingsGuard restore;
+  unset_default_size();
+  EXPECT_GE(size_in_thread_with(256 * kMegabyte), 256 * kMegabyte);
+  EXPECT_GE(size_in_thread_with(256 * kKilobyte), kUsualSize);
+  EXPECT_LT(size_in_thread_with(256 * kKilobyte), 2 * kUsualSize);
+  set_default_size(kMegabyte);
+  EXPECT_LT(size_in_thread_with(256 * kMegabyte), 2 * kMegabyte);
+}
+
+TEST(Size, IsReadAsPeopleWriteIt) {
+  std::size_t bytes = 0;
+  EXPECT_TRUE(parse_size("4096", bytes));
+  EXPECT_EQ(bytes, 4096U);
+  EXPECT_TRUE(parse_size("512K", bytes));
+  EXPECT_EQ(bytes, 512 * kKilobyte);
+  EXPECT_TRUE(parse_size("64m", bytes));
+  EXPECT_EQ(bytes, 64 * kMegabyte);
+  EXPECT_TRUE(parse_size("1G", bytes));
+  EXPECT_EQ(bytes, 1024 * kMegabyte);
+  for (const char* text : {"", "K", "-1", "+1", "1KB", "1 K", " 1", "0x10", "1.5M",
+                           "99999999999999999999", "99999999999999999G"}) {
+    EXPECT_FALSE(parse_size(text, bytes)) << text;
   }
 }
 

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import gc
+import resource
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 from greenlet import getcurrent, greenlet, stacks
-from helpers import collect, in_thread, run_clean, to_parent
+from helpers import VERSION, collect, in_thread, run_clean, run_script, to_parent
+
+T = TypeVar("T")
 
 MIB = 1 << 20
+
+
+def address_space() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
 
 
 @pytest.fixture(autouse=True)
 def the_settings_come_back() -> Iterator[None]:
     collect()
-    size, bound = stacks.get_default_size(), stacks.get_pool_bound()
+    bound = stacks.get_pool_bound()
     yield
-    stacks.set_default_size(size)
+    stacks.set_default_size(None)
     stacks.set_pool_bound(bound)
 
 
@@ -30,15 +39,36 @@ def suspended(count: int) -> list[greenlet]:
     return family
 
 
-def test_the_default_size_is_that_of_a_thread() -> None:
-    assert stacks.get_default_size() == 8 * MIB
+def in_thread_with(stack_bytes: int, function: Callable[[], T]) -> T:
+    previous = threading.stack_size(stack_bytes)
+    try:
+        return in_thread(function)
+    finally:
+        threading.stack_size(previous)
 
 
-def test_setting_the_default_size_returns_the_previous_one() -> None:
-    previous = stacks.get_default_size()
-    assert stacks.set_default_size(MIB) == previous
+def test_the_default_size_is_that_of_the_thread() -> None:
+    assert in_thread_with(64 * MIB, stacks.get_default_size) == 64 * MIB
+
+
+def test_the_default_size_is_that_of_usual_threads_at_least() -> None:
+    assert stacks.get_default_size() >= 8 * MIB
+    assert in_thread_with(MIB, stacks.get_default_size) == 8 * MIB
+
+
+def test_a_default_size_that_was_set_holds_in_every_thread() -> None:
+    stacks.set_default_size(MIB)
+    assert in_thread_with(64 * MIB, stacks.get_default_size) == MIB
+
+
+def test_setting_the_default_size_returns_what_was_set_before() -> None:
+    at_first = stacks.get_default_size()
+    assert stacks.set_default_size(MIB) is None
     assert stacks.get_default_size() == MIB
-    assert stacks.set_default_size(previous) == MIB
+    assert stacks.set_default_size(2 * MIB) == MIB
+    assert stacks.set_default_size(None) == 2 * MIB
+    assert stacks.set_default_size(None) is None
+    assert stacks.get_default_size() == at_first
 
 
 def test_the_default_size_is_rounded_up_to_whole_pages() -> None:
@@ -57,7 +87,17 @@ def test_a_default_size_out_of_range_is_refused(size: int) -> None:
     assert stacks.get_default_size() == previous
 
 
-@pytest.mark.parametrize("size", [None, "1 MiB", 1.5])
+def test_the_error_names_the_range() -> None:
+    for size in (stacks.MIN_SIZE - 1, stacks.MAX_SIZE + 1, -1, 1 << 80):
+        with pytest.raises(ValueError, match=f"{size}.*{stacks.MIN_SIZE}.*{stacks.MAX_SIZE}"):
+            stacks.set_default_size(size)
+    for size in (stacks.MIN_SIZE, stacks.MAX_SIZE):
+        stacks.set_default_size(size)
+        assert stacks.get_default_size() == size
+        assert greenlet(lambda: "ran").switch() == "ran"
+
+
+@pytest.mark.parametrize("size", ["1 MiB", 1.5])
 def test_a_default_size_must_be_an_int(size: Any) -> None:
     with pytest.raises(TypeError):
         stacks.set_default_size(size)
@@ -217,6 +257,142 @@ def test_greenlets_run_on_stacks_of_other_sizes(size: int) -> None:
     assert greenlet(deep).switch(800) == 800
 
 
+# How deep recursion through C goes in 8 MiB, and in eight times as much. 3.12 and 3.13 count calls,
+# whatever the size of the stack.
+IN_USUAL, IN_LARGE = (400, 400) if (3, 12) <= VERSION < (3, 14) else (4_000, 40_000)
+
+
+def test_one_greenlet_may_have_a_size_of_its_own() -> None:
+    run_clean(
+        f"""
+        import sys
+        from greenlet import greenlet, stacks
+
+        sys.setrecursionlimit(10_000_000)
+
+        def deep(level):
+            return 0 if level == 0 else next(map(deep, [level - 1])) + 1
+
+        large = greenlet(deep)
+        stacks.set_size(large, 64 << 20)
+        assert large.switch({IN_LARGE}) == {IN_LARGE}
+        assert stacks.statistics().in_use == 0
+        assert greenlet(deep).switch({IN_USUAL}) == {IN_USUAL}
+        """
+    )
+
+
+def test_a_greenlet_with_a_small_stack_has_no_more() -> None:
+    sizes = []
+    for size in (None, MIB, 64 * MIB):
+        g = greenlet(to_parent)
+        stacks.set_size(g, size)
+        before = address_space()
+        family = [greenlet(to_parent) for _ in range(128)]
+        for member in family:
+            stacks.set_size(member, size)
+            member.switch()
+        sizes.append(address_space() - before)
+        for member in family:
+            member.switch()
+    assert sizes[1] < sizes[2]
+    assert sizes[2] >= 128 * 64 * MIB
+
+
+def test_the_size_of_one_greenlet_may_be_taken_back() -> None:
+    g = greenlet(to_parent)
+    stacks.set_size(g, stacks.MAX_SIZE)
+    stacks.set_size(g, None)
+    before = address_space()
+    g.switch()
+    assert address_space() - before < stacks.MAX_SIZE
+    g.switch()
+
+
+@pytest.mark.parametrize("size", [0, -1, (256 << 10) - 1, (1 << 30) + 1, 1 << 80])
+def test_a_size_out_of_range_is_refused_for_one_greenlet(size: int) -> None:
+    g = greenlet(to_parent)
+    with pytest.raises(ValueError, match="out of range"):
+        stacks.set_size(g, size)
+    g.switch()
+    g.switch()
+
+
+def test_the_size_of_a_greenlet_that_has_started_cannot_be_set() -> None:
+    g = greenlet(to_parent)
+    g.switch()
+    with pytest.raises(ValueError, match="has started"):
+        stacks.set_size(g, MIB)
+    g.switch()
+    with pytest.raises(ValueError, match="has started"):
+        stacks.set_size(g, MIB)
+    with pytest.raises(ValueError, match="has started"):
+        stacks.set_size(getcurrent(), MIB)
+
+
+def test_only_a_greenlet_has_a_size() -> None:
+    wrong: Any = object()
+    with pytest.raises(TypeError):
+        stacks.set_size(wrong, MIB)
+
+
+def test_stacks_of_many_sizes_are_given_back() -> None:
+    def life() -> None:
+        family = [greenlet(to_parent) for _ in range(200)]
+        for index, g in enumerate(family):
+            stacks.set_size(g, (index % 20 + 1) * MIB)
+            g.switch()
+        for g in family:
+            g.switch()
+
+    life()
+    before = stacks.statistics()
+    for _ in range(5):
+        life()
+    after = stacks.statistics()
+    assert after.in_use == before.in_use
+    assert after.reserved <= before.reserved + 300
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1048576", MIB), ("300K", 300 << 10), ("16M", 16 * MIB), ("16m", 16 * MIB), ("1G", 1 << 30)],
+)
+def test_the_environment_may_set_the_default_size(text: str, size: int) -> None:
+    printed = run_clean(
+        "from greenlet import stacks; print(stacks.get_default_size())",
+        env={"GREENLET_STACK_SIZE": text},
+    )
+    assert int(printed) == size
+
+
+def test_an_empty_variable_sets_nothing() -> None:
+    run_clean(
+        """
+        from greenlet import stacks
+        assert stacks.set_default_size(1 << 20) is None
+        """,
+        env={"GREENLET_STACK_SIZE": ""},
+    )
+
+
+@pytest.mark.parametrize("text", ["1", "2G", "1 MiB", "-1", "many", "8MB", "9" * 40, "\udcff"])
+def test_a_wrong_value_in_the_environment_is_a_warning(text: str) -> None:
+    outcome = run_script(
+        """
+        import greenlet
+        from greenlet import stacks
+        assert stacks.set_default_size(1 << 20) is None
+        print(greenlet.greenlet(lambda: "ran").switch())
+        """,
+        env={"GREENLET_STACK_SIZE": text},
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout == "ran\n"
+    assert "RuntimeWarning: GREENLET_STACK_SIZE=" in outcome.stderr
+    assert f"{stacks.MIN_SIZE} to {stacks.MAX_SIZE}" in outcome.stderr
+
+
 def test_a_changed_size_holds_for_greenlets_that_start_afterwards() -> None:
     family = suspended(10)
     stacks.set_default_size(MIB)
@@ -308,18 +484,20 @@ def test_fifty_thousand_greenlets_may_be_suspended_at_once() -> None:
     )
 
 
+# A limit on %(resource)s, so many MiB above what is in use; then as many greenlets as it lets start.
 SHORT_OF_MEMORY = """
 import resource
 from greenlet import getcurrent, greenlet
 
 main = getcurrent()
 
-def address_space():
+def in_use():
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+        field = 0 if %(resource)r == "RLIMIT_AS" else 5
+        return int(file.read().split()[field]) * resource.getpagesize()
 
-limit = address_space() + (%d << 20)
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+limit = in_use() + (%(mebibytes)d << 20)
+resource.setrlimit(resource.%(resource)s, (limit, limit))
 
 family = []
 message = None
@@ -331,11 +509,17 @@ try:
 except MemoryError as error:
     message = str(error)
 """
+LIMITS = ["RLIMIT_AS", "RLIMIT_DATA"]
 
 
-def test_no_memory_for_a_stack_is_memory_error_and_the_program_goes_on() -> None:
+def short_of_memory(mebibytes: int, limit: str = "RLIMIT_AS") -> str:
+    return SHORT_OF_MEMORY % {"mebibytes": mebibytes, "resource": limit}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_no_memory_for_a_stack_is_memory_error_and_the_program_goes_on(limit: str) -> None:
     run_clean(
-        SHORT_OF_MEMORY % 512
+        short_of_memory(512, limit)
         + """
 # The failed one is not started, the others are alive, and stacks that are freed serve again.
 assert message is not None
@@ -351,15 +535,93 @@ assert greenlet(lambda: "goes on").switch() == "goes on"
     )
 
 
-def test_the_memory_error_names_the_limit() -> None:
-    message = run_clean(SHORT_OF_MEMORY % 512 + "print(message)")
-    assert "RLIMIT_AS" in message or "address space" in message
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_memory_error_names_the_limit(limit: str) -> None:
+    message = run_clean(short_of_memory(400, limit) + "print(message)")
+    assert [name for name in LIMITS if name in message] == [limit]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_thousand_greenlets_fit_into_little_and_leave_some_to_others(limit: str) -> None:
+    count = run_clean(
+        short_of_memory(400, limit)
+        + """
+others = bytearray(20 << 20)
+print(len(family))
+"""
+    )
+    assert int(count) >= 1_000
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_first_greenlets_under_a_limit_have_large_stacks(limit: str) -> None:
+    run_clean(
+        f"""
+        import resource, sys
+        from greenlet import greenlet
+
+        sys.setrecursionlimit(100_000)
+
+        def deep(level):
+            return 0 if level == 0 else next(map(deep, [level - 1])) + 1
+
+        with open("/proc/self/statm") as file:
+            sizes = file.read().split()
+        used = int(sizes[0 if {limit!r} == "RLIMIT_AS" else 5]) * resource.getpagesize()
+        limit = used + (400 << 20)
+        resource.setrlimit(resource.{limit}, (limit, limit))
+        assert greenlet(deep).switch({IN_USUAL}) == {IN_USUAL}
+        """
+    )
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_stacks_that_other_threads_keep_are_given_back_before_a_memory_error(limit: str) -> None:
+    run_clean(
+        f"""
+        import resource, threading
+        from greenlet import getcurrent, greenlet
+
+        def suspended(count):
+            main = getcurrent()
+            family = [greenlet(main.switch) for _ in range(count)]
+            for g in family:
+                g.switch()
+            return family
+
+        def body():
+            for g in suspended(200):  # their stacks stay in the pool of this thread
+                g.switch()
+            pooled.set()
+            done.wait()
+            for g in suspended(10):
+                g.switch()
+
+        with open("/proc/self/statm") as file:
+            sizes = file.read().split()
+        used = int(sizes[0 if {limit!r} == "RLIMIT_AS" else 5]) * resource.getpagesize()
+        limit = used + (800 << 20)
+        resource.setrlimit(resource.{limit}, (limit, limit))
+        threading.stack_size(1 << 20)
+        done = threading.Event()
+        for _ in range(6):
+            pooled = threading.Event()
+            threading.Thread(target=body, daemon=True).start()
+            pooled.wait()
+        family = suspended(2_000)
+        for g in family:
+            g.switch()
+        family.clear()
+        done.set()
+        """,
+        env={"MALLOC_ARENA_MAX": "1"},  # else each thread reserves 64 MiB for it
+    )
 
 
 def test_short_of_address_space_smaller_stacks_serve() -> None:
     # No stack of the default size fits at all: whatever started runs on a smaller one.
     set_size = "from greenlet import stacks; stacks.set_default_size(1 << 30)\n"
-    count = int(run_clean(set_size + SHORT_OF_MEMORY % 512 + "print(len(family))"))
+    count = int(run_clean(set_size + short_of_memory(512) + "print(len(family))"))
     assert count >= 1
 
 
