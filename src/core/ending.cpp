@@ -137,6 +137,7 @@ void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
 }
 
 void Thread::finish_pending_slowly() noexcept {
+  note_event();
   if (running_->kills_ != nullptr) {
     // The greenlet that waits for the running one to end goes on with the rest then. If one of the
     // rest waited again, it would leave the running one in the middle of this, where the next
@@ -203,6 +204,7 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref main = Ref::take(std::exchange(main_, nullptr)->object());
   const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
   started_ = nullptr;
+  sweep_ = {};
   attention_ = 0;
   is_ending_ = spares_none_ = false;
   std::destroy_at(&pool_);

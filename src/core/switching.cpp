@@ -77,6 +77,9 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
           refuse_foreign(greenlet);
           return nullptr;
         }
+        if (greenlet.laps_waited() != 0) {
+          note_event();  // the sweep has marked it, which led here
+        }
         return &greenlet;
 
       case State::kNew: {
@@ -116,6 +119,7 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
 }
 
 Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
+  note_event();
   // What the attribute `run` is where no subclass can have another.
   Ref run = Py_TYPE(greenlet.object()) == module_->greenlet_type ? greenlet.run() : Ref();
   if (!run) {

@@ -143,13 +143,19 @@ PyObject* set_stack_pool_bound(PyObject*, PyObject* value) {
 }
 
 PyObject* stack_statistics(PyObject*, PyObject*) {
-  stack::Statistics statistics;
-  Py_BEGIN_ALLOW_THREADS  // looks at every page
-  statistics = stack::statistics();
-  Py_END_ALLOW_THREADS
-  return Py_BuildValue("(nnnn)", statistics.reserved, statistics.in_use, statistics.pooled,
-                       statistics.resident_bytes);
+  const stack::Statistics statistics = stack::statistics();
+  return Py_BuildValue("(nnn)", statistics.reserved, statistics.in_use, statistics.pooled);
 }
+
+PyObject* stack_resident_bytes(PyObject*, PyObject*) {
+  std::size_t bytes;
+  Py_BEGIN_ALLOW_THREADS  // looks at every page
+  bytes = stack::resident_bytes();
+  Py_END_ALLOW_THREADS
+  return PyLong_FromSize_t(bytes);
+}
+
+PyObject* trim_stacks(PyObject*, PyObject*) { return PyLong_FromSize_t(Thread::trim()); }
 
 PyDoc_STRVAR(kGetcurrentDoc,
              "getcurrent()\n\nThe running greenlet of this thread; its main greenlet at first.");
@@ -184,6 +190,8 @@ PyMethodDef functions[] = {
     {"_stack_pool_bound", &stack_pool_bound, METH_NOARGS, nullptr},
     {"_set_stack_pool_bound", &set_stack_pool_bound, METH_O, nullptr},
     {"_stack_statistics", &stack_statistics, METH_NOARGS, nullptr},
+    {"_stack_resident_bytes", &stack_resident_bytes, METH_NOARGS, nullptr},
+    {"_trim_stacks", &trim_stacks, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

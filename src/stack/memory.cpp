@@ -50,6 +50,29 @@ void drop_pages(std::byte* begin, std::byte* end) noexcept {
   }
 }
 
+void drop_pages(const Trimmer::Range* ranges, std::size_t count) noexcept {
+  static constinit std::atomic<bool> works{true};
+  if (count > 1 && works.load(std::memory_order_relaxed) &&
+      !for_tests::switches.drop_one_by_one.load()) {
+    std::array<iovec, kMostAtOnce> pages;
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto length = static_cast<std::size_t>(ranges[i].end - ranges[i].begin);
+      pages[i] = {.iov_base = ranges[i].begin, .iov_len = length};
+      bytes += length;
+    }
+    const long advised =
+        syscall(kSysProcessMadvise, kPidfdSelf, pages.data(), count, MADV_DONTNEED, 0);
+    if (std::cmp_equal(advised, bytes)) {
+      return;
+    }
+    works.store(false, std::memory_order_relaxed);  // an older kernel, or locked memory
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    drop_pages(ranges[i].begin, ranges[i].end);
+  }
+}
+
 void populate(const Region* regions, std::size_t count) noexcept {
   static constinit std::atomic<bool> works{true};
   if (count < 2 || !works.load(std::memory_order_relaxed)) {

@@ -4,13 +4,17 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "layout.h"
 #include "memory.h"
 #include "reserve.h"
 #include "stack.h"
+#include "trimmer.h"
 
 namespace greenlet::stack {
 namespace {
@@ -20,60 +24,106 @@ constexpr std::size_t kMostRefill = 64;
 static_assert(kMostRefill <= 64);  // a bit each in a word
 constexpr std::size_t kFlush = 32;
 
-// Trimming (see Pool::check): what a pooled region may hold on either side of the boundary, how far
-// below that a check looks, and how many releases apart checks may become.
+// Checks (see Pool::check): what a deep region on top may keep on either side of its page, how far
+// beyond that a check looks, and how many releases apart checks are: when they have found a deep
+// one, and at most. Odd numbers, so that a regular pattern cannot hide from them for long.
 constexpr std::size_t kKeepBelow = std::size_t{32} << 10;
 constexpr std::size_t kKeepAbove = std::size_t{16} << 10;
 constexpr std::size_t kLookBelow = std::size_t{256} << 10;
-constexpr std::uint32_t kLongestInterval = 64;
+constexpr std::size_t kLookAbove = std::size_t{16} << 10;
+constexpr std::uint32_t kShortInterval = 7;
+constexpr std::uint32_t kLongestInterval = 61;
 
-struct Deep {
-  bool below;
-  bool above;
-};
+// What pools may keep in memory beyond a little each: the budget of all, how much of it a pool
+// draws at once, and what it may keep without: so many bytes, and at least so many regions.
+//
+// A thread that waits for something else cannot give back what its greenlets left behind, and a
+// process may have thousands of threads. So the sum must be bounded, not each pool.
+constexpr std::size_t kBudget = std::size_t{2} << 20;
+constexpr std::size_t kDrawnAtOnce = std::size_t{128} << 10;
+constexpr std::size_t kLeastBytes = std::size_t{64} << 10;
+constexpr std::size_t kLeastRegions = 2;
 
-// Whether pages beyond what a pooled region may hold are in memory. Looks at the data area and at
-// the kLookBelow next bytes of the C stack only: stacks grow page by page, and looking at
-// all of 8 MiB takes five times as long.
-Deep look(const Region& region) noexcept {
-  const std::size_t page = page_size();
-  std::byte* middle = page_of(region.boundary);
-  const std::size_t keep_below = round_up(kKeepBelow, page);
-  const std::size_t keep_above = round_up(kKeepAbove, page);
-  std::byte* begin = std::max(region.low, middle - keep_below - round_up(kLookBelow, page));
-  constexpr std::size_t kMostPages =
-      (kKeepBelow + kLookBelow + kDataBytes + 2 * kGuardBytes) / 4096;
-  std::array<unsigned char, kMostPages> states;
-  const std::size_t pages =
-      std::min(states.size(), static_cast<std::size_t>(region.high - begin) / page);
-  if (mincore(begin, pages * page, states.data()) != 0) {
-    return Deep{true, true};
-  }
-  const auto resident = [&](std::size_t from, std::size_t to) {
-    return std::any_of(states.data() + from, states.data() + std::max(from, std::min(to, pages)),
-                       [](unsigned char state) { return (state & 1U) != 0; });
-  };
-  const std::size_t middle_index = static_cast<std::size_t>(middle - begin) / page;
-  return Deep{middle_index > keep_below / page && resident(0, middle_index - keep_below / page),
-              resident(middle_index + 1 + keep_above / page, pages)};
+// So many regions on top may be deep ones: by the budget, or without.
+constexpr std::size_t kMostDeep = 16;
+constexpr std::size_t kDeepBytes = (kMostDeep - 1) * (kKeepBelow + kKeepAbove);
+
+constinit std::atomic<std::size_t> drawn{0};  // of the budget, by all pools
+
+// Written only if there is something to be had: threads whose pools are full do not share it.
+bool draw(std::size_t bytes) noexcept {
+  std::size_t now = drawn.load(std::memory_order_relaxed);
+  do {
+    if (now + bytes > kBudget) {
+      return false;
+    }
+  } while (!drawn.compare_exchange_weak(now, now + bytes, std::memory_order_relaxed));
+  return true;
 }
 
-void trim(const Region& region, Deep deep) noexcept {
-  std::byte* middle = page_of(region.boundary);
-  if (deep.below) {
-    drop_pages(region.low, std::max(region.low, middle - round_up(kKeepBelow, page_size())));
+void put_back(std::size_t bytes) noexcept { drawn.fetch_sub(bytes, std::memory_order_relaxed); }
+
+std::size_t least() noexcept { return std::max(kLeastRegions, kLeastBytes / page_size()); }
+std::size_t regions_drawn_at_once() noexcept {
+  return std::max(std::size_t{1}, kDrawnAtOnce / page_size());
+}
+
+enum class Depth : std::uint8_t {
+  kShallow,   // the page that holds the boundary is the only one in memory
+  kDeep,      // others are
+  kVeryDeep,  // and those are more than a region on top may keep
+};
+
+// Looks at the pages around the boundary only: stacks grow page by page, and looking at all of
+// 8 MiB takes five times as long.
+Depth look(const Region& region) noexcept {
+  const std::size_t page = page_size();
+  std::byte* const middle = page_of(region.boundary);
+  const std::size_t keep_below = round_up(kKeepBelow, page);
+  const std::size_t keep_above = round_up(kKeepAbove, page) + page;
+  std::byte* const begin = std::max(region.low, middle - keep_below - round_up(kLookBelow, page));
+  std::byte* const end = std::min(region.high, middle + keep_above + round_up(kLookAbove, page));
+  constexpr std::size_t kMostPages =
+      (kKeepBelow + kLookBelow + kKeepAbove + kLookAbove) / 4096 + 1;
+  std::array<unsigned char, kMostPages> states;
+  const std::size_t pages =
+      std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
+  if (mincore(begin, pages * page, states.data()) != 0) {
+    return Depth::kVeryDeep;
   }
-  if (deep.above) {
-    drop_pages(middle + page_size() + round_up(kKeepAbove, page_size()), region.high);
+  Depth depth = Depth::kShallow;
+  for (std::size_t i = 0; i < pages; ++i) {
+    std::byte* const at = begin + i * page;
+    if ((states[i] & 1U) == 0 || at == middle) {
+      continue;
+    }
+    if (at < middle - keep_below || at >= middle + keep_above) {
+      return Depth::kVeryDeep;
+    }
+    depth = Depth::kDeep;
   }
+  return depth;
+}
+
+void trim_to_one_page(const Region* regions, std::size_t count) noexcept {
+  Trimmer trimmer;
+  for (std::size_t i = 0; i < count; ++i) {
+    trimmer.keep(regions[i], regions[i].boundary, regions[i].boundary);
+  }
+}
+
+void trim_to_what_deep_ones_keep(Trimmer& trimmer, const Region& region) noexcept {
+  std::byte* const middle = page_of(region.boundary);
+  trimmer.keep(region, middle - std::min<std::ptrdiff_t>(kKeepBelow, middle - region.low),
+               middle + page_size() + kKeepAbove);
 }
 
 }  // namespace
 
 Pool::~Pool() {
-  if (count_ != 0) {
-    detail::reserve().give_back(entries_, count_);
-  }
+  give_back_oldest(count_);
+  has_deep_ = false;
+  return_budget();
   if (registered_) {
     detail::reserve().remove(*this);
   }
@@ -108,7 +158,9 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   for (std::size_t i = ready; i-- > 1;) {
     entries_[count_++] = regions[i];
   }
-  trimmed_ = count_;
+  settled_ = count_;
+  lowest_ = 0;
+  room_for(count_);
   count_in_use(1);
   return regions[0];
 }
@@ -119,7 +171,7 @@ void Pool::release_slowly(const Region& region) noexcept {
   }
   adopt_size();
   count_in_use(static_cast<std::size_t>(-1));
-  const std::size_t bound = pool_bound();
+  const std::size_t bound = room_for(count_ + 1);
   if (count_ > 0 && count_ >= bound) {
     // The oldest: their memory is the coldest, and all batches of one burst empty together.
     give_back_oldest(
@@ -137,26 +189,104 @@ void Pool::release_slowly(const Region& region) noexcept {
   entries_[count_++] = region;
 }
 
+// How many of so many regions may be kept.
+std::size_t Pool::room_for(std::size_t regions) noexcept {
+  const std::size_t bound = pool_bound();
+  const std::size_t wish = std::min(regions, bound);
+  while (least() + drawn_ < wish && draw(regions_drawn_at_once() * page_size())) {
+    drawn_ += regions_drawn_at_once();
+  }
+  room_ = std::min(capacity_, least() + drawn_);
+  return std::min(bound, least() + drawn_);
+}
+
 // Gives back what deep calls touched. Finding out costs a system call (a microsecond, several times
 // what all else about a short greenlet costs), so releases are sampled: while checks find nothing,
-// the next is twice as far away, up to kLongestInterval releases. When one finds a deep
-// region, others are likely: every entry not known to be trimmed is swept, and the next release is
-// checked again. So at most kLongestInterval deep regions in a row go unnoticed.
+// the next is twice as far away, up to kLongestInterval releases. When one finds a deep region,
+// others are likely: then, until a lap has gone by without one, each check has what was released
+// since the one before trimmed, save the regions on top, by one system call. So at most
+// kLongestInterval deep regions in a row go unnoticed, until the next lap at most.
 void Pool::check(const Region& region) noexcept {
-  const Deep deep = look(region);
-  if (deep.below || deep.above) {
-    trim(region, deep);
-    for (; trimmed_ < count_; ++trimmed_) {
-      trim(entries_[trimmed_], Deep{true, true});
-    }
-    check_interval_ = 1;
-  } else if (check_interval_ < kLongestInterval) {
-    check_interval_ *= 2;
-  }
-  if (trimmed_ == count_) {
-    ++trimmed_;  // `region`, about to be pushed
+  const Depth depth = look(region);
+  if (depth != Depth::kShallow) {
+    has_deep_ = found_deep_ = true;
+    check_interval_ = kShortInterval;
+  } else {
+    check_interval_ = std::min(check_interval_ * 2, kLongestInterval);
   }
   until_check_ = check_interval_;
+  if (has_deep_) {
+    settle();
+  }
+  if (depth == Depth::kVeryDeep) {
+    Trimmer trimmer;
+    for (std::size_t i = settled_; i < count_; ++i) {
+      trim_to_what_deep_ones_keep(trimmer, entries_[i]);
+    }
+    trim_to_what_deep_ones_keep(trimmer, region);
+  }
+}
+
+// Trims all that have been released lately, save those on top.
+void Pool::settle() noexcept {
+  const std::size_t on_top = keeps_deep_ones() ? kMostDeep : 1;
+  const std::size_t below = count_ - std::min(count_, on_top);
+  if (below > settled_) {
+    trim_to_one_page(entries_ + settled_, below - settled_);
+    lowest_ = std::min(lowest_, settled_);
+    settled_ = below;
+  }
+}
+
+bool Pool::keeps_deep_ones() noexcept {
+  if (deep_budget_ == 0 && draw(kDeepBytes)) {
+    deep_budget_ = kDeepBytes;
+  }
+  return deep_budget_ != 0;
+}
+
+void Pool::lap() noexcept {
+  // Those at the bottom were not needed.
+  const std::size_t unneeded = std::min(lowest_, settled_);
+  const std::size_t kept = std::min(unneeded, least());
+  give_back_oldest(unneeded - kept);
+  if (has_deep_ && !found_deep_) {
+    has_deep_ = false;
+    trim_to_one_page(entries_, count_);
+  } else {
+    trim_to_one_page(entries_, kept);
+    if (has_deep_) {
+      settle();
+    }
+  }
+  found_deep_ = false;
+  return_budget();
+  // If one of these is deep, it is not needed any more in the next lap, or it is released anew.
+  settled_ = lowest_ = count_;
+}
+
+void Pool::trim(Trimmer& trimmer) noexcept {
+  for (std::size_t i = 0; i < count_; ++i) {
+    trimmer.keep_nothing(entries_[i]);
+  }
+  trimmer.flush();
+  give_back_oldest(count_);
+  has_deep_ = found_deep_ = false;
+  return_budget();
+}
+
+// As far as it is not needed for what is in the pool.
+void Pool::return_budget() noexcept {
+  const std::size_t needed = count_ - std::min(count_, least());
+  const std::size_t kept = round_up(needed, regions_drawn_at_once());
+  if (kept < drawn_) {
+    put_back((drawn_ - kept) * page_size());
+    drawn_ = kept;
+    room_ = std::min(capacity_, least() + drawn_);
+  }
+  if (!has_deep_ && deep_budget_ != 0) {
+    put_back(std::exchange(deep_budget_, 0));
+  }
 }
 
 // Follows a change of the default size: entries of the old size go back to the reserve.
@@ -182,6 +312,7 @@ bool Pool::make_room(std::size_t entries) noexcept {
   }
   entries_ = static_cast<Region*>(grown);
   capacity_ = capacity;
+  room_ = std::min(capacity_, least() + drawn_);
   return true;
 }
 
@@ -192,7 +323,8 @@ void Pool::give_back_oldest(std::size_t regions) noexcept {
   detail::reserve().give_back(entries_, regions);
   count_ -= regions;
   std::memmove(entries_, entries_ + regions, count_ * sizeof(Region));
-  trimmed_ -= std::min(trimmed_, regions);
+  settled_ -= std::min(settled_, regions);
+  lowest_ -= std::min(lowest_, regions);
 }
 
 }  // namespace greenlet::stack

@@ -63,21 +63,24 @@ class Reserve {
                     Failure& failure) noexcept;
 
   void give_back(const Region* regions, std::size_t count) noexcept;
+  // Unmaps every batch whose regions are all free.
+  void trim() noexcept;
 
   void add(Pool& pool) noexcept;
   void remove(Pool& pool) noexcept;
 
   Region region_at(const std::byte* address) noexcept;
   Statistics statistics() noexcept;
+  std::size_t resident_bytes() noexcept;
 
  private:
   enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
 
   static const int kWatchesForks;
 
-  // Counts, and copies all batches to look at later; to be freed. Where there is no memory for
-  // that, there are none to look at.
-  Batch* copy_batches(Statistics& counts, std::size_t& copied) noexcept;
+  // Copies all batches to look at later; to be freed. Where there is no memory for that, there are
+  // none to look at.
+  Batch* copy_batches(std::size_t& copied) noexcept;
 
   // Maps a batch for `size`, and a few more where there are many already. Or falls back: to a
   // single region, then to ever smaller ones.
@@ -115,6 +118,7 @@ class Reserve {
   Mutex mutex_;
   Batch* batches_ = nullptr;          // all of them
   Batch* available_ = nullptr;        // those with a free region, except outdated ones
+  std::size_t regions_ = 0;           // of all batches
   std::size_t free_ = 0;              // regions free in available batches
   std::size_t splits_ = 0;            // mappings added by guards
   std::size_t in_use_elsewhere_ = 0;  // the counters of pools that are gone

@@ -45,6 +45,10 @@ Region region_at(const void* address) noexcept {
 
 Statistics statistics() noexcept { return detail::reserve().statistics(); }
 
+std::size_t resident_bytes() noexcept { return detail::reserve().resident_bytes(); }
+
+void trim_reserve() noexcept { detail::reserve().trim(); }
+
 }  // namespace greenlet::stack
 
 namespace greenlet::stack::for_tests {

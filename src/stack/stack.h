@@ -30,6 +30,7 @@ inline constexpr std::size_t kMaxSize = std::size_t{1} << 30;
 inline constexpr std::size_t kStackShareOfBoundaryPage = 3072;
 
 struct Batch;  // the mapping a region was cut from (stack.cpp)
+class Trimmer;
 
 // A stack of its own: [guard | C stack, grows down | boundary | data area, grows up].
 // A plain handle; whoever holds it owns the region until it is given back to a Pool.
@@ -75,6 +76,9 @@ inline std::size_t pool_bound() noexcept {
 // The regions one thread keeps for reuse, last in first out. Touched by its thread only, save
 // `in_use_`, which statistics() reads from any thread, and the links, which the reserve's mutex
 // protects. May be a thread_local or a member of something that lives as long as the thread.
+//
+// Few of them, those on top, keep the pages that deep calls touched; the others keep one page each.
+// All pools together keep no more than a budget of memory, and each a little in any case.
 class Pool {
  public:
   Pool() = default;
@@ -86,8 +90,14 @@ class Pool {
   // in which case `failure` says why.
   Region acquire(Failure& failure) noexcept;
   // Takes back a region nobody runs on any more. Pages that deep calls touched are given back
-  // to the kernel. Never fails; beyond the pool bound the region goes back to the reserve.
+  // to the kernel. Never fails; beyond what the pool may keep, regions go back to the reserve.
   void release(Region region) noexcept;
+
+  // To be called about once a second, if anything happens: gives back to the reserve what was not
+  // needed since the last call, and the memory of the rest that was not needed.
+  void lap() noexcept;
+  // Gives everything back to the reserve now. What that saved is added to the trimmer's count.
+  void trim(Trimmer& trimmer) noexcept;
 
  private:
   friend class detail::Reserve;
@@ -97,7 +107,11 @@ class Pool {
   void adopt_size() noexcept;
   bool make_room(std::size_t entries) noexcept;
   void give_back_oldest(std::size_t regions) noexcept;
+  std::size_t room_for(std::size_t regions) noexcept;
   void check(const Region& region) noexcept;
+  bool keeps_deep_ones() noexcept;
+  void return_budget() noexcept;
+  void settle() noexcept;
   void count_in_use(std::size_t change) noexcept {
     // Only the owner writes: a plain addition, atomic for the readers' sake.
     in_use_.store(in_use_.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
@@ -106,13 +120,19 @@ class Pool {
   Region* entries_ = nullptr;  // [0, count_), the last one released on top
   std::size_t count_ = 0;
   std::size_t capacity_ = 0;
-  std::size_t trimmed_ = 0;        // entries below this index are known to hold little memory
+  std::size_t room_ = 0;           // entries that fit in, and that the budget allows
+  std::size_t drawn_ = 0;          // entries that it may keep by the budget, beyond its least
+  std::size_t settled_ = 0;        // entries below this index were trimmed, or there at the last lap
+  std::size_t lowest_ = 0;         // min(this, settled_) entries were not needed since the last lap
   std::size_t size_ = 0;           // the default size that the entries were asked for under
   std::size_t stack_bytes_ = 0;    // what most regions of that size have, and a few others
   std::uint32_t until_check_ = 1;  // releases until one is checked for deep pages
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // regions to take from the reserve next time
   bool registered_ = false;
+  bool has_deep_ = false;       // checks have found deep regions, during the last lap or this
+  bool found_deep_ = false;     // during this lap
+  std::size_t deep_budget_ = 0;  // bytes of the budget, for the pages of deep regions on top
   std::atomic<std::size_t> in_use_{0};  // acquired minus released here; wraps, the sum is right
   Pool* previous_ = nullptr;
   Pool* next_ = nullptr;
@@ -123,8 +143,8 @@ inline Region Pool::acquire(Failure& failure) noexcept {
     failure = Failure::kNone;
     count_in_use(1);
     --count_;
-    if (trimmed_ > count_) {
-      trimmed_ = count_;
+    if (settled_ > count_) {
+      settled_ = count_;
     }
     return entries_[count_];
   }
@@ -132,7 +152,7 @@ inline Region Pool::acquire(Failure& failure) noexcept {
 }
 
 inline void Pool::release(Region region) noexcept {
-  if (count_ < capacity_ && count_ < pool_bound() && size_ == default_size() &&
+  if (count_ < room_ && count_ < pool_bound() && size_ == default_size() &&
       region.stack_bytes() == stack_bytes_ && until_check_ != 1) [[likely]] {
     --until_check_;
     count_in_use(static_cast<std::size_t>(-1));
@@ -146,10 +166,14 @@ struct Statistics {
   std::size_t reserved;  // regions mapped, whoever has them
   std::size_t in_use;    // handed out by acquire and not yet released
   std::size_t pooled;    // reserved and not in use (thread pools and the process-wide reserve)
-  // Bytes of all regions that are backed by memory (mincore); slow. About right while other threads
-  // map and unmap; zero where there is no memory to find out.
-  std::size_t resident_bytes;
 };
+// Adds up what the threads count: no more than a few words are read for each.
 Statistics statistics() noexcept;
+// Bytes of all regions that are backed by memory (mincore); slow. About right while other threads
+// map and unmap; zero where there is no memory to find out.
+std::size_t resident_bytes() noexcept;
+
+// Unmaps what no pool has and nobody uses, as far as whole mappings are free.
+void trim_reserve() noexcept;
 
 }  // namespace greenlet::stack
