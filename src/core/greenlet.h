@@ -3,6 +3,7 @@
 
 #include <Python.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -41,10 +42,9 @@ struct Object {
 // kRunning and is kAbandoned with its thread. Written by the owner thread (kNew: by the thread
 // that starts it); read by any.
 //
-// While it is suspended, its owner may add a mark above kStateBits; see Sweep. Any switch takes the
-// mark away, as it stores the bare state.
-enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned };
-inline constexpr unsigned kStateBits = 3;
+// What is stored may be more than kSuspended: that is suspended, too, with a mark of the Sweep. Any
+// switch takes the mark away, as it stores the bare state.
+enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended };
 
 // The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
 // which there is exactly one. After the start only the owner thread changes it, with the exception
@@ -66,12 +66,13 @@ class Greenlet {
   ModuleState& module() const noexcept { return *module_; }
 
   State state() const noexcept {
-    constexpr unsigned kMask = (1U << kStateBits) - 1;
-    return static_cast<State>(static_cast<unsigned>(state_.load(std::memory_order_acquire)) &
-                              kMask);
+    return std::min(state_.load(std::memory_order_acquire), State::kSuspended);
   }
   bool is_started() const noexcept { return state() != State::kNew; }
-  bool is_dead() const noexcept { return state() >= State::kDead; }
+  bool is_dead() const noexcept {
+    const State now = state();
+    return now == State::kDead || now == State::kAbandoned;
+  }
   bool is_active() const noexcept {
     const State now = state();
     return now == State::kRunning || now == State::kSuspended;
@@ -133,13 +134,13 @@ class Greenlet {
   // For its owner: the state with its mark. Equal to kSuspended if suspended without one.
   State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
   // Of one that is suspended: how many laps of the sweep have found it so, or kTrimmed.
-  static constexpr unsigned kTrimmed = 31;
+  static constexpr unsigned kTrimmed = 100;
   unsigned laps_waited() const noexcept {
-    return static_cast<unsigned>(raw_state()) >> kStateBits;
+    return static_cast<unsigned>(raw_state()) - static_cast<unsigned>(State::kSuspended);
   }
   bool is_trimmed() const noexcept { return laps_waited() == kTrimmed; }
   void mark(unsigned laps) noexcept {
-    state_.store(static_cast<State>(laps << kStateBits | static_cast<unsigned>(State::kSuspended)),
+    state_.store(static_cast<State>(static_cast<unsigned>(State::kSuspended) + laps),
                  std::memory_order_release);
   }
 

@@ -29,7 +29,7 @@ constexpr std::uint64_t kLongestStep = 5 * kMillisecond;
 constexpr unsigned kVisitsAtOnce = 64;
 // The clock is looked at so often at least, if something happens, and after so many events at most.
 constexpr std::uint64_t kLookEvery = 4 * kMillisecond;
-constexpr std::uint32_t kMostEvents = 64;
+constexpr std::uint32_t kMostEvents = 16;
 
 // The stack pointer may be so far above the lowest byte in use: the red zone of x86-64, with a bit
 // more for other architectures.
@@ -46,24 +46,29 @@ std::uint64_t read(clockid_t clock) noexcept {
 
 void Sweep::look(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
   const std::uint64_t rough = read(CLOCK_MONOTONIC_COARSE);
-  look_interval_ =
-      rough - looked_ < kLookEvery ? std::min(look_interval_ * 2, kMostEvents) : 1;
-  until_look_ = look_interval_;
-  looked_ = rough;
-  if (rough < (next_ != nullptr ? next_step_ : next_lap_)) {
+  if (rough < next_look_) [[likely]] {
+    look_interval_ = until_look_ = std::min(look_interval_ * 2, kMostEvents);
     return;
   }
-  const std::uint64_t now = read(CLOCK_MONOTONIC);
+  look_interval_ = until_look_ = std::max(look_interval_ / 4, 1U);
+  next_look_ = rough + kLookEvery;
+  if (rough >= (next_ != nullptr ? next_step_ : next_lap_)) {
+    step(first, main, pool);
+  }
+}
+
+void Sweep::step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
+  const std::uint64_t begin = read(CLOCK_MONOTONIC);
   if (next_ == nullptr) {
     begin_lap(first, main, pool);
-    lap_began_ = now;
+    lap_began_ = begin;
     lap_work_ = 0;
   }
-  visit_some(now + std::min((now - worked_until_) / kShareOfLap, kLongestStep));
+  visit_some(begin + std::min((begin - worked_until_) / kShareOfLap, kLongestStep));
   worked_until_ = read(CLOCK_MONOTONIC);
-  const std::uint64_t work = worked_until_ - now;
+  const std::uint64_t work = worked_until_ - begin;
   lap_work_ += work;
-  next_step_ = worked_until_ + std::max(work * kShareOfLap, kLookEvery);
+  next_step_ = worked_until_ + work * kShareOfLap;
   next_lap_ = lap_began_ + std::max(lap_work_ * kShareOfTime, kLap);
 }
 

@@ -14,9 +14,9 @@ namespace greenlet::core {
 // last Python frame. Also tells the thread's pool when a lap of its own begins. Touched by its
 // thread only.
 //
-// No clock runs for this. The thread says when something happens: a greenlet starts, ends, or
-// is visited by the collector, or one that the sweep has marked goes on. So it costs nothing while
-// nothing happens, and little otherwise: see the constants in sweep.cpp.
+// No clock runs for this. The thread says when something happens: a greenlet starts or is visited
+// by the collector, or one that the sweep has marked goes on. So it costs nothing while nothing
+// happens, and little otherwise: see the constants in sweep.cpp.
 class Sweep {
  public:
   // Something has happened. `first` is the first one of the list, `main` the main greenlet.
@@ -37,6 +37,7 @@ class Sweep {
 
  private:
   void look(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
+  void step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
   void begin_lap(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
   void visit_some(std::uint64_t deadline) noexcept;
   static void visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept;
@@ -47,7 +48,7 @@ class Sweep {
   std::uint32_t look_interval_ = 1;
   std::uint32_t laps_ = 0;
   // In nanoseconds, of the monotonic clock.
-  std::uint64_t looked_ = 0;
+  std::uint64_t next_look_ = 0;
   std::uint64_t worked_until_ = 0;
   std::uint64_t next_step_ = 0;
   std::uint64_t next_lap_ = 0;

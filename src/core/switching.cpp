@@ -77,7 +77,7 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
           refuse_foreign(greenlet);
           return nullptr;
         }
-        if (greenlet.laps_waited() != 0) {
+        if (greenlet.raw_state() > State::kSuspended) {
           note_event();  // the sweep has marked it, which led here
         }
         return &greenlet;

@@ -258,7 +258,6 @@ PyObject* Thread::receive(PyObject* message) noexcept {
     finished.context_.retire();
     pool_.release(std::exchange(finished.region_, {}));
     finished.interpreter_.release_held();
-    note_event();
     if (std::exchange(finished.kept_, false)) {
       Py_DECREF(origin.get());  // the thread's reference; ours is still there
     }

@@ -8,7 +8,6 @@
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
-#include <utility>
 
 #include "layout.h"
 #include "memory.h"
@@ -24,95 +23,73 @@ constexpr std::size_t kMostRefill = 64;
 static_assert(kMostRefill <= 64);  // a bit each in a word
 constexpr std::size_t kFlush = 32;
 
-// Checks (see Pool::check): what a deep region on top may keep on either side of its page, how far
-// beyond that a check looks, and how many releases apart checks are: when they have found a deep
-// one, and at most. Odd numbers, so that a regular pattern cannot hide from them for long.
-constexpr std::size_t kKeepBelow = std::size_t{32} << 10;
-constexpr std::size_t kKeepAbove = std::size_t{16} << 10;
-constexpr std::size_t kLookBelow = std::size_t{256} << 10;
+// Checks (see Pool::check): what a pooled region may hold on either side of its page, how far beyond
+// that a check looks, and how many releases apart checks are: after one has found more than was
+// known, and at most. Odd numbers, so that a regular pattern cannot hide from them for long.
+constexpr std::size_t kKeepBelow = std::size_t{128} << 10;
+constexpr std::size_t kKeepAbove = std::size_t{32} << 10;
+constexpr std::size_t kLookBelow = std::size_t{64} << 10;
 constexpr std::size_t kLookAbove = std::size_t{16} << 10;
 constexpr std::uint32_t kShortInterval = 7;
 constexpr std::uint32_t kLongestInterval = 61;
 
-// What pools may keep in memory beyond a little each: the budget of all, how much of it a pool
-// draws at once, and what it may keep without: so many bytes, and at least so many regions.
+// What all pools may hold in memory, how much of that a pool draws at once, and what it may hold
+// besides, so that a thread with few greenlets need not ask: so much, and at least one region.
 //
-// A thread that waits for something else cannot give back what its greenlets left behind, and a
-// process may have thousands of threads. So the sum must be bounded, not each pool.
-constexpr std::size_t kBudget = std::size_t{2} << 20;
+// A thread that waits for something else cannot give back what its greenlets have left behind, and
+// a process may have thousands of threads. So it is the sum that must be bounded.
+constexpr std::size_t kBudget = std::size_t{2304} << 10;
 constexpr std::size_t kDrawnAtOnce = std::size_t{128} << 10;
-constexpr std::size_t kLeastBytes = std::size_t{64} << 10;
-constexpr std::size_t kLeastRegions = 2;
+constexpr std::size_t kFree = std::size_t{64} << 10;
 
-// So many regions on top may be deep ones: by the budget, or without.
-constexpr std::size_t kMostDeep = 16;
-constexpr std::size_t kDeepBytes = (kMostDeep - 1) * (kKeepBelow + kKeepAbove);
+constinit std::atomic<std::size_t> drawn_by_all{0};
 
-constinit std::atomic<std::size_t> drawn{0};  // of the budget, by all pools
-
-// Written only if there is something to be had: threads whose pools are full do not share it.
-bool draw(std::size_t bytes) noexcept {
-  std::size_t now = drawn.load(std::memory_order_relaxed);
+// Written only if there is something to be had: threads whose pools are full share it unchanged.
+bool draw() noexcept {
+  std::size_t now = drawn_by_all.load(std::memory_order_relaxed);
   do {
-    if (now + bytes > kBudget) {
+    if (now + kDrawnAtOnce > kBudget) {
       return false;
     }
-  } while (!drawn.compare_exchange_weak(now, now + bytes, std::memory_order_relaxed));
+  } while (!drawn_by_all.compare_exchange_weak(now, now + kDrawnAtOnce, std::memory_order_relaxed));
   return true;
 }
 
-void put_back(std::size_t bytes) noexcept { drawn.fetch_sub(bytes, std::memory_order_relaxed); }
-
-std::size_t least() noexcept { return std::max(kLeastRegions, kLeastBytes / page_size()); }
-std::size_t regions_drawn_at_once() noexcept {
-  return std::max(std::size_t{1}, kDrawnAtOnce / page_size());
-}
-
-enum class Depth : std::uint8_t {
-  kShallow,   // the page that holds the boundary is the only one in memory
-  kDeep,      // others are
-  kVeryDeep,  // and those are more than a region on top may keep
+struct Look {
+  std::size_t pages;  // in memory, as far as a pooled region may hold them
+  bool beyond;        // others are, too
 };
 
 // Looks at the pages around the boundary only: stacks grow page by page, and looking at all of
-// 8 MiB takes five times as long.
-Depth look(const Region& region) noexcept {
+// 8 MiB takes several times as long.
+Look look(const Region& region) noexcept {
   const std::size_t page = page_size();
   std::byte* const middle = page_of(region.boundary);
   const std::size_t keep_below = round_up(kKeepBelow, page);
-  const std::size_t keep_above = round_up(kKeepAbove, page) + page;
+  const std::size_t keep_above = page + round_up(kKeepAbove, page);
   std::byte* const begin = std::max(region.low, middle - keep_below - round_up(kLookBelow, page));
   std::byte* const end = std::min(region.high, middle + keep_above + round_up(kLookAbove, page));
-  constexpr std::size_t kMostPages =
-      (kKeepBelow + kLookBelow + kKeepAbove + kLookAbove) / 4096 + 1;
+  constexpr std::size_t kMostPages = (kKeepBelow + kLookBelow + kKeepAbove + kLookAbove) / 4096 + 1;
   std::array<unsigned char, kMostPages> states;
-  const std::size_t pages =
-      std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
+  const std::size_t pages = std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
   if (mincore(begin, pages * page, states.data()) != 0) {
-    return Depth::kVeryDeep;
+    return {.pages = 1, .beyond = true};
   }
-  Depth depth = Depth::kShallow;
-  for (std::size_t i = 0; i < pages; ++i) {
-    std::byte* const at = begin + i * page;
-    if ((states[i] & 1U) == 0 || at == middle) {
-      continue;
+  const auto resident = [&](const std::byte* from, const std::byte* to) {
+    std::size_t count = 0;
+    for (std::size_t i = static_cast<std::size_t>(from - begin) / page;
+         i < static_cast<std::size_t>(to - begin) / page; ++i) {
+      count += states[i] & 1U;
     }
-    if (at < middle - keep_below || at >= middle + keep_above) {
-      return Depth::kVeryDeep;
-    }
-    depth = Depth::kDeep;
-  }
-  return depth;
+    return count;
+  };
+  std::byte* const low = std::max(begin, middle - keep_below);
+  std::byte* const high = std::min(end, middle + keep_above);
+  return {.pages = resident(low, high), .beyond = resident(begin, low) + resident(high, end) != 0};
 }
 
-void trim_to_one_page(const Region* regions, std::size_t count) noexcept {
-  Trimmer trimmer;
-  for (std::size_t i = 0; i < count; ++i) {
-    trimmer.keep(regions[i], regions[i].boundary, regions[i].boundary);
-  }
-}
-
-void trim_to_what_deep_ones_keep(Trimmer& trimmer, const Region& region) noexcept {
+// Gives back what a pooled region may not hold.
+void cut_back(const Region& region, Trimmer& trimmer) noexcept {
   std::byte* const middle = page_of(region.boundary);
   trimmer.keep(region, middle - std::min<std::ptrdiff_t>(kKeepBelow, middle - region.low),
                middle + page_size() + kKeepAbove);
@@ -122,7 +99,6 @@ void trim_to_what_deep_ones_keep(Trimmer& trimmer, const Region& region) noexcep
 
 Pool::~Pool() {
   give_back_oldest(count_);
-  has_deep_ = false;
   return_budget();
   if (registered_) {
     detail::reserve().remove(*this);
@@ -160,7 +136,6 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   }
   settled_ = count_;
   lowest_ = 0;
-  room_for(count_);
   count_in_use(1);
   return regions[0];
 }
@@ -189,79 +164,76 @@ void Pool::release_slowly(const Region& region) noexcept {
   entries_[count_++] = region;
 }
 
-// How many of so many regions may be kept.
-std::size_t Pool::room_for(std::size_t regions) noexcept {
+// How many entries the pool may have, if it would like to have so many.
+std::size_t Pool::room_for(std::size_t entries) noexcept {
   const std::size_t bound = pool_bound();
-  const std::size_t wish = std::min(regions, bound);
-  while (least() + drawn_ < wish && draw(regions_drawn_at_once() * page_size())) {
-    drawn_ += regions_drawn_at_once();
+  while (allowed() < std::min(entries, bound) && draw()) {
+    drawn_ += kDrawnAtOnce;
   }
-  room_ = std::min(capacity_, least() + drawn_);
-  return std::min(bound, least() + drawn_);
+  room_ = std::min(capacity_, allowed());
+  return std::min(bound, allowed());
 }
 
-// Gives back what deep calls touched. Finding out costs a system call (a microsecond, several times
-// what all else about a short greenlet costs), so releases are sampled: while checks find nothing,
-// the next is twice as far away, up to kLongestInterval releases. When one finds a deep region,
-// others are likely: then, until a lap has gone by without one, each check has what was released
-// since the one before trimmed, save the regions on top, by one system call. So at most
-// kLongestInterval deep regions in a row go unnoticed, until the next lap at most.
+std::size_t Pool::allowed() const noexcept {
+  const std::size_t each = pages_ * page_size();
+  return std::max(std::size_t{1}, (kFree + drawn_) / each);
+}
+
+// As far as it is not needed for what is in the pool.
+void Pool::return_budget() noexcept {
+  const std::size_t all = count_ * pages_ * page_size();
+  const std::size_t kept =
+      std::min(drawn_, round_up(all - std::min(all, kFree), kDrawnAtOnce));
+  drawn_by_all.fetch_sub(drawn_ - kept, std::memory_order_relaxed);
+  drawn_ = kept;
+  room_ = std::min(capacity_, allowed());
+}
+
+// Finds out how much memory a released region holds, and gives back what is too much. This costs a
+// system call (a microsecond or more, several times what all else about a short greenlet costs), so
+// releases are sampled: while checks find nothing new, the next is twice as far away, up to
+// kLongestInterval releases. What they find is taken to hold for all, and decides how many the pool
+// may keep: it rises at once and falls slowly.
+//
+// When one finds too much, others may hold too much as well: then every entry is trimmed that was
+// released since the last time, and the next release is checked again. So at most kLongestInterval
+// such regions in a row go unnoticed; what is not needed again, lap() gives back.
 void Pool::check(const Region& region) noexcept {
-  const Depth depth = look(region);
-  if (depth != Depth::kShallow) {
-    has_deep_ = found_deep_ = true;
+  const Look found = look(region);
+  if (found.beyond) {
+    Trimmer trimmer;
+    for (std::size_t i = settled_; i < count_; ++i) {
+      cut_back(entries_[i], trimmer);
+    }
+    cut_back(region, trimmer);
+    lowest_ = std::min(lowest_, settled_);
+    settled_ = count_;
+  }
+  if (found.beyond) {
+    check_interval_ = 1;
+  } else if (found.pages > pages_) {
     check_interval_ = kShortInterval;
   } else {
     check_interval_ = std::min(check_interval_ * 2, kLongestInterval);
   }
   until_check_ = check_interval_;
-  if (has_deep_) {
-    settle();
-  }
-  if (depth == Depth::kVeryDeep) {
-    Trimmer trimmer;
-    for (std::size_t i = settled_; i < count_; ++i) {
-      trim_to_what_deep_ones_keep(trimmer, entries_[i]);
-    }
-    trim_to_what_deep_ones_keep(trimmer, region);
-  }
-}
-
-// Trims all that have been released lately, save those on top.
-void Pool::settle() noexcept {
-  const std::size_t on_top = keeps_deep_ones() ? kMostDeep : 1;
-  const std::size_t below = count_ - std::min(count_, on_top);
-  if (below > settled_) {
-    trim_to_one_page(entries_ + settled_, below - settled_);
-    lowest_ = std::min(lowest_, settled_);
-    settled_ = below;
-  }
-}
-
-bool Pool::keeps_deep_ones() noexcept {
-  if (deep_budget_ == 0 && draw(kDeepBytes)) {
-    deep_budget_ = kDeepBytes;
-  }
-  return deep_budget_ != 0;
+  pages_ = std::max({std::size_t{1}, found.pages, pages_ - (pages_ - std::min(pages_, found.pages) + 7) / 8});
+  room_ = std::min(capacity_, allowed());
 }
 
 void Pool::lap() noexcept {
   // Those at the bottom were not needed.
   const std::size_t unneeded = std::min(lowest_, settled_);
-  const std::size_t kept = std::min(unneeded, least());
+  const std::size_t kept = std::min(unneeded, std::max(std::size_t{1}, kFree / page_size()));
   give_back_oldest(unneeded - kept);
-  if (has_deep_ && !found_deep_) {
-    has_deep_ = false;
-    trim_to_one_page(entries_, count_);
-  } else {
-    trim_to_one_page(entries_, kept);
-    if (has_deep_) {
-      settle();
+  {
+    Trimmer trimmer;
+    for (std::size_t i = 0; i < kept; ++i) {
+      trimmer.keep(entries_[i], entries_[i].boundary, entries_[i].boundary);
     }
   }
-  found_deep_ = false;
   return_budget();
-  // If one of these is deep, it is not needed any more in the next lap, or it is released anew.
+  // Those that hold too much, unnoticed, are not needed in the next lap, or are released again.
   settled_ = lowest_ = count_;
 }
 
@@ -271,22 +243,7 @@ void Pool::trim(Trimmer& trimmer) noexcept {
   }
   trimmer.flush();
   give_back_oldest(count_);
-  has_deep_ = found_deep_ = false;
   return_budget();
-}
-
-// As far as it is not needed for what is in the pool.
-void Pool::return_budget() noexcept {
-  const std::size_t needed = count_ - std::min(count_, least());
-  const std::size_t kept = round_up(needed, regions_drawn_at_once());
-  if (kept < drawn_) {
-    put_back((drawn_ - kept) * page_size());
-    drawn_ = kept;
-    room_ = std::min(capacity_, least() + drawn_);
-  }
-  if (!has_deep_ && deep_budget_ != 0) {
-    put_back(std::exchange(deep_budget_, 0));
-  }
 }
 
 // Follows a change of the default size: entries of the old size go back to the reserve.
@@ -312,7 +269,7 @@ bool Pool::make_room(std::size_t entries) noexcept {
   }
   entries_ = static_cast<Region*>(grown);
   capacity_ = capacity;
-  room_ = std::min(capacity_, least() + drawn_);
+  room_ = std::min(capacity_, allowed());
   return true;
 }
 

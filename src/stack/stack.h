@@ -77,8 +77,8 @@ inline std::size_t pool_bound() noexcept {
 // `in_use_`, which statistics() reads from any thread, and the links, which the reserve's mutex
 // protects. May be a thread_local or a member of something that lives as long as the thread.
 //
-// Few of them, those on top, keep the pages that deep calls touched; the others keep one page each.
-// All pools together keep no more than a budget of memory, and each a little in any case.
+// All pools together hold no more than a budget of memory, and each a little in any case. So where
+// greenlets go deep, pools are small.
 class Pool {
  public:
   Pool() = default;
@@ -107,11 +107,10 @@ class Pool {
   void adopt_size() noexcept;
   bool make_room(std::size_t entries) noexcept;
   void give_back_oldest(std::size_t regions) noexcept;
-  std::size_t room_for(std::size_t regions) noexcept;
-  void check(const Region& region) noexcept;
-  bool keeps_deep_ones() noexcept;
+  std::size_t room_for(std::size_t entries) noexcept;
+  std::size_t allowed() const noexcept;
   void return_budget() noexcept;
-  void settle() noexcept;
+  void check(const Region& region) noexcept;
   void count_in_use(std::size_t change) noexcept {
     // Only the owner writes: a plain addition, atomic for the readers' sake.
     in_use_.store(in_use_.load(std::memory_order_relaxed) + change, std::memory_order_relaxed);
@@ -120,8 +119,9 @@ class Pool {
   Region* entries_ = nullptr;  // [0, count_), the last one released on top
   std::size_t count_ = 0;
   std::size_t capacity_ = 0;
-  std::size_t room_ = 0;           // entries that fit in, and that the budget allows
-  std::size_t drawn_ = 0;          // entries that it may keep by the budget, beyond its least
+  std::size_t room_ = 0;           // entries that fit in and may be kept
+  std::size_t drawn_ = 0;          // bytes of the budget of all pools
+  std::size_t pages_ = 1;          // that an entry holds in memory, going by samples
   std::size_t settled_ = 0;        // entries below this index were trimmed, or there at the last lap
   std::size_t lowest_ = 0;         // min(this, settled_) entries were not needed since the last lap
   std::size_t size_ = 0;           // the default size that the entries were asked for under
@@ -130,9 +130,6 @@ class Pool {
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // regions to take from the reserve next time
   bool registered_ = false;
-  bool has_deep_ = false;       // checks have found deep regions, during the last lap or this
-  bool found_deep_ = false;     // during this lap
-  std::size_t deep_budget_ = 0;  // bytes of the budget, for the pages of deep regions on top
   std::atomic<std::size_t> in_use_{0};  // acquired minus released here; wraps, the sum is right
   Pool* previous_ = nullptr;
   Pool* next_ = nullptr;
