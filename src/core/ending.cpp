@@ -140,6 +140,7 @@ void Thread::finish_pending_slowly() noexcept {
   if (calls_on_thread_stack_) {
     return;  // they wait until the call is over
   }
+  note_event();
   if (running_->kills_ != nullptr) {
     // The greenlet that waits for the running one to end goes on with the rest then. If one of the
     // rest waited again, it would leave the running one in the middle of this, where the next
@@ -206,6 +207,7 @@ void Thread::end(bool in_own_thread) noexcept {
   const Ref main = Ref::take(std::exchange(main_, nullptr)->object());
   const Ref running = Ref::take(std::exchange(running_, nullptr)->object());
   started_ = nullptr;
+  sweep_ = {};
   attention_ = 0;
   is_ending_ = spares_none_ = calls_on_thread_stack_ = false;
   std::destroy_at(&pool_);

@@ -165,7 +165,7 @@ int Greenlet::traverse(visitproc visit, void* arg) const noexcept {
   Py_VISIT(args_);
   Py_VISIT(kwargs_);
   if (state() != State::kRunning) {  // else the thread state has it all
-    if (const Thread* const owner = thread()) {
+    if (Thread* const owner = thread()) {
       owner->read_ahead_of(*this);
     }
     return interpreter_.traverse(visit, arg);

@@ -3,6 +3,7 @@
 
 #include <Python.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +19,7 @@
 namespace greenlet::core {
 
 class Greenlet;
+class Sweep;
 class Thread;
 
 // The Python object. Its layout is ABI: compiled subclasses append their fields directly behind it
@@ -39,7 +41,10 @@ struct Object {
 // kRunning is the one greenlet that its thread runs at this moment. A main greenlet begins as
 // kRunning and is kAbandoned with its thread. Written by the owner thread (kNew: by the thread
 // that starts it); read by any.
-enum class State : std::uint8_t { kNew, kRunning, kSuspended, kDead, kAbandoned };
+//
+// What is stored may be more than kSuspended: that is suspended, too, with a mark of the Sweep. Any
+// switch takes the mark away, as it stores the bare state.
+enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended };
 
 // The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
 // which there is exactly one. After the start only the owner thread changes it, with the exception
@@ -60,9 +65,14 @@ class Greenlet {
   PyObject* object() const noexcept { return reinterpret_cast<PyObject*>(object_); }
   ModuleState& module() const noexcept { return *module_; }
 
-  State state() const noexcept { return state_.load(std::memory_order_acquire); }
+  State state() const noexcept {
+    return std::min(state_.load(std::memory_order_acquire), State::kSuspended);
+  }
   bool is_started() const noexcept { return state() != State::kNew; }
-  bool is_dead() const noexcept { return state() >= State::kDead; }
+  bool is_dead() const noexcept {
+    const State now = state();
+    return now == State::kDead || now == State::kAbandoned;
+  }
   bool is_active() const noexcept {
     const State now = state();
     return now == State::kRunning || now == State::kSuspended;
@@ -128,7 +138,21 @@ class Greenlet {
   void clear() noexcept;
 
  private:
+  friend class Sweep;
   friend class Thread;
+
+  // For its owner: the state with its mark. Equal to kSuspended if suspended without one.
+  State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
+  // Of one that is suspended: how many laps of the sweep have found it so, or kTrimmed.
+  static constexpr unsigned kTrimmed = 100;
+  unsigned laps_waited() const noexcept {
+    return static_cast<unsigned>(raw_state()) - static_cast<unsigned>(State::kSuspended);
+  }
+  bool is_trimmed() const noexcept { return laps_waited() == kTrimmed; }
+  void mark(unsigned laps) noexcept {
+    state_.store(static_cast<State>(static_cast<unsigned>(State::kSuspended) + laps),
+                 std::memory_order_release);
+  }
 
   // A call of Thread::kill(), on the stack of the greenlet that waits in it. Several may wait for
   // one greenlet, and any of them may return first.
@@ -167,7 +191,8 @@ class Greenlet {
   std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
   std::atomic<std::uint16_t> wanted_stack_units_{0};
-  int end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
+  std::uint8_t laps_to_trim_ = 4;  // see Sweep
+  int end_tries_ = 0;              // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;
   bool collected_ = false;

@@ -80,6 +80,9 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
           refuse_foreign(greenlet);
           return nullptr;
         }
+        if (greenlet.raw_state() > State::kSuspended) {
+          note_event();  // the sweep has marked it, which led here
+        }
         return &greenlet;
 
       case State::kNew: {
@@ -119,6 +122,7 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
 }
 
 Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
+  note_event();
   // What the attribute `run` is where no subclass can have another.
   Ref run = Py_TYPE(greenlet.object()) == module_->greenlet_type ? greenlet.run() : Ref();
   if (!run) {

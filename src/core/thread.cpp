@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "cpython/objects.h"
+#include "stack/trimmer.h"
 
 namespace greenlet::core {
 namespace {
@@ -199,6 +200,7 @@ void Thread::link(Greenlet& greenlet) noexcept {
 }
 
 void Thread::unlink(Greenlet& greenlet) noexcept {
+  sweep_.forget(greenlet);
   Greenlet* const next = greenlet.next_;
   Greenlet* const previous = greenlet.previous_;
   if (started_ == &greenlet) {
@@ -214,7 +216,7 @@ void Thread::unlink(Greenlet& greenlet) noexcept {
   greenlet.next_ = greenlet.previous_ = nullptr;
 }
 
-void Thread::read_ahead_of(const Greenlet& greenlet) const noexcept {
+void Thread::read_ahead_of(const Greenlet& greenlet) noexcept {
   constexpr int kBatch = 16;
   const bool forward = greenlet.previous_ == last_visited_;
   const bool backward = greenlet.next_ == last_visited_;
@@ -223,6 +225,9 @@ void Thread::read_ahead_of(const Greenlet& greenlet) const noexcept {
     return;
   }
   read_ahead_ = kBatch;
+  if (remembered_.thread == this && is_of(cpython::current_thread_state())) {
+    note_event();  // the collection runs in the thread that owns it
+  }
   const Greenlet* ahead = &greenlet;
   for (int i = 0; i < kBatch; ++i) {
     ahead = forward ? ahead->next_ : ahead->previous_;
@@ -285,6 +290,17 @@ bool Thread::trace(const char* event, Greenlet& origin) noexcept {
 Ref Thread::exchange_tracer(Ref tracer) noexcept {
   attention_ = tracer ? attention_ | kTraced : attention_ & ~unsigned{kTraced};
   return Ref::take(std::exchange(tracer_, tracer.release()));
+}
+
+std::size_t Thread::trim() noexcept {
+  stack::Trimmer trimmer(stack::Trimmer::Counts::kYes);
+  if (Thread* const thread = current_or_null()) {
+    Sweep::trim_all(thread->started_, trimmer);
+    thread->pool_.trim(trimmer);
+  }
+  trimmer.flush();
+  stack::trim_reserve();
+  return trimmer.given_back();
 }
 
 PyObject* Thread::getcurrent() noexcept {

@@ -11,6 +11,7 @@
 #include "core/message.h"
 #include "core/module_state.h"
 #include "core/ref.h"
+#include "core/sweep.h"
 #include "cpython/interpreter_state.h"
 #include "cpython/stack_bounds.h"
 #include "cpython/thread_anchors.h"
@@ -70,12 +71,13 @@ class alignas(128) Thread {
   }
   // True if there is nothing to look after before a switch to `to` but the switch itself.
   bool can_resume(const Greenlet& to) const noexcept {
-    return can_enter(to) && pending_.load(std::memory_order_relaxed) == nullptr;
+    return to.raw_state() == State::kSuspended &&
+           to.thread_.load(std::memory_order_relaxed) == this &&
+           pending_.load(std::memory_order_relaxed) == nullptr;
   }
   // True if it is suspended in this thread.
   bool can_enter(const Greenlet& to) const noexcept {
-    return to.state_.load(std::memory_order_relaxed) == State::kSuspended &&
-           to.thread_.load(std::memory_order_relaxed) == this;
+    return to.state() == State::kSuspended && to.thread() == this;
   }
 
   // Sends `message` to `target` or to whoever stands in for it (see API: unstarted and dead ones),
@@ -117,7 +119,11 @@ class alignas(128) Thread {
   // The collector visits `greenlet`, and will visit the next of its list, one way or the other.
   // Their frames lie in pages of their own, several cache and TLB misses away. The processor can
   // have many of those under way at a time, if it meets the addresses before it needs the contents.
-  void read_ahead_of(const Greenlet& greenlet) const noexcept;
+  void read_ahead_of(const Greenlet& greenlet) noexcept;
+
+  // Gives back at once what suspended greenlets of the calling thread do not need, its pool, and
+  // the reserve. Returns how many bytes of memory that were.
+  static std::size_t trim() noexcept;
 
   // When the interpreter ends, and while everything works still, ends the greenlets of thread
   // states that it leaves behind in this OS thread. C code may keep several there; and since 3.14
@@ -259,6 +265,9 @@ class alignas(128) Thread {
   [[gnu::cold]] bool may_switch_slowly() noexcept;
   // call_on_thread_stack() from the running greenlet's own stack.
   PyObject* leave_region_for(void* (*function)(void*), void* argument) noexcept;
+  // Something has happened that the sweep may take part in. It neither runs Python code nor
+  // allocates.
+  void note_event() noexcept { sweep_.note(started_, *main_, pool_); }
   void link(Greenlet& greenlet) noexcept;
   void unlink(Greenlet& greenlet) noexcept;
 
@@ -315,9 +324,10 @@ class alignas(128) Thread {
   PyObject* module_object_ = nullptr;  // keeps module_ alive
   Greenlet* main_ = nullptr;
   PyObject* tracer_ = nullptr;
-  Greenlet* started_ = nullptr;                     // the list of greenlets that have a stack here
-  mutable const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
-  mutable int read_ahead_ = 0;                      // how many more to visit before the next batch
+  Greenlet* started_ = nullptr;             // the list of greenlets that have a stack here
+  const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
+  int read_ahead_ = 0;                      // how many more to visit before the next batch
+  Sweep sweep_;
   stack::Pool pool_;
 };
 

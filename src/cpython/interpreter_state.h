@@ -115,6 +115,14 @@ class InterpreterState {
     }
 #endif
   }
+  // Where the Python frames of the suspended stack end in its data area, the `data` of start().
+  // What lies above is not in use: the frames of generators, and those in further chunks of the
+  // data stack, are elsewhere.
+  const std::byte* data_end(const std::byte* data) const noexcept {
+    const auto* const root = reinterpret_cast<const _PyStackChunk*>(data);
+    return reinterpret_cast<const std::byte*>(data_chunk_ == root ? data_top_
+                                                                  : &root->data[root->top]);
+  }
   // Reads what traverse() is about to read, but waits for nothing of it.
   void read_ahead() const noexcept;
 

@@ -4,6 +4,10 @@ Every greenlet runs on a stack region of its own. A region reserves address spac
 only for the pages that calls have touched. The region of a greenlet that ended is kept in a pool
 of its thread and given to the next one that starts there.
 
+Memory follows use. A greenlet that went deep and has been waiting for a second or longer keeps only
+the pages that it is in the middle of; its thread sees to that now and then, when one of its
+greenlets starts, ends or goes on. Pools keep a few MiB in all.
+
 The environment variable ``GREENLET_STACK_SIZE``, read when greenlet is imported, sets the default
 size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. A value that is none of
 these, or out of range, is ignored with a ``RuntimeWarning``.
@@ -24,10 +28,12 @@ __all__ = [
     "get_default_size",
     "get_pool_bound",
     "on_thread_stack",
+    "resident_bytes",
     "set_default_size",
     "set_pool_bound",
     "set_size",
     "statistics",
+    "trim",
 ]
 
 MIN_SIZE: Final = _greenlet._STACK_MIN_SIZE
@@ -44,7 +50,7 @@ _RUNS_LATER = 0x20 | 0x80 | 0x200
 
 
 class StackStatistics(NamedTuple):
-    """How many stack regions there are, and the memory they use."""
+    """How many stack regions there are."""
 
     reserved: int
     """Regions mapped: those in use and those pooled."""
@@ -52,11 +58,6 @@ class StackStatistics(NamedTuple):
     """Regions that belong to a greenlet which has started and not ended."""
     pooled: int
     """Regions kept for reuse."""
-    resident_bytes: int
-    """Bytes of all regions that are backed by memory; about right while other threads run.
-
-    Zero where there is no memory to find out.
-    """
 
 
 def get_default_size() -> int:
@@ -93,7 +94,7 @@ def set_size(greenlet: _greenlet.greenlet, size: int | None) -> None:
 
 
 def get_pool_bound() -> int:
-    """Return how many regions each thread keeps for reuse at most."""
+    """Return how many regions each thread keeps for reuse at most; memory may allow fewer."""
     return _greenlet._stack_pool_bound()
 
 
@@ -108,8 +109,26 @@ def set_pool_bound(bound: int) -> int:
 
 
 def statistics() -> StackStatistics:
-    """Count the regions of this process. Slow: asks the kernel about every page of every region."""
+    """Count the regions of this process. Fast: adds up what each thread has counted."""
     return StackStatistics(*_greenlet._stack_statistics())
+
+
+def resident_bytes() -> int:
+    """Return the bytes of all regions that are backed by memory.
+
+    Slow: asks the kernel about every page of every region. About right while other threads run;
+    zero where there is no memory to find out.
+    """
+    return _greenlet._stack_resident_bytes()
+
+
+def trim() -> int:
+    """Give back at once what the stacks do not need, and return how many bytes of memory that were.
+
+    These are the unused pages of the calling thread's suspended greenlets, however short they have
+    been waiting, and its pool. Regions that no thread has are unmapped.
+    """
+    return _greenlet._trim_stacks()
 
 
 def on_thread_stack(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

@@ -180,12 +180,8 @@ PyObject* set_stack_pool_bound(PyObject*, PyObject* value) {
 }
 
 PyObject* stack_statistics(PyObject*, PyObject*) {
-  stack::Statistics statistics;
-  Py_BEGIN_ALLOW_THREADS  // looks at every page
-  statistics = stack::statistics();
-  Py_END_ALLOW_THREADS
-  return Py_BuildValue("(nnnn)", statistics.reserved, statistics.in_use, statistics.pooled,
-                       statistics.resident_bytes);
+  const stack::Statistics statistics = stack::statistics();
+  return Py_BuildValue("(nnn)", statistics.reserved, statistics.in_use, statistics.pooled);
 }
 
 PyObject* call_on_thread_stack(PyObject*, PyObject* const* args, Py_ssize_t count,
@@ -197,6 +193,16 @@ PyObject* call_on_thread_stack(PyObject*, PyObject* const* args, Py_ssize_t coun
   return Thread::call_on_thread_stack(args[0], args + 1, static_cast<std::size_t>(count - 1),
                                       names);
 }
+
+PyObject* stack_resident_bytes(PyObject*, PyObject*) {
+  std::size_t bytes;
+  Py_BEGIN_ALLOW_THREADS  // looks at every page
+  bytes = stack::resident_bytes();
+  Py_END_ALLOW_THREADS
+  return PyLong_FromSize_t(bytes);
+}
+
+PyObject* trim_stacks(PyObject*, PyObject*) { return PyLong_FromSize_t(Thread::trim()); }
 
 PyDoc_STRVAR(kGetcurrentDoc,
              "getcurrent()\n\nThe running greenlet of this thread; its main greenlet at first.");
@@ -248,6 +254,8 @@ PyMethodDef functions[] = {
     {"call_on_thread_stack",
      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call_on_thread_stack)),
      METH_FASTCALL | METH_KEYWORDS, kCallOnThreadStackDoc},
+    {"_stack_resident_bytes", &stack_resident_bytes, METH_NOARGS, nullptr},
+    {"_trim_stacks", &trim_stacks, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -474,8 +482,8 @@ PyObject* find_or_make_owner() {
   return owner.get();
 }
 
-// Once in a process: what the environment says of the size of stacks. A warning runs Python code, so
-// no other thread may wait for this one here.
+// Once in a process: what the environment says of the size of stacks. A warning runs Python code,
+// so no other thread may wait for this one here.
 int read_environment() {
   static constinit std::atomic<bool> was_read{false};
   constexpr const char* kVariable = "GREENLET_STACK_SIZE";

@@ -68,8 +68,8 @@ class ProcFile {
     }
   }
   // The number behind `label`, or the `index`-th one behind it; `otherwise` if there is none.
-  std::size_t number(std::string_view label, std::size_t index, std::size_t otherwise) const
-      noexcept {
+  std::size_t number(std::string_view label, std::size_t index,
+                     std::size_t otherwise) const noexcept {
     const std::string_view text(text_.data(), length_);
     std::size_t at = text.find(label);
     if (at == std::string_view::npos) {
@@ -196,6 +196,29 @@ void drop_pages(std::byte* begin, std::byte* end) noexcept {
     if (system::madvise(begin, bytes, MADV_DONTNEED) != 0) {
       system::madvise(begin, bytes, kMadvDontneedLocked);  // mlockall()
     }
+  }
+}
+
+void drop_pages(const Trimmer::Range* ranges, std::size_t count) noexcept {
+  static constinit std::atomic<bool> works{true};
+  if (count > 1 && works.load(std::memory_order_relaxed) &&
+      !for_tests::switches.drop_one_by_one.load()) {
+    std::array<iovec, kMostAtOnce> pages;
+    std::size_t bytes = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto length = static_cast<std::size_t>(ranges[i].end - ranges[i].begin);
+      pages[i] = {.iov_base = ranges[i].begin, .iov_len = length};
+      bytes += length;
+    }
+    const long advised =
+        syscall(kSysProcessMadvise, kPidfdSelf, pages.data(), count, MADV_DONTNEED, 0);
+    if (std::cmp_equal(advised, bytes)) {
+      return;
+    }
+    works.store(false, std::memory_order_relaxed);  // an older kernel, or locked memory
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    drop_pages(ranges[i].begin, ranges[i].end);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "stack/stack.h"
+#include "stack/trimmer.h"
 
 namespace greenlet::stack {
 
@@ -13,6 +14,9 @@ std::size_t resident_pages(std::byte* begin, std::byte* end) noexcept;
 
 // Gives the memory of [begin, end) back; both page-aligned. The pages read as zeros then.
 void drop_pages(std::byte* begin, std::byte* end) noexcept;
+// The same for many ranges: by one system call, where the kernel can do that. No more than
+// kMostAtOnce.
+void drop_pages(const Trimmer::Range* ranges, std::size_t count) noexcept;
 
 // Has the kernel back the page that each of these touches first: one system call in place of a page
 // fault each. A wish only: the first time that it isn't granted is the last that it is asked. No
@@ -35,7 +39,7 @@ void lock_on_fault(std::byte* begin, std::size_t bytes) noexcept;
 // How much the limits of the process, and of the machine, leave for stacks.
 struct Room {
   static constexpr std::size_t kNoLimit = ~std::size_t{0};
-  std::size_t left = kNoLimit;       // bytes; some are left to the rest of the program
+  std::size_t left = kNoLimit;     // bytes; some are left to the rest of the program
   Failure limit = Failure::kNone;  // the limit that is so near
 };
 // `carefully`: looks again at the settings of the machine, which hardly ever change.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 
@@ -11,6 +13,7 @@
 #include "memory.h"
 #include "reserve.h"
 #include "stack.h"
+#include "trimmer.h"
 
 namespace greenlet::stack {
 namespace {
@@ -20,60 +23,83 @@ constexpr std::size_t kMostRefill = 64;
 static_assert(kMostRefill <= 64);  // a bit each in a word
 constexpr std::size_t kFlush = 32;
 
-// Trimming (see Pool::check): what a pooled region may hold on either side of the boundary, how far
-// below that a check looks, and how many releases apart checks may become.
-constexpr std::size_t kKeepBelow = std::size_t{32} << 10;
-constexpr std::size_t kKeepAbove = std::size_t{16} << 10;
-constexpr std::size_t kLookBelow = std::size_t{256} << 10;
-constexpr std::uint32_t kLongestInterval = 64;
+// Checks (see Pool::check): what a pooled region may hold on either side of its page, how far
+// beyond that a check looks, and how many releases apart checks are: after one has found more than
+// was known, and at most. Odd numbers, so that a regular pattern cannot hide from them for long.
+constexpr std::size_t kKeepBelow = std::size_t{128} << 10;
+constexpr std::size_t kKeepAbove = std::size_t{32} << 10;
+constexpr std::size_t kLookBelow = std::size_t{64} << 10;
+constexpr std::size_t kLookAbove = std::size_t{16} << 10;
+constexpr std::uint32_t kShortInterval = 7;
+constexpr std::uint32_t kLongestInterval = 61;
 
-struct Deep {
-  bool below;
-  bool above;
-};
+// What all pools may hold in memory, how much of that a pool draws at once, and what it may hold
+// besides, so that a thread with few greenlets need not ask: so much, and at least one region.
+//
+// A thread that waits for something else cannot give back what its greenlets have left behind, and
+// a process may have thousands of threads. So it is the sum that must be bounded.
+constexpr std::size_t kBudget = std::size_t{2304} << 10;
+constexpr std::size_t kDrawnAtOnce = std::size_t{128} << 10;
+constexpr std::size_t kFree = std::size_t{64} << 10;
 
-// Whether pages beyond what a pooled region may hold are in memory. Looks at the data area and at
-// the kLookBelow next bytes of the C stack only: stacks grow page by page, and looking at
-// all of 8 MiB takes five times as long.
-Deep look(const Region& region) noexcept {
-  const std::size_t page = page_size();
-  std::byte* middle = page_of(region.boundary);
-  const std::size_t keep_below = round_up(kKeepBelow, page);
-  const std::size_t keep_above = round_up(kKeepAbove, page);
-  std::byte* begin = std::max(region.low, middle - keep_below - round_up(kLookBelow, page));
-  constexpr std::size_t kMostPages =
-      (kKeepBelow + kLookBelow + kDataBytes + 2 * kGuardBytes) / 4096;
-  std::array<unsigned char, kMostPages> states;
-  const std::size_t pages =
-      std::min(states.size(), static_cast<std::size_t>(region.high - begin) / page);
-  if (mincore(begin, pages * page, states.data()) != 0) {
-    return Deep{true, true};
-  }
-  const auto resident = [&](std::size_t from, std::size_t to) {
-    return std::any_of(states.data() + from, states.data() + std::max(from, std::min(to, pages)),
-                       [](unsigned char state) { return (state & 1U) != 0; });
-  };
-  const std::size_t middle_index = static_cast<std::size_t>(middle - begin) / page;
-  return Deep{middle_index > keep_below / page && resident(0, middle_index - keep_below / page),
-              resident(middle_index + 1 + keep_above / page, pages)};
+constinit std::atomic<std::size_t> drawn_by_all{0};
+
+// Written only if there is something to be had: threads whose pools are full share it unchanged.
+bool draw() noexcept {
+  std::size_t now = drawn_by_all.load(std::memory_order_relaxed);
+  do {
+    if (now + kDrawnAtOnce > kBudget) {
+      return false;
+    }
+  } while (!drawn_by_all.compare_exchange_weak(now, now + kDrawnAtOnce, std::memory_order_relaxed));
+  return true;
 }
 
-void trim(const Region& region, Deep deep) noexcept {
-  std::byte* middle = page_of(region.boundary);
-  if (deep.below) {
-    drop_pages(region.low, std::max(region.low, middle - round_up(kKeepBelow, page_size())));
+struct Look {
+  std::size_t pages;  // in memory, as far as a pooled region may hold them
+  bool beyond;        // others are, too
+};
+
+// Looks at the pages around the boundary only: stacks grow page by page, and looking at all of
+// 8 MiB takes several times as long.
+Look look(const Region& region) noexcept {
+  const std::size_t page = page_size();
+  std::byte* const middle = page_of(region.boundary);
+  const std::size_t keep_below = round_up(kKeepBelow, page);
+  const std::size_t keep_above = page + round_up(kKeepAbove, page);
+  std::byte* const begin = std::max(region.low, middle - keep_below - round_up(kLookBelow, page));
+  std::byte* const end = std::min(region.high, middle + keep_above + round_up(kLookAbove, page));
+  constexpr std::size_t kMostPages = (kKeepBelow + kLookBelow + kKeepAbove + kLookAbove) / 4096 + 1;
+  std::array<unsigned char, kMostPages> states;
+  const std::size_t pages = std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
+  if (mincore(begin, pages * page, states.data()) != 0) {
+    return {.pages = 1, .beyond = true};
   }
-  if (deep.above) {
-    drop_pages(middle + page_size() + round_up(kKeepAbove, page_size()), region.high);
-  }
+  const auto resident = [&](const std::byte* from, const std::byte* to) {
+    std::size_t count = 0;
+    for (std::size_t i = static_cast<std::size_t>(from - begin) / page;
+         i < static_cast<std::size_t>(to - begin) / page; ++i) {
+      count += states[i] & 1U;
+    }
+    return count;
+  };
+  std::byte* const low = std::max(begin, middle - keep_below);
+  std::byte* const high = std::min(end, middle + keep_above);
+  return {.pages = resident(low, high), .beyond = resident(begin, low) + resident(high, end) != 0};
+}
+
+// Gives back what a pooled region may not hold.
+void cut_back(const Region& region, Trimmer& trimmer) noexcept {
+  std::byte* const middle = page_of(region.boundary);
+  trimmer.keep(region, middle - std::min<std::ptrdiff_t>(kKeepBelow, middle - region.low),
+               middle + page_size() + kKeepAbove);
 }
 
 }  // namespace
 
 Pool::~Pool() {
-  if (count_ != 0) {
-    detail::reserve().give_back(entries_, count_);
-  }
+  give_back_oldest(count_);
+  return_budget();
   if (registered_) {
     detail::reserve().remove(*this);
   }
@@ -108,7 +134,8 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   for (std::size_t i = ready; i-- > 1;) {
     entries_[count_++] = regions[i];
   }
-  trimmed_ = count_;
+  settled_ = count_;
+  lowest_ = 0;
   count_in_use(1);
   return regions[0];
 }
@@ -137,7 +164,7 @@ void Pool::release_slowly(const Region& region) noexcept {
   }
   adopt_size();
   count_in_use(static_cast<std::size_t>(-1));
-  const std::size_t bound = pool_bound();
+  const std::size_t bound = room_for(count_ + 1);
   if (count_ > 0 && count_ >= bound) {
     // The oldest: their memory is the coldest, and all batches of one burst empty together.
     give_back_oldest(
@@ -155,26 +182,86 @@ void Pool::release_slowly(const Region& region) noexcept {
   entries_[count_++] = region;
 }
 
-// Gives back what deep calls touched. Finding out costs a system call (a microsecond, several times
-// what all else about a short greenlet costs), so releases are sampled: while checks find nothing,
-// the next is twice as far away, up to kLongestInterval releases. When one finds a deep
-// region, others are likely: every entry not known to be trimmed is swept, and the next release is
-// checked again. So at most kLongestInterval deep regions in a row go unnoticed.
-void Pool::check(const Region& region) noexcept {
-  const Deep deep = look(region);
-  if (deep.below || deep.above) {
-    trim(region, deep);
-    for (; trimmed_ < count_; ++trimmed_) {
-      trim(entries_[trimmed_], Deep{true, true});
-    }
-    check_interval_ = 1;
-  } else if (check_interval_ < kLongestInterval) {
-    check_interval_ *= 2;
+// How many entries the pool may have, if it would like to have so many.
+std::size_t Pool::room_for(std::size_t entries) noexcept {
+  const std::size_t bound = pool_bound();
+  while (allowed() < std::min(entries, bound) && draw()) {
+    drawn_ += kDrawnAtOnce;
   }
-  if (trimmed_ == count_) {
-    ++trimmed_;  // `region`, about to be pushed
+  room_ = std::min(capacity_, allowed());
+  return std::min(bound, allowed());
+}
+
+std::size_t Pool::allowed() const noexcept {
+  const std::size_t each = pages_ * page_size();
+  return std::max(std::size_t{1}, (kFree + drawn_) / each);
+}
+
+// As far as it is not needed for what is in the pool.
+void Pool::return_budget() noexcept {
+  const std::size_t all = count_ * pages_ * page_size();
+  const std::size_t kept = std::min(drawn_, round_up(all - std::min(all, kFree), kDrawnAtOnce));
+  drawn_by_all.fetch_sub(drawn_ - kept, std::memory_order_relaxed);
+  drawn_ = kept;
+  room_ = std::min(capacity_, allowed());
+}
+
+// Finds out how much memory a released region holds, and gives back what is too much. This costs a
+// system call (a microsecond or more, several times what all else about a short greenlet costs), so
+// releases are sampled: while checks find nothing new, the next is twice as far away, up to
+// kLongestInterval releases. What they find is taken to hold for all, and decides how many the pool
+// may keep: it rises at once and falls slowly.
+//
+// When one finds too much, others may hold too much as well: then every entry is trimmed that was
+// released since the last time, and the next release is checked again. So at most kLongestInterval
+// such regions in a row go unnoticed; what is not needed again, lap() gives back.
+void Pool::check(const Region& region) noexcept {
+  const Look found = look(region);
+  if (found.beyond) {
+    Trimmer trimmer;
+    for (std::size_t i = settled_; i < count_; ++i) {
+      cut_back(entries_[i], trimmer);
+    }
+    cut_back(region, trimmer);
+    lowest_ = std::min(lowest_, settled_);
+    settled_ = count_;
+  }
+  if (found.beyond) {
+    check_interval_ = 1;
+  } else if (found.pages > pages_) {
+    check_interval_ = kShortInterval;
+  } else {
+    check_interval_ = std::min(check_interval_ * 2, kLongestInterval);
   }
   until_check_ = check_interval_;
+  pages_ = std::max(
+      {std::size_t{1}, found.pages, pages_ - (pages_ - std::min(pages_, found.pages) + 7) / 8});
+  room_ = std::min(capacity_, allowed());
+}
+
+void Pool::lap() noexcept {
+  // Those at the bottom were not needed.
+  const std::size_t unneeded = std::min(lowest_, settled_);
+  const std::size_t kept = std::min(unneeded, std::max(std::size_t{1}, kFree / page_size()));
+  give_back_oldest(unneeded - kept);
+  {
+    Trimmer trimmer;
+    for (std::size_t i = 0; i < kept; ++i) {
+      trimmer.keep(entries_[i], entries_[i].boundary, entries_[i].boundary);
+    }
+  }
+  return_budget();
+  // Those that hold too much, unnoticed, are not needed in the next lap, or are released again.
+  settled_ = lowest_ = count_;
+}
+
+void Pool::trim(Trimmer& trimmer) noexcept {
+  for (std::size_t i = 0; i < count_; ++i) {
+    trimmer.keep_nothing(entries_[i]);
+  }
+  trimmer.flush();
+  give_back_oldest(count_);
+  return_budget();
 }
 
 // Follows a change of the default size: entries of the old size go back to the reserve.
@@ -204,6 +291,7 @@ bool Pool::make_room(std::size_t entries) noexcept {
   }
   entries_ = static_cast<Region*>(grown);
   capacity_ = capacity;
+  room_ = std::min(capacity_, allowed());
   return true;
 }
 
@@ -214,7 +302,8 @@ void Pool::give_back_oldest(std::size_t regions) noexcept {
   detail::reserve().give_back(entries_, regions);
   count_ -= regions;
   std::memmove(entries_, entries_ + regions, count_ * sizeof(Region));
-  trimmed_ -= std::min(trimmed_, regions);
+  settled_ -= std::min(settled_, regions);
+  lowest_ -= std::min(lowest_, regions);
 }
 
 }  // namespace greenlet::stack

@@ -14,6 +14,7 @@
 #include "memory.h"
 #include "readable.h"
 #include "testing.h"
+#include "trimmer.h"
 
 namespace greenlet::stack {
 namespace {
@@ -108,8 +109,11 @@ std::size_t Reserve::guard(Region* regions, std::size_t count, std::uint64_t ung
 
 void Reserve::give_back(const Region* regions, std::size_t count) noexcept {
   // While they are still the caller's: nobody can be handed one that is being emptied.
-  for (std::size_t i = 0; i < count; ++i) {
-    drop_pages(regions[i].low, regions[i].high);
+  {
+    Trimmer trimmer;
+    for (std::size_t i = 0; i < count; ++i) {
+      trimmer.keep_nothing(regions[i]);
+    }
   }
   const std::lock_guard lock(mutex_);
   Batch* doomed = nullptr;
@@ -129,10 +133,16 @@ void Reserve::empty_pools(const void* family) noexcept {
         drop_pages(region.low, region.high);
         put_back(region, doomed);
       }
-      pool->trimmed_ = 0;
+      pool->settled_ = pool->lowest_ = 0;
+      pool->return_budget();
     }
   }
   unmap(doomed);
+}
+
+void Reserve::trim() noexcept {
+  const std::lock_guard lock(mutex_);
+  unmap_unused();
 }
 
 void Reserve::add(Pool& pool) noexcept {
@@ -170,26 +180,9 @@ Region Reserve::region_at(const std::byte* address) noexcept {
 }
 
 Statistics Reserve::statistics() noexcept {
-  Statistics result{};
-  std::size_t count = 0;
-  Batch* const copies = copy_batches(result, count);
-  // Without the mutex: this takes a microsecond or more for each region, and every thread without
-  // a pooled region needs the mutex. What is unmapped meanwhile counts as nothing, or as what
-  // another mapping has there by then.
-  for (std::size_t i = 0; i < count; ++i) {
-    result.resident_bytes += copies[i].resident_bytes();
-  }
-  std::free(copies);
-  return result;
-}
-
-Batch* Reserve::copy_batches(Statistics& counts, std::size_t& copied) noexcept {
   const std::lock_guard lock(mutex_);
-  std::size_t batches = 0;
-  for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
-    counts.reserved += batch->count;
-    ++batches;
-  }
+  Statistics counts{};
+  counts.reserved = regions_;
   counts.in_use = in_use_elsewhere_;
   for (const Pool* pool = pools_; pool != nullptr; pool = pool->next_) {
     counts.in_use += pool->in_use_.load(std::memory_order_relaxed);
@@ -197,7 +190,29 @@ Batch* Reserve::copy_batches(Statistics& counts, std::size_t& copied) noexcept {
   // The counters are read one by one while their threads run on.
   counts.in_use = std::min(counts.in_use, counts.reserved);
   counts.pooled = counts.reserved - counts.in_use;
+  return counts;
+}
 
+std::size_t Reserve::resident_bytes() noexcept {
+  std::size_t bytes = 0;
+  std::size_t count = 0;
+  Batch* const copies = copy_batches(count);
+  // Without the mutex: this takes a microsecond or more for each region, and every thread without
+  // a pooled region needs the mutex. What is unmapped meanwhile counts as nothing, or as what
+  // another mapping has there by then.
+  for (std::size_t i = 0; i < count; ++i) {
+    bytes += copies[i].resident_bytes();
+  }
+  std::free(copies);
+  return bytes;
+}
+
+Batch* Reserve::copy_batches(std::size_t& copied) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::size_t batches = 0;
+  for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
+    ++batches;
+  }
   auto* const copies = static_cast<Batch*>(std::malloc(batches * sizeof(Batch)));
   if (copies != nullptr) {
     for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
@@ -509,9 +524,11 @@ void Reserve::link(Batch& batch) noexcept {
     batches_->previous = &batch;
   }
   batches_ = &batch;
+  regions_ += batch.count;
 }
 
 void Reserve::unlink(Batch& batch) noexcept {
+  regions_ -= batch.count;
   (batch.previous != nullptr ? batch.previous->next : batches_) = batch.next;
   if (batch.next != nullptr) {
     batch.next->previous = batch.previous;

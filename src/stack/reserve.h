@@ -77,21 +77,24 @@ class Reserve {
 
   void give_back(const Region* regions, std::size_t count) noexcept;
   void empty_pools(const void* family) noexcept;
+  // Unmaps every batch whose regions are all free.
+  void trim() noexcept;
 
   void add(Pool& pool) noexcept;
   void remove(Pool& pool) noexcept;
 
   Region region_at(const std::byte* address) noexcept;
   Statistics statistics() noexcept;
+  std::size_t resident_bytes() noexcept;
 
  private:
   enum class Advice : std::uint8_t { kUntried, kWorks, kUseless };
 
   static const int kWatchesForks;
 
-  // Counts, and copies all batches to look at later; to be freed. Where there is no memory for
-  // that, there are none to look at.
-  Batch* copy_batches(Statistics& counts, std::size_t& copied) noexcept;
+  // Copies all batches to look at later; to be freed. Where there is no memory for that, there are
+  // none to look at.
+  Batch* copy_batches(std::size_t& copied) noexcept;
 
   Shelf* find_or_add_shelf(std::size_t size) noexcept;
   void remove_if_empty(Shelf& shelf) noexcept;
@@ -143,9 +146,10 @@ class Reserve {
   void unmap(Batch* doomed) noexcept;
 
   Mutex mutex_;
-  Batch* batches_ = nullptr;          // all of them
+  Batch* batches_ = nullptr;  // all of them
   Shelf* shelves_ = nullptr;
   std::size_t whole_ = 0;             // batches whose regions are all free
+  std::size_t regions_ = 0;           // of all batches
   std::size_t free_ = 0;              // regions that are free
   std::size_t mapped_ = 0;            // bytes of all batches
   std::size_t splits_ = 0;            // mappings added by guards

@@ -96,6 +96,10 @@ void empty_pools(const void* family) noexcept { detail::reserve().empty_pools(fa
 
 Statistics statistics() noexcept { return detail::reserve().statistics(); }
 
+std::size_t resident_bytes() noexcept { return detail::reserve().resident_bytes(); }
+
+void trim_reserve() noexcept { detail::reserve().trim(); }
+
 }  // namespace greenlet::stack
 
 namespace greenlet::stack::for_tests {

@@ -35,6 +35,7 @@ inline constexpr std::size_t kUsualSize = std::size_t{8} << 20;
 inline constexpr std::size_t kStackShareOfBoundaryPage = 3072;
 
 struct Batch;  // the mapping a region was cut from (stack.cpp)
+class Trimmer;
 
 // A stack of its own: [guard | C stack, grows down | boundary | data area, grows up].
 // A plain handle; whoever holds it owns the region until it is given back to a Pool.
@@ -55,13 +56,13 @@ Region region_at(const void* address) noexcept;
 
 // Process-wide settings; each is an atomic, callable from any thread.
 //
-// The bytes of C stack, at least, that regions are asked for with: as chosen for the process, or, if
-// nothing was, by the calling thread's own stack: no less than that has, nor than 8 MiB.
+// The bytes of C stack, at least, that regions are asked for with: as chosen for the process, or,
+// if nothing was, by the calling thread's own stack: no less than that has, nor than 8 MiB.
 std::size_t default_size() noexcept;
 std::size_t chosen_size() noexcept;                 // zero if nothing was chosen
-bool set_default_size(std::size_t bytes) noexcept;       // rounded up to pages; false outside [min, max]
+bool set_default_size(std::size_t bytes) noexcept;  // rounded up to pages; false outside [min, max]
 void unset_default_size() noexcept;
-std::size_t pool_bound() noexcept;                  // regions a thread's pool keeps at most
+std::size_t pool_bound() noexcept;  // regions a thread's pool keeps at most
 void set_pool_bound(std::size_t regions) noexcept;
 // Reads a size as people write it: bytes, or with a suffix K, M or G. False if it is none.
 bool parse_size(const char* text, std::size_t& bytes) noexcept;
@@ -87,6 +88,9 @@ inline std::size_t pool_bound() noexcept {
 // The regions one thread keeps for reuse, last in first out. Touched by its thread only, save
 // `in_use_`, which statistics() reads from any thread, and the links, which the reserve's mutex
 // protects. May be a thread_local or a member of something that lives as long as the thread.
+//
+// All pools together hold no more than a budget of memory, and each a little in any case. So where
+// greenlets go deep, pools are small.
 class Pool {
  public:
   Pool() = default;
@@ -100,8 +104,14 @@ class Pool {
   // The same for a size of its own.
   Region acquire(std::size_t size, Failure& failure) noexcept;
   // Takes back a region nobody runs on any more. Pages that deep calls touched are given back
-  // to the kernel. Never fails; beyond the pool bound the region goes back to the reserve.
+  // to the kernel. Never fails; beyond what the pool may keep, regions go back to the reserve.
   void release(Region region) noexcept;
+
+  // To be called about once a second, if anything happens: gives back to the reserve what was not
+  // needed since the last call, and the memory of the rest that was not needed.
+  void lap() noexcept;
+  // Gives everything back to the reserve now. What that saved is added to the trimmer's count.
+  void trim(Trimmer& trimmer) noexcept;
 
   // Before the first use.
   void join(const void* family) noexcept { family_ = family; }
@@ -114,6 +124,9 @@ class Pool {
   void adopt_size() noexcept;
   bool make_room(std::size_t entries) noexcept;
   void give_back_oldest(std::size_t regions) noexcept;
+  std::size_t room_for(std::size_t entries) noexcept;
+  std::size_t allowed() const noexcept;
+  void return_budget() noexcept;
   void check(const Region& region) noexcept;
   void count_in_use(std::size_t change) noexcept {
     // Only the owner writes: a plain addition, atomic for the readers' sake.
@@ -123,16 +136,20 @@ class Pool {
   Region* entries_ = nullptr;  // [0, count_), the last one released on top
   std::size_t count_ = 0;
   std::size_t capacity_ = 0;
-  std::size_t trimmed_ = 0;        // entries below this index are known to hold little memory
+  std::size_t room_ = 0;     // entries that fit in and may be kept
+  std::size_t drawn_ = 0;    // bytes of the budget of all pools
+  std::size_t pages_ = 1;    // that an entry holds in memory, going by samples
+  std::size_t settled_ = 0;  // entries below this index were trimmed, or there at the last lap
+  std::size_t lowest_ = 0;   // min(this, settled_) entries were not needed since the last lap
   std::size_t chosen_ = ~std::size_t{0};  // chosen_size() as it was when size_ was found
   std::size_t size_ = 0;                  // what the entries were asked for with
   std::size_t thread_bytes_ = 0;          // of the thread's own stack, once that is known
-  std::size_t stack_bytes_ = 0;    // what most regions of that size have, and a few others
-  std::uint32_t until_check_ = 1;  // releases until one is checked for deep pages
+  std::size_t stack_bytes_ = 0;           // what most regions of that size have, and a few others
+  std::uint32_t until_check_ = 1;         // releases until one is checked for deep pages
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // regions to take from the reserve next time
   bool registered_ = false;
-  const void* family_ = nullptr;  // see empty_pools()
+  const void* family_ = nullptr;        // see empty_pools()
   std::atomic<std::size_t> in_use_{0};  // acquired minus released here; wraps, the sum is right
   Pool* previous_ = nullptr;
   Pool* next_ = nullptr;
@@ -143,8 +160,8 @@ inline Region Pool::acquire(Failure& failure) noexcept {
     failure = Failure::kNone;
     count_in_use(1);
     --count_;
-    if (trimmed_ > count_) {
-      trimmed_ = count_;
+    if (settled_ > count_) {
+      settled_ = count_;
     }
     return entries_[count_];
   }
@@ -152,7 +169,7 @@ inline Region Pool::acquire(Failure& failure) noexcept {
 }
 
 inline void Pool::release(Region region) noexcept {
-  if (count_ < capacity_ && count_ < pool_bound() && chosen_ == chosen_size() &&
+  if (count_ < room_ && count_ < pool_bound() && chosen_ == chosen_size() &&
       region.stack_bytes() == stack_bytes_ && until_check_ != 1) [[likely]] {
     --until_check_;
     count_in_use(static_cast<std::size_t>(-1));
@@ -170,10 +187,14 @@ struct Statistics {
   std::size_t reserved;  // regions mapped, whoever has them
   std::size_t in_use;    // handed out by acquire and not yet released
   std::size_t pooled;    // reserved and not in use (thread pools and the process-wide reserve)
-  // Bytes of all regions that are backed by memory (mincore); slow. About right while other threads
-  // map and unmap; zero where there is no memory to find out.
-  std::size_t resident_bytes;
 };
+// Adds up what the threads count: no more than a few words are read for each.
 Statistics statistics() noexcept;
+// Bytes of all regions that are backed by memory (mincore); slow. About right while other threads
+// map and unmap; zero where there is no memory to find out.
+std::size_t resident_bytes() noexcept;
+
+// Unmaps what no pool has and nobody uses, as far as whole mappings are free.
+void trim_reserve() noexcept;
 
 }  // namespace greenlet::stack

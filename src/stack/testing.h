@@ -12,6 +12,8 @@ struct Switches {
   std::atomic<bool> force_mprotect{false};
   // Each guard by a system call of its own, as before Linux 6.14.
   std::atomic<bool> guard_one_by_one{false};
+  // Pages of many regions are given back by a system call each, as before Linux 6.14.
+  std::atomic<bool> drop_one_by_one{false};
   // Setting a guard fails for no reason that a limit explains.
   std::atomic<bool> fail_guards{false};
   // In place of vm.max_map_count, as far as our own mappings go; 0 is the system's.

@@ -1,0 +1,131 @@
+#include "core/sweep.h"
+
+#include <algorithm>
+#include <ctime>
+
+#include "stack/trimmer.h"
+
+namespace greenlet::core {
+namespace {
+
+constexpr std::uint64_t kMillisecond = 1'000'000;
+
+// A lap begins so long after the one before. A greenlet that four laps have found waiting, since it
+// ran last, is trimmed by the next (Greenlet::laps_to_trim_). After that it has to wait twice as
+// long the next time, and so on up to kMostLapsToTrim: to touch the pages again costs more than to
+// give them back, so a greenlet that is deep every few seconds keeps them.
+constexpr std::uint64_t kLap = 250 * kMillisecond;
+constexpr unsigned kMostLapsToTrim = 16;
+// The pool's laps are so many of ours.
+constexpr unsigned kLapsOfPool = 4;
+
+// The sweep takes at most so much of the time of a lap, and of all the time: where there are very
+// many greenlets, laps are longer.
+constexpr std::uint64_t kShareOfLap = 20;
+constexpr std::uint64_t kShareOfTime = 50;
+// It works so long at once at most, for the sake of whoever waits for the thread; and so many
+// greenlets are visited between two looks at the clock.
+constexpr std::uint64_t kLongestStep = 5 * kMillisecond;
+constexpr unsigned kVisitsAtOnce = 64;
+// The clock is looked at so often at least, if something happens, and after so many events at most.
+constexpr std::uint64_t kLookEvery = 4 * kMillisecond;
+constexpr std::uint32_t kMostEvents = 16;
+
+// The stack pointer may be so far above the lowest byte in use: the red zone of x86-64, with a bit
+// more for other architectures.
+constexpr std::size_t kRedZone = 512;
+
+std::uint64_t read(clockid_t clock) noexcept {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000 * kMillisecond +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+void Sweep::look(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
+  const std::uint64_t rough = read(CLOCK_MONOTONIC_COARSE);
+  if (rough < next_look_) [[likely]] {
+    look_interval_ = until_look_ = std::min(look_interval_ * 2, kMostEvents);
+    return;
+  }
+  look_interval_ = until_look_ = std::max(look_interval_ / 4, 1U);
+  next_look_ = rough + kLookEvery;
+  if (rough >= (next_ != nullptr ? next_step_ : next_lap_)) {
+    step(first, main, pool);
+  }
+}
+
+void Sweep::step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
+  const std::uint64_t begin = read(CLOCK_MONOTONIC);
+  if (next_ == nullptr) {
+    begin_lap(first, main, pool);
+    lap_began_ = begin;
+    lap_work_ = 0;
+  }
+  visit_some(begin + std::min((begin - worked_until_) / kShareOfLap, kLongestStep));
+  worked_until_ = read(CLOCK_MONOTONIC);
+  const std::uint64_t work = worked_until_ - begin;
+  lap_work_ += work;
+  next_step_ = worked_until_ + work * kShareOfLap;
+  next_lap_ = lap_began_ + std::max(lap_work_ * kShareOfTime, kLap);
+}
+
+void Sweep::begin_lap(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
+  if (laps_++ % kLapsOfPool == 0) {
+    pool.lap();
+  }
+  next_ = first;
+  // Has no pages to give back. But with the mark it tells us when it goes on, which the main
+  // greenlet of an idle program does from time to time, perhaps as the only one.
+  if (main.raw_state() == State::kSuspended) {
+    main.mark(1);
+  }
+}
+
+void Sweep::visit_some(std::uint64_t deadline) noexcept {
+  stack::Trimmer trimmer;
+  do {
+    for (unsigned i = 0; i < kVisitsAtOnce && next_ != nullptr; ++i) {
+      visit(*next_, trimmer);
+      next_ = next_->next_;
+    }
+    trimmer.flush();
+  } while (next_ != nullptr && read(CLOCK_MONOTONIC) < deadline);
+}
+
+void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
+  if (greenlet.state() != State::kSuspended || greenlet.is_trimmed()) {
+    return;
+  }
+  const unsigned laps = greenlet.laps_waited();
+  if (laps < greenlet.laps_to_trim_) {
+    greenlet.mark(laps + 1);
+    return;
+  }
+  greenlet.laps_to_trim_ =
+      static_cast<std::uint8_t>(std::min(greenlet.laps_to_trim_ * 2U, kMostLapsToTrim));
+  trim(greenlet, trimmer);
+}
+
+void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
+  greenlet.mark(Greenlet::kTrimmed);
+  const stack::Region& region = greenlet.region_;
+  std::byte* const used = greenlet.context_.stack_pointer();
+  // It may have switched from a stack that C code of its own has made.
+  if (used > region.low && used <= region.boundary) {
+    trimmer.keep(region, used - std::min<std::ptrdiff_t>(kRedZone, used - region.low),
+                 greenlet.interpreter_.data_end(region.boundary));
+  }
+}
+
+void Sweep::trim_all(Greenlet* first, stack::Trimmer& trimmer) noexcept {
+  for (Greenlet* greenlet = first; greenlet != nullptr; greenlet = greenlet->next_) {
+    if (greenlet->state() == State::kSuspended && !greenlet->is_trimmed()) {
+      trim(*greenlet, trimmer);
+    }
+  }
+}
+
+}  // namespace greenlet::core

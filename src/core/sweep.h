@@ -1,0 +1,59 @@
+// Memory follows use: what greenlets that wait do not need is given back to the kernel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/greenlet.h"
+#include "stack/stack.h"
+
+namespace greenlet::core {
+
+// Goes around the started greenlets of one thread, a few at a time, and trims those that have been
+// waiting for a second or longer: it gives back the pages below their stack pointer and above their
+// last Python frame. Also tells the thread's pool when a lap of its own begins. Touched by its
+// thread only.
+//
+// No clock runs for this. The thread says when something happens: a greenlet starts or is visited
+// by the collector, or one that the sweep has marked goes on. So it costs nothing while nothing
+// happens, and little otherwise: see the constants in sweep.cpp.
+class Sweep {
+ public:
+  // Something has happened. `first` is the first one of the list, `main` the main greenlet.
+  void note(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
+    if (--until_look_ == 0) [[unlikely]] {
+      look(first, main, pool);
+    }
+  }
+  // To be called before `greenlet` leaves the list.
+  void forget(const Greenlet& greenlet) noexcept {
+    if (next_ == &greenlet) [[unlikely]] {
+      next_ = greenlet.next_;
+    }
+  }
+
+  // Trims every waiting greenlet of the list now.
+  static void trim_all(Greenlet* first, stack::Trimmer& trimmer) noexcept;
+
+ private:
+  void look(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
+  void step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
+  void begin_lap(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
+  void visit_some(std::uint64_t deadline) noexcept;
+  static void visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept;
+  static void trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept;
+
+  Greenlet* next_ = nullptr;  // to be visited; null while no lap is under way
+  std::uint32_t until_look_ = 1;
+  std::uint32_t look_interval_ = 1;
+  std::uint32_t laps_ = 0;
+  // In nanoseconds, of the monotonic clock.
+  std::uint64_t next_look_ = 0;
+  std::uint64_t worked_until_ = 0;
+  std::uint64_t next_step_ = 0;
+  std::uint64_t next_lap_ = 0;
+  std::uint64_t lap_began_ = 0;
+  std::uint64_t lap_work_ = 0;  // so much of the time since then was spent here
+};
+
+}  // namespace greenlet::core

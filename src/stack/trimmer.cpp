@@ -1,0 +1,38 @@
+#include "trimmer.h"
+
+#include <algorithm>
+
+#include "layout.h"
+#include "memory.h"
+
+namespace greenlet::stack {
+
+void Trimmer::keep(const Region& region, const std::byte* begin, const std::byte* end) noexcept {
+  const auto offset = [&](const std::byte* address) {
+    return static_cast<std::size_t>(std::clamp<const std::byte*>(address, region.low, region.high) -
+                                    region.low);
+  };
+  // `low` and `high` are at the beginning of a page.
+  add(region.low, page_of(region.low + offset(begin)));
+  add(region.low + round_up(offset(end), page_size()), region.high);
+}
+
+void Trimmer::add(std::byte* begin, std::byte* end) noexcept {
+  if (begin >= end) {
+    return;
+  }
+  if (count_ == kRanges) {
+    flush();
+  }
+  if (counts_ == Counts::kYes) {
+    given_back_ += resident_pages(begin, end) * page_size();
+  }
+  ranges_[count_++] = {.begin = begin, .end = end};
+}
+
+void Trimmer::flush() noexcept {
+  drop_pages(ranges_.data(), count_);
+  count_ = 0;
+}
+
+}  // namespace greenlet::stack
