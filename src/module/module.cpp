@@ -344,6 +344,7 @@ int fill(PyObject* module) {
   if (cpython::check_layout() < 0) {
     return -1;
   }
+  cpython::watch_new_thread_states(&Thread::find_stack);
   auto& state = *new (PyModule_GetState(module)) ModuleState();
   state.object = module;
   static constinit std::atomic<std::uint64_t> last_serial{0};
