@@ -15,7 +15,7 @@ namespace {
 // them fit if they are of the kind that takes most: a sort whose key function sorts. On a
 // stack of that size we do as CPython does; programs may need it. On a smaller one all fit.
 int c_recursion_limit(std::size_t stack_bytes) noexcept {
-  constexpr std::size_t kMostForACall = 1408;                    // measured; rounded up a little
+  constexpr std::size_t kMostForACall = 1408;                     // measured; rounded up a little
   constexpr std::size_t kForTheLastCall = std::size_t{48} << 10;  // it may have buffers
   if (stack_bytes >= kThreadStackBytes) {
     return kCRecursionLimit;

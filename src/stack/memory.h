@@ -35,7 +35,7 @@ void lock_on_fault(std::byte* begin, std::size_t bytes) noexcept;
 // How much the limits of the process, and of the machine, leave for stacks.
 struct Room {
   static constexpr std::size_t kNoLimit = ~std::size_t{0};
-  std::size_t left = kNoLimit;       // bytes; some are left to the rest of the program
+  std::size_t left = kNoLimit;     // bytes; some are left to the rest of the program
   Failure limit = Failure::kNone;  // the limit that is so near
 };
 // `carefully`: looks again at the settings of the machine, which hardly ever change.

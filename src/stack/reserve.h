@@ -143,7 +143,7 @@ class Reserve {
   void unmap(Batch* doomed) noexcept;
 
   Mutex mutex_;
-  Batch* batches_ = nullptr;          // all of them
+  Batch* batches_ = nullptr;  // all of them
   Shelf* shelves_ = nullptr;
   std::size_t whole_ = 0;             // batches whose regions are all free
   std::size_t free_ = 0;              // regions that are free

@@ -55,13 +55,13 @@ Region region_at(const void* address) noexcept;
 
 // Process-wide settings; each is an atomic, callable from any thread.
 //
-// The bytes of C stack, at least, that regions are asked for with: as chosen for the process, or, if
-// nothing was, by the calling thread's own stack: no less than that has, nor than 8 MiB.
+// The bytes of C stack, at least, that regions are asked for with: as chosen for the process, or,
+// if nothing was, by the calling thread's own stack: no less than that has, nor than 8 MiB.
 std::size_t default_size() noexcept;
 std::size_t chosen_size() noexcept;                 // zero if nothing was chosen
-bool set_default_size(std::size_t bytes) noexcept;       // rounded up to pages; false outside [min, max]
+bool set_default_size(std::size_t bytes) noexcept;  // rounded up to pages; false outside [min, max]
 void unset_default_size() noexcept;
-std::size_t pool_bound() noexcept;                  // regions a thread's pool keeps at most
+std::size_t pool_bound() noexcept;  // regions a thread's pool keeps at most
 void set_pool_bound(std::size_t regions) noexcept;
 // Reads a size as people write it: bytes, or with a suffix K, M or G. False if it is none.
 bool parse_size(const char* text, std::size_t& bytes) noexcept;
@@ -123,16 +123,16 @@ class Pool {
   Region* entries_ = nullptr;  // [0, count_), the last one released on top
   std::size_t count_ = 0;
   std::size_t capacity_ = 0;
-  std::size_t trimmed_ = 0;        // entries below this index are known to hold little memory
+  std::size_t trimmed_ = 0;  // entries below this index are known to hold little memory
   std::size_t chosen_ = ~std::size_t{0};  // chosen_size() as it was when size_ was found
   std::size_t size_ = 0;                  // what the entries were asked for with
   std::size_t thread_bytes_ = 0;          // of the thread's own stack, once that is known
-  std::size_t stack_bytes_ = 0;    // what most regions of that size have, and a few others
-  std::uint32_t until_check_ = 1;  // releases until one is checked for deep pages
+  std::size_t stack_bytes_ = 0;           // what most regions of that size have, and a few others
+  std::uint32_t until_check_ = 1;         // releases until one is checked for deep pages
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // regions to take from the reserve next time
   bool registered_ = false;
-  const void* family_ = nullptr;  // see empty_pools()
+  const void* family_ = nullptr;        // see empty_pools()
   std::atomic<std::size_t> in_use_{0};  // acquired minus released here; wraps, the sum is right
   Pool* previous_ = nullptr;
   Pool* next_ = nullptr;
