@@ -1,9 +1,7 @@
 #include "memory.h"
 
 #include <fcntl.h>
-#include <linux/capability.h>
 #include <pthread.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -13,6 +11,7 @@
 #include <atomic>
 #include <cerrno>
 #include <charconv>
+#include <cstdint>
 #include <string_view>
 #include <utility>
 
@@ -47,6 +46,11 @@ constexpr unsigned long kPrSetVmaAnonName = 0;
 constexpr int kMadvDontneedLocked = 24;
 // Linux 4.4.
 constexpr unsigned kMlockOnfault = 1;
+#ifdef __x86_64__
+constexpr long kSysMlock2 = 325;
+#else
+constexpr long kSysMlock2 = 284;
+#endif
 
 // Where address space is limited, this much is left to the rest of the program: having it fail at
 // its next malloc would be no service. And this part of what may be committed on the machine.
@@ -143,10 +147,18 @@ bool locks_without_limit() noexcept {
   if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY) {
     return true;
   }
-  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> sets{};
+  // As in linux/capability.h, which not every C library comes with.
+  struct Header {
+    std::uint32_t version;
+    int process;
+  } header{.version = 0x20080522, .process = 0};
+  struct Set {
+    std::uint32_t effective, permitted, inheritable;
+  };
+  std::array<Set, 2> sets{};
+  constexpr unsigned kIpcLock = 14;
   return syscall(SYS_capget, &header, sets.data()) == 0 &&
-         (sets[0].effective & 1U << CAP_IPC_LOCK) != 0;
+         (sets[0].effective >> kIpcLock & 1U) != 0;
 }
 
 // Address space without access. If the program has what it maps locked in memory, the kernel counts
@@ -273,7 +285,7 @@ bool unmap_bytes(std::byte* begin, std::size_t bytes) noexcept {
 
 void lock_on_fault(std::byte* begin, std::size_t bytes) noexcept {
   if (locks_without_limit()) {
-    syscall(SYS_mlock2, begin, bytes, kMlockOnfault);  // fails before Linux 4.4
+    syscall(kSysMlock2, begin, bytes, kMlockOnfault);  // fails before Linux 4.4
   }
 }
 

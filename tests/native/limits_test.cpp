@@ -128,10 +128,7 @@ TEST(DataLimit, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
 class LimitedRoom : public ::testing::Test {
  protected:
   void SetUp() override { empty_the_reserve(); }
-  void TearDown() override {
-    for_tests::switches.room = 0;
-    set_pool_bound(1024);
-  }
+  void TearDown() override { for_tests::switches.room = 0; }
   tests::SettingsGuard restore_;
 };
 

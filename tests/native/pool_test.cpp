@@ -135,21 +135,22 @@ TEST(Pool, MapsNoMoreThanAQuarterAhead) {
 }
 
 TEST(Pool, MapsLittleForAHandful) {
-  EXPECT_EQ(in_child([] {
-              const SettingsGuard restore;
-              set_default_size(8 * kMegabyte + 42 * tests::page_size());  // nothing of it in reserve
-              Pool pool;
-              Regions regions(pool);
-              const std::size_t before = statistics().reserved;
-              for (std::size_t count = 1; count <= 64; ++count) {
-                if (!regions.acquire(1) ||
-                    statistics().reserved > std::max(before, std::size_t{4}) + 2 * count) {
-                  return static_cast<int>(count);
-                }
-              }
-              return 0;
-            }),
-            exited(0));
+  EXPECT_EQ(
+      in_child([] {
+        const SettingsGuard restore;
+        set_default_size(8 * kMegabyte + 42 * tests::page_size());  // nothing of it in reserve
+        Pool pool;
+        Regions regions(pool);
+        const std::size_t before = statistics().reserved;
+        for (std::size_t count = 1; count <= 64; ++count) {
+          if (!regions.acquire(1) ||
+              statistics().reserved > std::max(before, std::size_t{4}) + 2 * count) {
+            return static_cast<int>(count);
+          }
+        }
+        return 0;
+      }),
+      exited(0));
 }
 
 TEST(Pool, OfOneSizeUsesNoRegionsOfAnother) {

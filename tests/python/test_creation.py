@@ -50,11 +50,15 @@ CALLS = {
     "get_total_main_greenlets()": "1",
     "enable_optional_cleanup(True)": "None",
     "get_clocks_used_doing_optional_cleanup()": "0",
-    "_stack_default_size()": "8 << 20",
+    "_stack_default_size()": "module._stack_default_size()",
     "_set_stack_default_size(1 << 20)": "None",
     "_stack_pool_bound()": "module._stack_pool_bound()",
     "_set_stack_pool_bound(3)": "None",
-    "_stack_statistics()": "(0, 0, 0, 0)",
+    "_set_stack_size(module.greenlet(), 1 << 20)": "None",
+    "_stack_statistics()": "(0, 0, 0)",
+    "_stack_resident_bytes()": "0",
+    "_trim_stacks()": "0",
+    "call_on_thread_stack(int)": "0",
 }
 
 

@@ -22,7 +22,6 @@ def address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-
 @pytest.fixture(autouse=True)
 def the_settings_come_back() -> Iterator[None]:
     collect()
@@ -484,7 +483,7 @@ def test_fifty_thousand_greenlets_may_be_suspended_at_once() -> None:
     )
 
 
-# A limit on %(resource)s, so many MiB above what is in use; then as many greenlets as it lets start.
+# A limit, some MiB above what is in use; then as many greenlets as it lets start.
 SHORT_OF_MEMORY = """
 import resource
 from greenlet import getcurrent, greenlet
