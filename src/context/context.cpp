@@ -19,11 +19,9 @@ void Context::prepare(std::byte* low, std::byte* top, Entry entry) noexcept {
 }
 
 void* Context::call_below(void* (*function)(void*), void* argument) noexcept {
-  return sanitizers_.call(
-      [this](void* (*called)(void*), void* with) {
-        return greenlet_context_call(sp_, called, with);
-      },
-      function, argument);
+  return sanitizers_.call([this](void* (*called)(void*),
+                                 void* with) { return greenlet_context_call(sp_, called, with); },
+                          function, argument);
 }
 
 void Context::swap_exceptions_slowly(Context& to, ExceptionGlobals* live) noexcept {
