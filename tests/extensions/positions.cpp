@@ -160,8 +160,8 @@ PyModuleDef_Slot slots[] = {{Py_mod_exec, reinterpret_cast<void*>(&execute)},
 #endif
                             {0, nullptr}};
 
-PyModuleDef definition = {PyModuleDef_HEAD_INIT, "positions", nullptr, 0,      functions,
-                          slots,                 nullptr,     nullptr, nullptr};
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "positions", nullptr, 0, functions, slots, nullptr, nullptr, nullptr};
 
 }  // namespace
 

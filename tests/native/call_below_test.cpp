@@ -74,7 +74,7 @@ TEST(CallBelow, RunsUnderTheSuspendedFrames) {
   });
   fiber.resume();
   EXPECT_LT(seen.inside, seen.suspended - 128);
-  EXPECT_GT(seen.inside, seen.suspended - 64 * 1024);
+  EXPECT_GT(seen.inside, seen.suspended - 65536);
   EXPECT_TRUE(seen.own_inside);
   EXPECT_FALSE(seen.own_fiber);
 }
@@ -103,10 +103,9 @@ TEST(CallBelow, LeavesTheSuspendedFramesAlone) {
     }
   };
   const std::uintptr_t depth = 1000;
-  EXPECT_EQ(
-      number(call_below_resumer([](void* at) { return number(Deep::down(number(at))); },
-                                number(depth))),
-      depth);
+  EXPECT_EQ(number(call_below_resumer([](void* at) { return number(Deep::down(number(at))); },
+                                      number(depth))),
+            depth);
   for (const unsigned char byte : mine) {
     ASSERT_EQ(byte, 0x5a);
   }
@@ -182,8 +181,8 @@ TEST(CallBelow, ResumesOtherContexts) {
     static void* run(void*) {
       std::uintptr_t sum = 0;
       Fiber inner([](Fiber& self, void* message) {
-        return self.suspend(self.resumer().call_below(
-            [](void* at) { return number(number(at) * 2); }, message));
+        return self.suspend(
+            self.resumer().call_below([](void* at) { return number(number(at) * 2); }, message));
       });
       sum += number(inner.resume(number(21)));
       inner.resume();

@@ -33,9 +33,7 @@ def sorted_by_python() -> list[str]:
 def callback_that_switches() -> str:
     seen: list[str] = []
     accept = {"accept": lambda each: seen.append(refused())}
-    jpype.java.util.ArrayList(["one"]).forEach(
-        jpype.JProxy("java.util.function.Consumer", accept)
-    )
+    jpype.java.util.ArrayList(["one"]).forEach(jpype.JProxy("java.util.function.Consumer", accept))
     return seen[0]
 
 

@@ -1,4 +1,4 @@
-"""polars, whose Rust code grows the stack by the crate `stacker`: as fast as in the main greenlet."""
+"""polars, whose Rust code grows the stack by `stacker`: as fast as in the main greenlet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def deep(levels: int = 300) -> list[int]:
     expression = polars.col("a")
     for _ in range(levels):
         expression = expression + 1
-    return frame.select(expression).to_series().to_list()
+    return list(frame.select(expression).to_series().to_list())
 
 
 def seconds(function: object) -> float:

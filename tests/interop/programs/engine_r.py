@@ -1,4 +1,4 @@
-"""R, its library used through ctypes, as rpy2 does it: functions, errors, recursion, plots of data."""
+"""R, its library used through ctypes, as rpy2 does it: recursion, errors, collections."""
 
 from __future__ import annotations
 
