@@ -496,10 +496,10 @@ for g in family:
 family.clear()
 # The memory of stacks that nobody uses can be given back though it is locked.
 stacks.set_pool_bound(0)
-before = stacks.statistics().resident_bytes
+before = stacks.resident_bytes()
 for g in suspended(1000):
     g.switch()
-assert stacks.statistics().resident_bytes - before < 1 << 20
+assert stacks.resident_bytes() - before < 1 << 20
 """
     )
 
@@ -511,10 +511,10 @@ def test_mlockall_does_not_fill_the_stacks_there_are(flags: str) -> None:
         LOCKED
         + f"""
 family = suspended(100)
-before = stacks.statistics().resident_bytes
+before = stacks.resident_bytes()
 lock({flags})
 family += suspended(100)
-grown = stacks.statistics().resident_bytes - before
+grown = stacks.resident_bytes() - before
 assert grown < 4 << 20, grown
 for g in family:
     g.switch()
