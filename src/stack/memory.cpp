@@ -61,7 +61,7 @@ constexpr std::size_t kCommitHeadroomPart = 16;
 constexpr unsigned kLooksBetween = 32;
 
 // The beginning of a file of /proc; empty where it cannot be read.
-template <std::size_t kBytes>
+template <std::size_t Bytes>
 class ProcFile {
  public:
   explicit ProcFile(const char* path) noexcept {
@@ -95,7 +95,7 @@ class ProcFile {
   }
 
  private:
-  std::array<char, kBytes> text_;
+  std::array<char, Bytes> text_;
   std::size_t length_ = 0;
 };
 
