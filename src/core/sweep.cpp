@@ -48,7 +48,7 @@ std::uint64_t read(clockid_t clock) noexcept {
 
 void Sweep::look(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
   if (look_at_the_clock(first, main, pool)) {
-    leaves_mark_ = true;
+    state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
     look_interval_ = std::max(look_interval_ / 4, 1U);
   } else {
     look_interval_ = std::min(look_interval_ * 2, kMostEvents);
@@ -60,7 +60,7 @@ void Sweep::note_marked(Greenlet* first, Greenlet& main, stack::Pool& pool) noex
   look_at_the_clock(first, main, pool);
   if (marks_left_ != 0) {
     --marks_left_;
-    leaves_mark_ = true;
+    state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
   }
 }
 

@@ -31,10 +31,7 @@ class Sweep {
   // What the running greenlet becomes when it is left now: suspended, perhaps with a mark. Where
   // few greenlets run, those that a lap leaves are used up before the next is due, and nothing
   // would begin it.
-  State state_when_left() noexcept {
-    return std::exchange(leaves_mark_, false) ? Greenlet::marked(Greenlet::kOnlyMarked)
-                                              : State::kSuspended;
-  }
+  State state_when_left() noexcept { return std::exchange(state_when_left_, State::kSuspended); }
   // To be called before `greenlet` leaves the list.
   void forget(const Greenlet& greenlet) noexcept {
     if (next_ == &greenlet) [[unlikely]] {
@@ -59,7 +56,7 @@ class Sweep {
   std::uint32_t until_look_ = 1;
   std::uint32_t look_interval_ = 1;
   std::uint32_t marks_left_ = 0;  // see kMostMarks
-  bool leaves_mark_ = false;
+  State state_when_left_ = State::kSuspended;
   std::uint32_t laps_ = 0;
   // In nanoseconds, of the monotonic clock.
   std::uint64_t next_look_ = 0;
