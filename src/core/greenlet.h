@@ -143,16 +143,20 @@ class Greenlet {
 
   // For its owner: the state with its mark. Equal to kSuspended if suspended without one.
   State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
-  // Of one that is suspended: how many laps of the sweep have found it so, or kTrimmed.
-  static constexpr unsigned kTrimmed = 100;
+  // The marks: how many laps have found it suspended, or one of these.
+  static constexpr unsigned kOnlyMarked = 100;
+  static constexpr unsigned kTrimmed = 101;
+  static constexpr State marked(unsigned mark) noexcept {
+    return static_cast<State>(static_cast<unsigned>(State::kSuspended) + mark);
+  }
   unsigned laps_waited() const noexcept {
-    return static_cast<unsigned>(raw_state()) - static_cast<unsigned>(State::kSuspended);
+    const State now = raw_state();
+    return now == marked(kOnlyMarked)
+               ? 0
+               : static_cast<unsigned>(now) - static_cast<unsigned>(State::kSuspended);
   }
-  bool is_trimmed() const noexcept { return laps_waited() == kTrimmed; }
-  void mark(unsigned laps) noexcept {
-    state_.store(static_cast<State>(static_cast<unsigned>(State::kSuspended) + laps),
-                 std::memory_order_release);
-  }
+  bool is_trimmed() const noexcept { return raw_state() == marked(kTrimmed); }
+  void set_mark(unsigned mark) noexcept { state_.store(marked(mark), std::memory_order_release); }
 
   // A call of Thread::kill(), on the stack of the greenlet that waits in it. Several may wait for
   // one greenlet, and any of them may return first.

@@ -28,8 +28,10 @@ constexpr std::uint64_t kShareOfTime = 50;
 constexpr std::uint64_t kLongestStep = 5 * kMillisecond;
 constexpr unsigned kVisitsAtOnce = 64;
 // The clock is looked at so often at least, if something happens, and after so many events at most.
-constexpr std::uint64_t kLookEvery = 4 * kMillisecond;
+constexpr std::uint64_t kLookEvery = 10 * kMillisecond;
 constexpr std::uint32_t kMostEvents = 16;
+// In that time so many switches may leave a mark.
+constexpr std::uint32_t kMostMarks = 4;
 
 // The stack pointer may be so far above the lowest byte in use: the red zone of x86-64, with a bit
 // more for other architectures.
@@ -45,16 +47,34 @@ std::uint64_t read(clockid_t clock) noexcept {
 }  // namespace
 
 void Sweep::look(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
+  if (look_at_the_clock(first, main, pool)) {
+    state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
+    look_interval_ = std::max(look_interval_ / 4, 1U);
+  } else {
+    look_interval_ = std::min(look_interval_ * 2, kMostEvents);
+  }
+  until_look_ = look_interval_;
+}
+
+void Sweep::note_marked(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
+  look_at_the_clock(first, main, pool);
+  if (marks_left_ != 0) {
+    --marks_left_;
+    state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
+  }
+}
+
+bool Sweep::look_at_the_clock(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
   const std::uint64_t rough = read(CLOCK_MONOTONIC_COARSE);
   if (rough < next_look_) [[likely]] {
-    look_interval_ = until_look_ = std::min(look_interval_ * 2, kMostEvents);
-    return;
+    return false;
   }
-  look_interval_ = until_look_ = std::max(look_interval_ / 4, 1U);
   next_look_ = rough + kLookEvery;
+  marks_left_ = kMostMarks;
   if (rough >= (next_ != nullptr ? next_step_ : next_lap_)) {
     step(first, main, pool);
   }
+  return true;
 }
 
 void Sweep::step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
@@ -77,10 +97,10 @@ void Sweep::begin_lap(Greenlet* first, Greenlet& main, stack::Pool& pool) noexce
     pool.lap();
   }
   next_ = first;
-  // Has no pages to give back. But with the mark it tells us when it goes on, which the main
-  // greenlet of an idle program does from time to time, perhaps as the only one.
+  // It has no pages to give back. But with the mark it tells us when it goes on, which the main
+  // greenlet of an idle program may do now and then, as the only one.
   if (main.raw_state() == State::kSuspended) {
-    main.mark(1);
+    main.set_mark(Greenlet::kOnlyMarked);
   }
 }
 
@@ -101,7 +121,7 @@ void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
   }
   const unsigned laps = greenlet.laps_waited();
   if (laps < greenlet.laps_to_trim_) {
-    greenlet.mark(laps + 1);
+    greenlet.set_mark(laps + 1);
     return;
   }
   greenlet.laps_to_trim_ =
@@ -110,7 +130,7 @@ void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
 }
 
 void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
-  greenlet.mark(Greenlet::kTrimmed);
+  greenlet.set_mark(Greenlet::kTrimmed);
   const stack::Region& region = greenlet.region_;
   std::byte* const used = greenlet.context_.stack_pointer();
   // It may have switched from a stack that C code of its own has made.

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "core/greenlet.h"
 #include "stack/stack.h"
@@ -25,6 +26,12 @@ class Sweep {
       look(first, main, pool);
     }
   }
+  // A greenlet with a mark is about to go on.
+  void note_marked(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
+  // What the running greenlet becomes when it is left now: suspended, perhaps with a mark. Where
+  // few greenlets run, those that a lap leaves are used up before the next is due, and nothing
+  // would begin it.
+  State state_when_left() noexcept { return std::exchange(state_when_left_, State::kSuspended); }
   // To be called before `greenlet` leaves the list.
   void forget(const Greenlet& greenlet) noexcept {
     if (next_ == &greenlet) [[unlikely]] {
@@ -37,6 +44,8 @@ class Sweep {
 
  private:
   void look(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
+  // Takes part if it is time for that. False if it was called a moment ago.
+  bool look_at_the_clock(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
   void step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
   void begin_lap(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept;
   void visit_some(std::uint64_t deadline) noexcept;
@@ -46,6 +55,8 @@ class Sweep {
   Greenlet* next_ = nullptr;  // to be visited; null while no lap is under way
   std::uint32_t until_look_ = 1;
   std::uint32_t look_interval_ = 1;
+  std::uint32_t marks_left_ = 0;  // see kMostMarks
+  State state_when_left_ = State::kSuspended;
   std::uint32_t laps_ = 0;
   // In nanoseconds, of the monotonic clock.
   std::uint64_t next_look_ = 0;

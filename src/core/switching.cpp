@@ -34,7 +34,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
   running_->interpreter_.set_operands(operands.begin, operands.end);
   know_exceptions();
   remembered_.thread = this;  // for run_greenlet(): preparations may have used another interpreter
-  return arrive(exchange(*to, payload));
+  return arrive(exchange(*to, payload, sweep_.state_when_left()));
 }
 
 Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noexcept {
@@ -81,7 +81,7 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
           return nullptr;
         }
         if (greenlet.raw_state() > State::kSuspended) {
-          note_event();  // the sweep has marked it, which led here
+          sweep_.note_marked(started_, *main_, pool_);
         }
         return &greenlet;
 

@@ -211,10 +211,12 @@ class alignas(128) Thread {
   // The switch: puts the running greenlet's interpreter state away and `to`'s in place, and swaps
   // stacks. Consumes a reference to `to`, which the thread then holds as the running one's; leaves
   // the one to the greenlet that was left in origin_, for arrive() to drop.
-  [[gnu::always_inline]] PyObject* exchange(Greenlet& to, PyObject* message) noexcept {
+  // `left` is what the greenlet that is left becomes: kSuspended, perhaps with a mark.
+  [[gnu::always_inline]] PyObject* exchange(Greenlet& to, PyObject* message,
+                                            State left = State::kSuspended) noexcept {
     Greenlet& from = *running_;
     from.interpreter_.save(tstate_, anchors_);
-    from.state_.store(State::kSuspended, std::memory_order_release);
+    from.state_.store(left, std::memory_order_release);
     enter(from, to);
     return static_cast<PyObject*>(
         from.context_.switch_to(to.context_, remembered_.exceptions, message));

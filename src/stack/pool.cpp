@@ -38,7 +38,7 @@ constexpr std::uint32_t kLongestInterval = 61;
 //
 // A thread that waits for something else cannot give back what its greenlets have left behind, and
 // a process may have thousands of threads. So it is the sum that must be bounded.
-constexpr std::size_t kBudget = std::size_t{2304} << 10;
+constexpr std::size_t kBudget = std::size_t{2} << 20;
 constexpr std::size_t kDrawnAtOnce = std::size_t{128} << 10;
 constexpr std::size_t kFree = std::size_t{64} << 10;
 

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <memory>
 #include <random>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "memory.h"
 #include "stack/stack.h"
 #include "stack/testing.h"
+#include "stack/trimmer.h"
 
 namespace greenlet::stack {
 namespace {
@@ -23,6 +25,10 @@ using tests::SettingsGuard;
 
 constexpr std::size_t kKilobyte = 1024;
 constexpr std::size_t kMegabyte = 1024 * kKilobyte;
+// What a pooled region may hold, and what all pools may together, with a little for each.
+constexpr std::size_t kMostOfOne = 168 * kKilobyte;
+constexpr std::size_t kMostOfAll = 2 * kMegabyte;
+constexpr std::size_t kMostBesides = kMostOfOne;
 
 std::size_t resident_bytes_of(const std::vector<Region>& regions) {
   std::size_t bytes = 0;
@@ -317,8 +323,8 @@ TEST(Trimming, LowersResidentMemoryAfterADeepCall) {
   ASSERT_GE(stack::resident_bytes(), 4 * kMegabyte);
   const std::size_t before = stack::resident_bytes();
   regions.release();
-  EXPECT_LE(resident_bytes(region), 64 * kKilobyte);
-  EXPECT_LE(stack::resident_bytes(), before - 4 * kMegabyte + 64 * kKilobyte);
+  EXPECT_LE(resident_bytes(region), kMostOfOne);
+  EXPECT_LE(stack::resident_bytes(), before - 4 * kMegabyte + kMostOfOne);
 }
 
 TEST(Trimming, ReachesTheDataAreaToo) {
@@ -358,8 +364,7 @@ TEST(Trimming, NoticesABurstOfDeepCallsAmongManyShallowOnes) {
     }
     const std::vector<Region> released = regions.all();
     regions.release();
-    EXPECT_LE(resident_bytes_of(released), std::size_t{100} * 64 * kKilobyte)
-        << shallow << " shallow before";
+    EXPECT_LE(resident_bytes_of(released), kMostOfAll + kMostOfOne) << shallow << " shallow before";
   }
 }
 
@@ -379,8 +384,194 @@ TEST(Trimming, NoticesRegularPatterns) {
       ASSERT_TRUE(regions.acquire(1));
       regions.release();
     }
-    EXPECT_LE(resident_bytes_of(seen), 64 * kKilobyte) << "period " << period;
+    EXPECT_LE(resident_bytes_of(seen), kMostOfOne) << "period " << period;
   }
+}
+
+// What a burst leaves in the pools: so much memory, however deep the greenlets were.
+TEST(Budget, BoundsTheMemoryOfAPoolHoweverDeepItsRegionsAre) {
+  for (const std::size_t depth : {kKilobyte, 8 * kKilobyte, 40 * kKilobyte, 140 * kKilobyte, kMegabyte}) {
+    Pool pool;
+    Regions regions(pool);
+    ASSERT_TRUE(regions.acquire(700));
+    for (const Region& region : regions.all()) {
+      tests::touch_stack(region, depth);
+    }
+    const std::vector<Region> released = regions.all();
+    regions.release();
+    // The last few may be deeper than was known when they were released.
+    EXPECT_LE(resident_bytes_of(released), kMostOfAll + 2 * kMostOfOne) << depth;
+    EXPECT_GE(resident_bytes_of(released), kMegabyte) << depth;
+  }
+}
+
+TEST(Budget, IsSharedByAllPools) {
+  constexpr int kPools = 20;
+  std::vector<std::unique_ptr<Pool>> pools;
+  std::vector<Region> released;
+  for (int i = 0; i < kPools; ++i) {
+    pools.push_back(std::make_unique<Pool>());
+    Regions regions(*pools.back());
+    ASSERT_TRUE(regions.acquire(200));
+    for (const Region& region : regions.all()) {
+      tests::touch_stack(region, 40 * kKilobyte);
+    }
+    released.insert(released.end(), regions.all().begin(), regions.all().end());
+  }
+  EXPECT_LE(stack::resident_bytes(), kMostOfAll + kPools * kMostBesides);
+  EXPECT_LE(resident_bytes_of(released), kMostOfAll + kPools * kMostBesides);
+}
+
+TEST(Budget, ComesBackWhenAPoolGoes) {
+  for (int i = 0; i < 30; ++i) {
+    Pool pool;
+    Regions regions(pool);
+    ASSERT_TRUE(regions.acquire(700));
+    for (const Region& region : regions.all()) {
+      tests::touch_stack(region, 1);
+    }
+    const std::vector<Region> released = regions.all();
+    regions.release();
+    ASSERT_GE(resident_bytes_of(released), kMegabyte) << i;
+  }
+}
+
+TEST(Budget, LeavesEveryPoolOneRegion) {
+  Pool rich;
+  Regions many(rich);
+  ASSERT_TRUE(many.acquire(2000));
+  for (const Region& region : many.all()) {
+    tests::touch_stack(region, 1);
+  }
+  many.release();
+  Pool poor;
+  Regions regions(poor);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  for (int i = 0; i < 100; ++i) {
+    tests::touch_stack(region, 100 * kKilobyte);
+    regions.release();
+    ASSERT_GE(resident_bytes(region), 100 * kKilobyte);
+    ASSERT_TRUE(regions.acquire(1));
+    ASSERT_EQ(regions.all()[0].low, region.low);
+  }
+}
+
+TEST(Lap, GivesBackWhatWasNotNeeded) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(400));
+  for (const Region& region : regions.all()) {
+    tests::touch_stack(region, 1);
+  }
+  const std::vector<Region> released = regions.all();
+  regions.release();
+  pool.lap();  // all were needed
+  EXPECT_GE(resident_bytes_of(released), 400 * tests::page_size());
+  ASSERT_TRUE(regions.acquire(100));
+  regions.release();
+  pool.lap();
+  EXPECT_GE(resident_bytes_of(released), 100 * tests::page_size());
+  EXPECT_LE(resident_bytes_of(released), 120 * tests::page_size());
+  pool.lap();
+  EXPECT_LE(resident_bytes_of(released), 20 * tests::page_size());
+}
+
+TEST(Lap, FindsDeepOnesThatNoCheckHasNoticed) {
+  Pool pool;
+  Regions regions(pool);
+  for (int i = 0; i < 500; ++i) {
+    ASSERT_TRUE(regions.acquire(1));
+    tests::touch_stack(regions.all()[0], 1);
+    regions.release();
+  }
+  ASSERT_TRUE(regions.acquire(30));
+  for (const Region& region : regions.all()) {
+    tests::touch_stack(region, 2 * kMegabyte);
+  }
+  const std::vector<Region> released = regions.all();
+  regions.release();
+  pool.lap();
+  pool.lap();
+  EXPECT_LE(resident_bytes_of(released), 64 * kKilobyte);
+}
+
+TEST(Trim, EmptiesThePoolAndTellsHowMuchThatWas) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(100));
+  for (const Region& region : regions.all()) {
+    tests::touch_stack(region, 1);
+  }
+  const std::vector<Region> released = regions.all();
+  regions.release();
+  const std::size_t before = stack::resident_bytes();
+  Trimmer trimmer(Trimmer::Counts::kYes);
+  pool.trim(trimmer);
+  EXPECT_GE(trimmer.given_back(), 100 * tests::page_size());
+  EXPECT_EQ(stack::resident_bytes(), before - trimmer.given_back());
+  EXPECT_EQ(resident_bytes_of(released), 0U);
+  trim_reserve();
+  EXPECT_EQ(statistics().reserved, 0U);
+  EXPECT_TRUE(regions.acquire(10));
+}
+
+class Trimmers : public testing::TestWithParam<bool> {
+ protected:
+  Trimmers() { for_tests::switches.drop_one_by_one = GetParam(); }
+  ~Trimmers() override { for_tests::switches.drop_one_by_one = false; }
+};
+INSTANTIATE_TEST_SUITE_P(Ways, Trimmers, testing::Bool(), [](const auto& way) {
+  return way.param ? "OneByOne" : "Together";
+});
+
+// As the sweep does with greenlets that wait: more at once than one call takes.
+TEST_P(Trimmers, KeepsWhatIsInUseAndTheGuard) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(100));
+  const std::size_t page = tests::page_size();
+  Trimmer trimmer;
+  for (const Region& region : regions.all()) {
+    tests::touch_stack(region, 20 * page);
+    tests::touch(region.boundary, region.boundary + 10 * page);
+    region.boundary[-5 * static_cast<std::ptrdiff_t>(page)] = std::byte{42};
+    region.boundary[2 * page] = std::byte{43};
+    trimmer.keep(region, region.boundary - 5 * page, region.boundary + 2 * page + 1);
+  }
+  trimmer.flush();
+  for (const Region& region : regions.all()) {
+    ASSERT_EQ(resident_bytes(region), 8 * page);
+    ASSERT_EQ(region.boundary[-5 * static_cast<std::ptrdiff_t>(page)], std::byte{42});
+    ASSERT_EQ(region.boundary[2 * page], std::byte{43});
+  }
+  const Region region = regions.all()[50];
+  tests::touch(region.low, region.boundary);
+  EXPECT_DEATH(tests::touch(region.low - 1, region.low), "");
+}
+
+TEST(Trimmer, KeepsOneByteOrNothingOrAll) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(1));
+  const Region region = regions.all()[0];
+  const auto after = [&](const std::byte* begin, const std::byte* end) {
+    tests::touch(region.low, region.high);
+    Trimmer trimmer;
+    trimmer.keep(region, begin, end);
+    trimmer.flush();
+    return resident_bytes(region);
+  };
+  const auto all = static_cast<std::size_t>(region.high - region.low);
+  EXPECT_EQ(after(region.boundary, region.boundary), tests::page_size());
+  EXPECT_EQ(after(region.low, region.low + 1), tests::page_size());
+  EXPECT_EQ(after(region.high - 1, region.high), tests::page_size());
+  EXPECT_EQ(after(region.low, region.high), all);
+  EXPECT_EQ(after(region.low - 100, region.high + 100), all);
+  Trimmer trimmer;
+  trimmer.keep_nothing(region);
+  trimmer.flush();
+  EXPECT_EQ(resident_bytes(region), 0U);
 }
 
 TEST(Size, ChangesForRegionsAcquiredLater) {
