@@ -182,7 +182,7 @@ class Greenlet {
   std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
   std::uint8_t laps_to_trim_ = 4;  // see Sweep
-  int end_tries_ = 0;  // how often its thread, which is ending, has tried to kill it
+  int end_tries_ = 0;              // how often its thread, which is ending, has tried to kill it
   // In the queue of its thread, and put there by the collector; both guarded by module().owners.
   bool is_pending_ = false;
   bool collected_ = false;

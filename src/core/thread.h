@@ -308,7 +308,7 @@ class alignas(128) Thread {
   PyObject* module_object_ = nullptr;  // keeps module_ alive
   Greenlet* main_ = nullptr;
   PyObject* tracer_ = nullptr;
-  Greenlet* started_ = nullptr;                     // the list of greenlets that have a stack here
+  Greenlet* started_ = nullptr;             // the list of greenlets that have a stack here
   const Greenlet* last_visited_ = nullptr;  // see read_ahead_of(); not to be followed
   int read_ahead_ = 0;                      // how many more to visit before the next batch
   Sweep sweep_;

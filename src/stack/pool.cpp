@@ -23,9 +23,9 @@ constexpr std::size_t kMostRefill = 64;
 static_assert(kMostRefill <= 64);  // a bit each in a word
 constexpr std::size_t kFlush = 32;
 
-// Checks (see Pool::check): what a pooled region may hold on either side of its page, how far beyond
-// that a check looks, and how many releases apart checks are: after one has found more than was
-// known, and at most. Odd numbers, so that a regular pattern cannot hide from them for long.
+// Checks (see Pool::check): what a pooled region may hold on either side of its page, how far
+// beyond that a check looks, and how many releases apart checks are: after one has found more than
+// was known, and at most. Odd numbers, so that a regular pattern cannot hide from them for long.
 constexpr std::size_t kKeepBelow = std::size_t{128} << 10;
 constexpr std::size_t kKeepAbove = std::size_t{32} << 10;
 constexpr std::size_t kLookBelow = std::size_t{64} << 10;
@@ -182,8 +182,7 @@ std::size_t Pool::allowed() const noexcept {
 // As far as it is not needed for what is in the pool.
 void Pool::return_budget() noexcept {
   const std::size_t all = count_ * pages_ * page_size();
-  const std::size_t kept =
-      std::min(drawn_, round_up(all - std::min(all, kFree), kDrawnAtOnce));
+  const std::size_t kept = std::min(drawn_, round_up(all - std::min(all, kFree), kDrawnAtOnce));
   drawn_by_all.fetch_sub(drawn_ - kept, std::memory_order_relaxed);
   drawn_ = kept;
   room_ = std::min(capacity_, allowed());
@@ -217,7 +216,8 @@ void Pool::check(const Region& region) noexcept {
     check_interval_ = std::min(check_interval_ * 2, kLongestInterval);
   }
   until_check_ = check_interval_;
-  pages_ = std::max({std::size_t{1}, found.pages, pages_ - (pages_ - std::min(pages_, found.pages) + 7) / 8});
+  pages_ = std::max(
+      {std::size_t{1}, found.pages, pages_ - (pages_ - std::min(pages_, found.pages) + 7) / 8});
   room_ = std::min(capacity_, allowed());
 }
 

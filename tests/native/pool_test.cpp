@@ -253,7 +253,8 @@ TEST(Trimming, NoticesRegularPatterns) {
 
 // What a burst leaves in the pools: so much memory, however deep the greenlets were.
 TEST(Budget, BoundsTheMemoryOfAPoolHoweverDeepItsRegionsAre) {
-  for (const std::size_t depth : {kKilobyte, 8 * kKilobyte, 40 * kKilobyte, 140 * kKilobyte, kMegabyte}) {
+  for (const std::size_t depth :
+       {kKilobyte, 8 * kKilobyte, 40 * kKilobyte, 140 * kKilobyte, kMegabyte}) {
     Pool pool;
     Regions regions(pool);
     ASSERT_TRUE(regions.acquire(700));
@@ -381,12 +382,11 @@ TEST(Trim, EmptiesThePoolAndTellsHowMuchThatWas) {
 
 class Trimmers : public testing::TestWithParam<bool> {
  protected:
-  Trimmers() { for_tests::switches.drop_one_by_one = GetParam(); }
-  ~Trimmers() override { for_tests::switches.drop_one_by_one = false; }
+  void SetUp() override { for_tests::switches.drop_one_by_one = GetParam(); }
+  void TearDown() override { for_tests::switches.drop_one_by_one = false; }
 };
-INSTANTIATE_TEST_SUITE_P(Ways, Trimmers, testing::Bool(), [](const auto& way) {
-  return way.param ? "OneByOne" : "Together";
-});
+INSTANTIATE_TEST_SUITE_P(Ways, Trimmers, testing::Bool(),
+                         [](const auto& way) { return way.param ? "OneByOne" : "Together"; });
 
 // As the sweep does with greenlets that wait: more at once than one call takes.
 TEST_P(Trimmers, KeepsWhatIsInUseAndTheGuard) {
