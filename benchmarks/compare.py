@@ -147,6 +147,11 @@ def groups(quick: bool) -> dict[str, Group]:
         # Mostly the kernel clears memory here, whose speed is what others leave of it.
         "trivial": Group(memory("trivial", 100_000, "trivial"), 63, 1),
         "frames": Group(memory("frames", 20_000, "frames"), 3, 1),
+        **{
+            f"{what}_{depth}": Group(memory(f"{what}_{depth}", 2_000, f"{what}_{depth}"), 3, 1)
+            for what in ("idle", "deepest")
+            for depth in (30, 120)
+        },
         "receive": Group(memory("receive", 4_000, "receive"), 3, 1, needs_gevent=True),
         "million": Group(memory("trivial", 1_000_000, "million"), 1, 0),
         "gevent": Group(program("gevent_rates.py"), 7, needs_gevent=True),

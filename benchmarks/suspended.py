@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Many suspended greenlets at once: the time and the memory they take.
 
-    python benchmarks/suspended.py [--count N] [--what trivial|frames|receive] [--json]
+    python benchmarks/suspended.py [--count N] [--json]
+        [--what trivial|frames|receive|idle_30|idle_120|deepest_30|deepest_120]
 
 All are created, then all are started and suspend themselves, then all are resumed, each with a
 number that it returns. What they are in the middle of: a function that does nothing else (trivial),
-20 Python frames (frames), or gevent's socket.recv() (receive). The exit status is 1 if one returns
-another number.
+20 Python frames (frames), gevent's socket.recv() (receive), or so many nested calls in C
+(deepest_30, deepest_120). Or they have returned from those and wait in a function that does nothing
+else (idle_30, idle_120); these are measured when they have waited for some seconds, in which a few
+others start and end. The exit status is 1 if one returns another number.
 """
 
 from __future__ import annotations
@@ -17,14 +20,17 @@ import resource
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from mmap import MADV_NOHUGEPAGE, MAP_ANONYMOUS, MAP_PRIVATE, mmap
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 from typing import Any, NamedTuple
 
 import greenlet as package
 from greenlet import getcurrent, greenlet
 
 FRAMES = 20
+DEPTHS = (30, 120)  # of calls in C
+IDLE_SECONDS = 3.0
 TOUCHED = 10 * 1024  # bytes for each greenlet: more than a trivial one takes
 MAP_NORESERVE = 0x4000  # Python's mmap has the name since 3.13
 
@@ -96,14 +102,55 @@ def wait_deep(suspend: Callable[[], object], depth: int = FRAMES) -> object:
     return suspend() if depth == 1 else wait_deep(suspend, depth - 1)
 
 
-def measure(count: int, run: Callable[..., object]) -> Measurement:
+class Nested:
+    """Its repr() makes so many nested calls in C, and then one of `bottom`."""
+
+    def __init__(self, depth: int, bottom: Callable[[], object]) -> None:
+        self.depth = depth
+        self.bottom = bottom
+
+    def __repr__(self) -> str:
+        return repr(Nested(self.depth - 1, self.bottom)) if self.depth else str(self.bottom())
+
+
+def wait_idle(suspend: Callable[[], object], depth: int) -> object:
+    """Go deep, come back, and wait."""
+    repr(Nested(depth, str))
+    return suspend()
+
+
+def wait_deepest(suspend: Callable[[], object], depth: int) -> object:
+    """Wait at the deepest point."""
+    return int(repr(Nested(depth, suspend)))
+
+
+def let_time_go_by(seconds: float) -> None:
+    """Now and then a greenlet starts, waits, and ends."""
+    suspend = getcurrent().switch
+    end = monotonic() + seconds
+    while monotonic() < end:
+        other = greenlet(suspend)
+        other.switch()
+        other.switch()
+        sleep(0.01)
+
+
+RUNS: dict[str, Callable[..., object]] = {
+    "trivial": wait,
+    "frames": wait_deep,
+    **{f"idle_{depth}": partial(wait_idle, depth=depth) for depth in DEPTHS},
+    **{f"deepest_{depth}": partial(wait_deepest, depth=depth) for depth in DEPTHS},
+}
+
+
+def measure(count: int, run: Callable[..., object], idle: float) -> Measurement:
     suspend = getcurrent().switch
     # The list has its full length before anything is measured.
     greenlets = [getcurrent()] * count
     # Everything that happens only once, the first time, happens now.
     first = greenlet(run)
     first.switch(suspend)
-    first.switch()
+    first.switch(0)
     touch_memory(count)
     before = Memory.now()
 
@@ -114,6 +161,7 @@ def measure(count: int, run: Callable[..., object]) -> Measurement:
     for each in greenlets:
         each.switch(suspend)
     times.append(perf_counter())
+    let_time_go_by(idle)
     suspended = Memory.now()
 
     times.append(perf_counter())
@@ -184,13 +232,14 @@ def report(measured: Measurement) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Many suspended greenlets at once.")
     parser.add_argument("--count", type=int, default=200_000, metavar="N")
-    parser.add_argument("--what", choices=["trivial", "frames", "receive"], default="trivial")
+    parser.add_argument("--what", choices=[*RUNS, "receive"], default="trivial")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     options = parser.parse_args()
     if options.what == "receive":
         measured = measure_receiving(options.count)
     else:
-        measured = measure(options.count, wait if options.what == "trivial" else wait_deep)
+        idle = IDLE_SECONDS if options.what.startswith("idle") else 0.0
+        measured = measure(options.count, RUNS[options.what], idle)
     if options.json:
         print(json.dumps(measured._asdict()))
     else:

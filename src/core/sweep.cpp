@@ -19,13 +19,14 @@ constexpr unsigned kMostLapsToTrim = 16;
 // The pool's laps are so many of ours.
 constexpr unsigned kLapsOfPool = 4;
 
-// The sweep takes at most so much of the time of a lap, and of all the time: where there are very
-// many greenlets, laps are longer.
-constexpr std::uint64_t kShareOfLap = 20;
-constexpr std::uint64_t kShareOfTime = 50;
+// In a lap the sweep takes at most so much of the time that the thread sleeps, and of the time that
+// it works; and of all the time: where there are very many greenlets, laps are longer.
+constexpr std::uint64_t kShareOfSleep = 4;
+constexpr std::uint64_t kShareOfWork = 32;
+constexpr std::uint64_t kShareOfAll = 50;
 // It works so long at once at most, for the sake of whoever waits for the thread; and so many
 // greenlets are visited between two looks at the clock.
-constexpr std::uint64_t kLongestStep = 5 * kMillisecond;
+constexpr std::int64_t kLongestStep = 5 * kMillisecond;
 constexpr unsigned kVisitsAtOnce = 64;
 // The clock is looked at so often at least, if something happens, and after so many events at most.
 constexpr std::uint64_t kLookEvery = 10 * kMillisecond;
@@ -71,7 +72,7 @@ bool Sweep::look_at_the_clock(Greenlet* first, Greenlet& main, stack::Pool& pool
   }
   next_look_ = rough + kLookEvery;
   marks_left_ = kMostMarks;
-  if (rough >= (next_ != nullptr ? next_step_ : next_lap_)) {
+  if (next_ != nullptr || rough >= next_lap_) {
     step(first, main, pool);
   }
   return true;
@@ -84,12 +85,22 @@ void Sweep::step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
     lap_began_ = begin;
     lap_work_ = 0;
   }
-  visit_some(begin + std::min((begin - worked_until_) / kShareOfLap, kLongestStep));
-  worked_until_ = read(CLOCK_MONOTONIC);
-  const std::uint64_t work = worked_until_ - begin;
-  lap_work_ += work;
-  next_step_ = worked_until_ + work * kShareOfLap;
-  next_lap_ = lap_began_ + std::max(lap_work_ * kShareOfTime, kLap);
+  // Another OS thread's clock may be behind; then all the time counts as work.
+  const std::uint64_t worked = read(CLOCK_THREAD_CPUTIME_ID);
+  const std::uint64_t elapsed = begin - accounted_;
+  const std::uint64_t work = std::min(elapsed, worked - accounted_work_);
+  accounted_ = begin;
+  accounted_work_ = worked;
+  credit_ += static_cast<std::int64_t>((elapsed - work) / kShareOfSleep + work / kShareOfWork);
+  credit_ = std::min(credit_, kLongestStep);
+  if (credit_ > 0) {
+    visit_some(begin + static_cast<std::uint64_t>(credit_));
+    // Not the time that others had the processor.
+    accounted_work_ = read(CLOCK_THREAD_CPUTIME_ID);
+    credit_ -= static_cast<std::int64_t>(accounted_work_ - worked);
+    lap_work_ += accounted_work_ - worked;
+    next_lap_ = lap_began_ + std::max(lap_work_ * kShareOfAll, kLap);
+  }
 }
 
 void Sweep::begin_lap(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {

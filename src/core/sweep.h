@@ -60,11 +60,12 @@ class Sweep {
   std::uint32_t laps_ = 0;
   // In nanoseconds, of the monotonic clock.
   std::uint64_t next_look_ = 0;
-  std::uint64_t worked_until_ = 0;
-  std::uint64_t next_step_ = 0;
   std::uint64_t next_lap_ = 0;
   std::uint64_t lap_began_ = 0;
-  std::uint64_t lap_work_ = 0;  // so much of the time since then was spent here
+  std::uint64_t lap_work_ = 0;        // so much of the time since then was spent here
+  std::uint64_t accounted_ = 0;       // credit_ has the share of the time until then
+  std::uint64_t accounted_work_ = 0;  // the thread's own time then
+  std::int64_t credit_ = 0;           // so long the sweep may work
 };
 
 }  // namespace greenlet::core

@@ -213,7 +213,7 @@ Batch* Reserve::copy_batches(std::size_t& copied) noexcept {
   for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
     ++batches;
   }
-  auto* const copies = static_cast<Batch*>(std::malloc(batches * sizeof(Batch)));
+  auto* const copies = static_cast<Batch*>(std::malloc((batches + 1) * sizeof(Batch)));
   if (copies != nullptr) {
     for (const Batch* batch = batches_; batch != nullptr; batch = batch->next) {
       new (&copies[copied++]) Batch(*batch);

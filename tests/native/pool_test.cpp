@@ -519,8 +519,8 @@ TEST(Trim, EmptiesThePoolAndTellsHowMuchThatWas) {
 
 class Trimmers : public testing::TestWithParam<bool> {
  protected:
-  Trimmers() { for_tests::switches.drop_one_by_one = GetParam(); }
-  ~Trimmers() override { for_tests::switches.drop_one_by_one = false; }
+  void SetUp() override { for_tests::switches.drop_one_by_one = GetParam(); }
+  void TearDown() override { for_tests::switches.drop_one_by_one = false; }
 };
 INSTANTIATE_TEST_SUITE_P(Ways, Trimmers, testing::Bool(),
                          [](const auto& way) { return way.param ? "OneByOne" : "Together"; });
