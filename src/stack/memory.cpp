@@ -178,7 +178,7 @@ void* reserve_bytes(std::size_t bytes) noexcept {
   void* const grown = system::resize(seed, page_size(), bytes);
   if (grown == MAP_FAILED) {
     const int reason = errno;
-    system::munmap(seed, page_size());
+    system::unmap(seed, page_size());
     errno = reason;
   }
   return grown;
@@ -205,8 +205,8 @@ std::size_t resident_pages(std::byte* begin, std::byte* end) noexcept {
 void drop_pages(std::byte* begin, std::byte* end) noexcept {
   if (begin < end) {
     const auto bytes = static_cast<std::size_t>(end - begin);
-    if (system::madvise(begin, bytes, MADV_DONTNEED) != 0) {
-      system::madvise(begin, bytes, kMadvDontneedLocked);  // mlockall()
+    if (system::advise(begin, bytes, MADV_DONTNEED) != 0) {
+      system::advise(begin, bytes, kMadvDontneedLocked);  // mlockall()
     }
   }
 }
@@ -262,25 +262,25 @@ std::byte* map_bytes(std::size_t bytes, bool& locks) noexcept {
   auto* const base = static_cast<std::byte*>(address);
   // There is nothing to drop. But this is the advice that the kernel refuses for locked memory, and
   // the cheapest way to find out.
-  locks = system::madvise(base, page_size(), MADV_DONTNEED) != 0;
+  locks = system::advise(base, page_size(), MADV_DONTNEED) != 0;
   if (locks) {
     munlock(base, bytes);
   }
-  if (system::mprotect(base, bytes, PROT_READ | PROT_WRITE) != 0) {
+  if (system::protect(base, bytes, PROT_READ | PROT_WRITE) != 0) {
     const int reason = errno;
-    system::munmap(base, bytes);
+    system::unmap(base, bytes);
     errno = reason;
     return nullptr;
   }
   // Else the kernel may back 2 MiB for the few bytes that a small greenlet touches. Kernels
   // without huge pages refuse, which is as good.
-  system::madvise(base, bytes, MADV_NOHUGEPAGE);
+  system::advise(base, bytes, MADV_NOHUGEPAGE);
   name_mapping(base, bytes);
   return base;
 }
 
 bool unmap_bytes(std::byte* begin, std::size_t bytes) noexcept {
-  return system::munmap(begin, bytes) == 0;
+  return system::unmap(begin, bytes) == 0;
 }
 
 void lock_on_fault(std::byte* begin, std::size_t bytes) noexcept {
@@ -348,11 +348,11 @@ bool install_guards(const GuardRange* guards, std::size_t count) noexcept {
 }
 
 bool install_guard(const GuardRange& guard) noexcept {
-  return system::madvise(guard.begin, guard.bytes, kMadvGuardInstall) == 0;
+  return system::advise(guard.begin, guard.bytes, kMadvGuardInstall) == 0;
 }
 
 bool protect_guard(const GuardRange& guard) noexcept {
-  return system::mprotect(guard.begin, guard.bytes, PROT_NONE) == 0;
+  return system::protect(guard.begin, guard.bytes, PROT_NONE) == 0;
 }
 
 std::size_t mapping_limit() noexcept {

@@ -18,15 +18,18 @@ namespace greenlet::stack::system {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 
-using ::madvise;
-using ::mprotect;
-using ::munmap;
-
 inline void* map(std::size_t bytes, int protection, int flags) noexcept {
   return ::mmap(nullptr, bytes, protection, flags, -1, 0);
 }
 inline void* resize(void* address, std::size_t old_bytes, std::size_t bytes) noexcept {
   return ::mremap(address, old_bytes, bytes, MREMAP_MAYMOVE);
+}
+inline int unmap(void* address, std::size_t bytes) noexcept { return ::munmap(address, bytes); }
+inline int protect(void* address, std::size_t bytes, int protection) noexcept {
+  return ::mprotect(address, bytes, protection);
+}
+inline int advise(void* address, std::size_t bytes, int advice) noexcept {
+  return ::madvise(address, bytes, advice);
 }
 
 #else
@@ -40,13 +43,13 @@ inline void* map(std::size_t bytes, int protection, int flags) noexcept {
 #endif
   return reinterpret_cast<void*>(syscall(kMap, nullptr, bytes, protection, flags, -1, 0L));
 }
-inline int munmap(void* address, std::size_t bytes) noexcept {
+inline int unmap(void* address, std::size_t bytes) noexcept {
   return static_cast<int>(syscall(SYS_munmap, address, bytes));
 }
-inline int mprotect(void* address, std::size_t bytes, int protection) noexcept {
+inline int protect(void* address, std::size_t bytes, int protection) noexcept {
   return static_cast<int>(syscall(SYS_mprotect, address, bytes, protection));
 }
-inline int madvise(void* address, std::size_t bytes, int advice) noexcept {
+inline int advise(void* address, std::size_t bytes, int advice) noexcept {
   return static_cast<int>(syscall(SYS_madvise, address, bytes, advice));
 }
 inline void* resize(void* address, std::size_t old_bytes, std::size_t bytes) noexcept {
