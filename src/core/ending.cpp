@@ -122,11 +122,11 @@ void Thread::hand_over_if_found(Greenlet& greenlet) noexcept {
   }
 }
 
-void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
+bool Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
   const std::lock_guard lock(greenlet.module_->owners);
   Thread* const owner = greenlet.thread();
   if (owner == nullptr || greenlet.is_pending_) {
-    return;
+    return false;
   }
   greenlet.is_pending_ = true;
   greenlet.collected_ = cause == Cause::kCollected;
@@ -134,6 +134,28 @@ void Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
   greenlet.next_pending_ = owner->pending_.load(std::memory_order_relaxed);
   owner->pending_.store(&greenlet, std::memory_order_release);
   ++greenlet.module_->pending_greenlets;
+  return true;
+}
+
+void Thread::take_back(Greenlet& greenlet) noexcept {
+  Ref taken;  // dropped after the lock
+  const std::lock_guard lock(module_->owners);
+  Greenlet* before = nullptr;  // the one that was queued after it
+  Greenlet* each = pending_.load(std::memory_order_relaxed);
+  while (each != nullptr && each != &greenlet) {
+    before = std::exchange(each, each->next_pending_);
+  }
+  if (each == nullptr) {
+    return;
+  }
+  if (before == nullptr) {
+    pending_.store(greenlet.next_pending_, std::memory_order_relaxed);
+  } else {
+    before->next_pending_ = greenlet.next_pending_;
+  }
+  greenlet.is_pending_ = false;
+  --module_->pending_greenlets;
+  taken = Ref::take(greenlet.object());
 }
 
 void Thread::finish_pending_slowly() noexcept {

@@ -109,8 +109,9 @@ class alignas(128) Thread {
     return pending_.load(std::memory_order_relaxed) == nullptr || may_switch_slowly();
   }
   // For a suspended greenlet that was dropped in another thread than its own, or collected there:
-  // hands it to its owner, which takes a reference. If the owner has ended, there is nothing to do.
-  static void hand_to_owner(Greenlet& greenlet, Cause cause) noexcept;
+  // hands it to its owner, which takes a reference. False if the owner has ended or has it already:
+  // then there is nothing to do.
+  static bool hand_to_owner(Greenlet& greenlet, Cause cause) noexcept;
   // In a pass that recounts: does that for a greenlet of another thread that this collection has
   // finalized. Not earlier: its owner would unwind it while the collection finalizes, in this
   // thread, what it uses: the generators that it resumes, above all.
@@ -267,6 +268,8 @@ class alignas(128) Thread {
   [[gnu::cold]] bool may_switch_slowly() noexcept;
   // call_on_thread_stack() from the running greenlet's own stack.
   PyObject* leave_region_for(void* (*function)(void*), void* argument) noexcept;
+  // Undoes hand_to_owner() for one of this thread that is still in the queue.
+  void take_back(Greenlet& greenlet) noexcept;
   // Something has happened that the sweep may take part in. It neither runs Python code nor
   // allocates.
   void note_event() noexcept { sweep_.note(started_, *main_, pool_); }

@@ -59,11 +59,11 @@ PyObject* Thread::leave_region_for(void* (*function)(void*), void* argument) noe
     return refuse_foreign_stack(module_->error);
   }
   calls_on_thread_stack_ = true;
-  // With somebody in the queue no switch takes the fast path, see can_resume(). The one that runs
-  // is harmless there: finish_pending_slowly() drops it. And it does not count.
-  const bool is_marked = pending_.load(std::memory_order_relaxed) == nullptr;
+  // With somebody in the queue no switch takes the fast path, see can_resume(). If it is empty, the
+  // running greenlet stands in it for that time. It does not count.
+  const bool is_marked =
+      pending_.load(std::memory_order_relaxed) == nullptr && hand_to_owner(*running_, Cause::kDropped);
   if (is_marked) {
-    hand_to_owner(*running_, Cause::kDropped);
     --module_->pending_greenlets;
   }
   void* result;
@@ -74,6 +74,7 @@ PyObject* Thread::leave_region_for(void* (*function)(void*), void* argument) noe
   calls_on_thread_stack_ = false;
   if (is_marked) {
     ++module_->pending_greenlets;
+    take_back(*running_);
   }
   finish_pending();  // what had to wait; keeps the exception that is set
   return static_cast<PyObject*>(result);

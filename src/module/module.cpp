@@ -308,14 +308,18 @@ PyObject* make_final_exit(PyObject* greenlet_exit) {
 }
 
 int add_types(PyObject* module, ModuleState& state) {
+  // One after the other: nothing may be made while the MemoryError of another is set.
   state.error = PyErr_NewExceptionWithDoc(
       "greenlet.error", "A switch that cannot be: to another thread's greenlet, for instance.",
       nullptr, nullptr);
+  if (state.error == nullptr) {
+    return -1;
+  }
   state.greenlet_exit = PyErr_NewExceptionWithDoc(
       "greenlet.GreenletExit",
       "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
       PyExc_BaseException, nullptr);
-  if (state.error == nullptr || state.greenlet_exit == nullptr ||
+  if (state.greenlet_exit == nullptr ||
       (state.final_exit = make_final_exit(state.greenlet_exit)) == nullptr) {
     return -1;
   }

@@ -183,10 +183,15 @@ def test_everything_public_has_a_docstring() -> None:
     assert undocumented == []
 
 
-def test_an_import_that_ran_out_of_memory_can_be_tried_again() -> None:
-    """The type is the same object each time, and may be half made."""
+@pytest.mark.parametrize("failing", ["one", "all from there on"])
+def test_an_import_that_ran_out_of_memory_can_be_tried_again(failing: str) -> None:
+    """The type is the same object each time, and may be half made.
+
+    If one allocation fails alone, whatever goes on after it has the memory to do harm.
+    """
     pytest.importorskip("_testcapi")
-    said = run_clean("""
+    said = run_clean(
+        """
         import _imp, _testcapi, importlib.machinery, importlib.util, sysconfig, sys
         from pathlib import Path
         (package,) = importlib.util.find_spec("greenlet").submodule_search_locations
@@ -196,7 +201,7 @@ def test_an_import_that_ran_out_of_memory_can_be_tried_again() -> None:
         spec = importlib.util.spec_from_file_location(name, path, loader=loader)
         failures = 0
         for count in range(1, 10_000):
-            _testcapi.set_nomemory(count)
+            _testcapi.set_nomemory(count, count + 1 if sys.argv[1] == "one" else 0)
             try:
                 module = _imp.create_dynamic(spec)
             except MemoryError:
@@ -207,11 +212,13 @@ def test_an_import_that_ran_out_of_memory_can_be_tried_again() -> None:
                 _testcapi.remove_mem_hooks()
         sys.modules[name] = module
         import greenlet
-        assert failures > 100, failures
+        assert failures > 40, failures  # 3.11 gets over the loss of one now and then
         assert greenlet.greenlet is module.greenlet
         assert greenlet.greenlet.getcurrent is greenlet.getcurrent
         main = greenlet.getcurrent()
         assert greenlet.greenlet(lambda: greenlet.getcurrent().parent).switch() is main
         print("done")
-    """)
+    """,
+        args=[failing],
+    )
     assert said == "done"

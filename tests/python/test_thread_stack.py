@@ -568,6 +568,55 @@ def test_a_greenlet_that_is_being_killed_may_call_it(positions: Any) -> None:
     assert log == [True]
 
 
+@pytest.mark.parametrize("call", [True, False], ids=["by the call", "plainly"])
+def test_a_greenlet_that_calls_it_when_it_is_dropped_goes_at_once(call: bool) -> None:
+    seen: list[object] = []
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            call_on_thread_stack(seen.append, 1) if call else seen.append(1)
+
+    g = greenlet(run)
+    g.switch()
+    reference = weakref.ref(g)
+    del g
+    assert (seen, reference()) == ([1], None)
+    assert _greenlet.get_pending_cleanup_count() == 0
+
+
+@pytest.mark.parametrize("call", [True, False], ids=["by the call", "plainly"])
+def test_one_that_calls_it_when_it_is_dropped_and_waits_again_is_kept(
+    call: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is not asked a second time, as where it calls nothing."""
+    seen: list[object] = []
+
+    def run() -> None:
+        try:
+            to_parent()
+        finally:
+            call_on_thread_stack(seen.append, 1) if call else seen.append(1)
+            try:
+                to_parent()
+            except BaseException as raised:
+                seen.append(raised)
+
+    def make() -> weakref.ref[greenlet]:
+        g = greenlet(run)
+        g.switch()
+        return weakref.ref(g)
+
+    reference = make()
+    getcurrent()  # ends those that other threads have dropped
+    g = reference()
+    assert g is not None and not g.dead
+    assert seen == [1]
+    assert capfd.readouterr().err.startswith("GreenletExit did not kill <greenlet")
+    g.switch()
+
+
 def test_many_calls_with_drops_by_other_threads_lose_nothing() -> None:
     log: list[int] = []
     count = 300
