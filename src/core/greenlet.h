@@ -147,6 +147,7 @@ class Greenlet {
   static constexpr unsigned kOnlyMarked = 100;
   static constexpr unsigned kTrimmed = 101;
   static constexpr State marked(unsigned mark) noexcept {
+    // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): any value of its type is one
     return static_cast<State>(static_cast<unsigned>(State::kSuspended) + mark);
   }
   unsigned laps_waited() const noexcept {

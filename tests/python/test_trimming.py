@@ -40,6 +40,12 @@ def other_greenlets(seconds):
         g.switch()
         time.sleep(0.01)
 
+def other_greenlets_until(condition, seconds=20):
+    # It takes a second or two, but longer on a machine that is busy.
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        other_greenlets(0.25)
+
 def deep_then_wait(depth, *kept):
     repr(Nested(depth))
     return main.switch(), kept
@@ -61,11 +67,10 @@ suspended(1, {depth})
 before = stacks.resident_bytes()
 family = suspended(500, {depth})
 peak = stacks.resident_bytes() - before
-other_greenlets(2.5)
+other_greenlets_until(lambda: stacks.resident_bytes() - before <= 520 * PAGE)
 rest = stacks.resident_bytes() - before
 assert peak > 500 * 3 * PAGE, peak
-assert rest <= 500 * 2 * PAGE + (2 << 20), (peak, rest)
-assert rest < peak / 2 or rest <= 500 * PAGE, (peak, rest)
+assert rest <= 520 * PAGE, (peak, rest)
 for index, g in enumerate(family):
     assert g.switch("value") == ("value", (index, [index]))
 """
@@ -100,8 +105,8 @@ hub.switch()
 before = stacks.resident_bytes()
 family = suspended(100, 30)
 peak = stacks.resident_bytes() - before
-end = time.monotonic() + 3
-while time.monotonic() < end:
+end = time.monotonic() + 20
+while stacks.resident_bytes() - before > peak / 2 and time.monotonic() < end:
     hub.switch()
 rest = stacks.resident_bytes() - before
 assert rest < peak / 2, (peak, rest)
@@ -121,13 +126,13 @@ def often_deep():
 
 family = [greenlet(often_deep) for _ in range(50)]
 faults = []
-for _ in range(8):
+for _ in range(5):
     begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for g in family:
         g.switch()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)
     other_greenlets(1.6)
-assert min(faults[-3:]) < 100, faults
+assert min(faults[-2:]) < 100, faults
 """,
         timeout=60,
     )
@@ -448,14 +453,14 @@ for g in suspended(300, 0):
     g.switch()
 del g
 peak = stacks.resident_bytes()
-other_greenlets(3)
+other_greenlets_until(lambda: stacks.resident_bytes() <= 100 * PAGE)
 rest = stacks.resident_bytes()
 assert peak >= 300 * PAGE and rest <= 100 * PAGE, (peak, rest)
 """
     )
 
 
-@since("sys.remote_exec")  # the interpreter's own look at the stack's bounds came with the same
+@since("C recursion is bounded for itself")
 def test_recursion_is_bounded_as_before_on_a_trimmed_stack() -> None:
     run_clean(
         COMMON
@@ -481,7 +486,7 @@ for _ in range(3):
     g.switch()
     stacks.trim()
 first, second, third = g.switch()
-assert first == second == third, (first, second, third)
+assert max(first, second, third) - min(first, second, third) < 100, (first, second, third)
 """
     )
 
