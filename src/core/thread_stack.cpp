@@ -61,8 +61,8 @@ PyObject* Thread::leave_region_for(void* (*function)(void*), void* argument) noe
   calls_on_thread_stack_ = true;
   // With somebody in the queue no switch takes the fast path, see can_resume(). If it is empty, the
   // running greenlet stands in it for that time. It does not count.
-  const bool is_marked =
-      pending_.load(std::memory_order_relaxed) == nullptr && hand_to_owner(*running_, Cause::kDropped);
+  const bool is_marked = pending_.load(std::memory_order_relaxed) == nullptr &&
+                         hand_to_owner(*running_, Cause::kDropped);
   if (is_marked) {
     --module_->pending_greenlets;
   }

@@ -5,8 +5,8 @@ only for the pages that calls have touched. The region of a greenlet that ended 
 of its thread and given to the next one that starts there.
 
 Memory follows use. A greenlet that went deep and has been waiting for a second or longer keeps only
-the pages that it is in the middle of; its thread sees to that now and then, when one of its
-greenlets starts, ends or goes on. Pools keep a few MiB in all.
+the pages that it is in the middle of; its thread sees to that now and then, when it starts another
+greenlet or runs the garbage collector. Pools keep a few MiB in all. ``trim()`` does it at once.
 
 The environment variable ``GREENLET_STACK_SIZE``, read when greenlet is imported, sets the default
 size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. A value that is none of
