@@ -7,9 +7,9 @@ They create, start, switch, throw into and drop greenlets, their own and each ot
 from finalizers and pick up what others have published; change parents; have `run` looked up by code
 that acts; leave generators, coroutines, exception handlers and critical sections under way across
 switches; toggle trace functions and sys.monitoring; collect, freeze and ask the collector for
-objects. What a greenlet keeps for itself is checked after each switch. In the end every greenlet
-that was started must have ended, except for schedulers that their thread left (see
-Thread::Cause), and no greenlet may be left in memory.
+objects; trim stacks and change their sizes. What a greenlet keeps for itself is checked after each
+switch. In the end every greenlet that was started must have ended, except for schedulers that their
+thread left (see Thread::Cause), and no greenlet may be left in memory.
 
 The program ends with status 1 if something was wrong, and with 3 and the traces of all threads if a
 thread made no progress for long. Numbers that the seed decides are drawn thread by thread,
@@ -46,6 +46,7 @@ DEPTH = 4  # actions within actions of one greenlet
 SPARE_OBJECTS = 5_000  # that the interpreter and the storm make once and keep
 SPARE_STACKS = 20
 OBJECTS_OF_ONE = 500  # that a scheduler which was left may hold
+SIZES = (None, stacks.MIN_SIZE, 1 << 20, 8 << 20, 64 << 20)  # of stacks
 
 # What can be left out, to look for the cause of something.
 FEATURES = {
@@ -759,6 +760,19 @@ def put_foreign(worker: Worker, g: Any) -> None:
         put(worker, g)
 
 
+def trim(worker: Worker) -> None:
+    """Give back what waiting stacks do not need, and what pools have, or change sizes."""
+    step = worker.chance.randrange(40)
+    if step == 0:
+        stacks.set_default_size(worker.chance.choice(SIZES))
+    elif step == 1:
+        g = pick(worker)
+        if g is not None:
+            stacks.set_size(g, worker.chance.choice(SIZES))
+    else:
+        stacks.trim()
+
+
 def make_garbage(worker: Worker) -> None:
     Publisher(pick(worker))
 
@@ -832,6 +846,7 @@ ACTIONS: tuple[Callable[[Worker], None], ...] = (
     look,
     collect,
     collect,
+    trim,
     make_garbage,
     monitor,
     set_tracer,
