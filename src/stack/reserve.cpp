@@ -36,6 +36,10 @@ constexpr std::size_t kPartOfPart = 4;
 // A batch takes no more than this part of what is left.
 constexpr std::size_t kBatchPart = 16;
 
+// Stacks have no more than this part of all addresses. When they have half of that, the limit
+// counts as others do.
+constexpr std::size_t kPartOfAddresses = 2;
+
 // A batch is unmapped when all its regions are free and the reserve holds this many besides.
 constexpr std::size_t kSpareRegions = 256;
 
@@ -250,7 +254,14 @@ Room Reserve::find_room(bool carefully) const noexcept {
   if (const std::size_t all = for_tests::switches.room.load(); all != 0) {
     return {.left = all - std::min(all, mapped_), .limit = Failure::kSpaceLimit};
   }
-  return stack::find_room(carefully);
+  Room room = stack::find_room(carefully);
+  // Nobody could map anything any more, malloc() neither, if stacks took all that there is.
+  const std::size_t most = address_space() / kPartOfAddresses;
+  if (const std::size_t left = most - std::min(most, mapped_);
+      left < std::min(most / 2, room.left)) {
+    room = {.left = left, .limit = Failure::kAddressSpace};
+  }
+  return room;
 }
 
 std::size_t Reserve::plan(Batch& batch, const Room& room) const noexcept {
