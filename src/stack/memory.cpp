@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
@@ -302,6 +303,14 @@ Room find_room(bool carefully) noexcept {
     consider(room, commit_left(virtual_bytes), Failure::kCommit);
   }
   return room;
+}
+
+std::size_t address_space() noexcept {
+  if (const std::size_t forced = for_tests::switches.address_space.load(); forced != 0) {
+    return forced;
+  }
+  // Stacks lie at the upper end, those of threads and ours as well: the kernel maps downwards.
+  return std::bit_ceil(reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)));
 }
 
 bool install_guards(const GuardRange* guards, std::size_t count) noexcept {

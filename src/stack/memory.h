@@ -45,8 +45,13 @@ struct Room {
 // `carefully`: looks again at the settings of the machine, which hardly ever change.
 Room find_room(bool carefully) noexcept;
 
+// Bytes that a process can address on this machine: 128 TiB on most, 512 GiB on some.
+std::size_t address_space() noexcept;
+
 // Bytes of the calling thread's own stack, in whole MiB: what recursion may use up in it.
 std::size_t thread_stack_bytes() noexcept;
+// True for the thread whose stack grows as far as RLIMIT_STACK says at the moment.
+bool is_main_thread() noexcept;
 
 // The kernel's advice on ranges (see process_madvise) takes up to this many at once here.
 inline constexpr std::size_t kMostAtOnce = 64;

@@ -110,6 +110,7 @@ Region Pool::acquire_slowly(Failure& failure) noexcept {
   if (!registered_) {
     detail::reserve().add(*this);
   }
+  look_at_thread();
   adopt_size();
   std::size_t wish = std::max(std::min<std::size_t>(refill_, pool_bound()), std::size_t{1});
   if (!make_room(wish)) {
@@ -241,6 +242,10 @@ void Pool::check(const Region& region) noexcept {
 }
 
 void Pool::lap() noexcept {
+  look_at_thread();
+  if (chosen_ == kUnknown) {
+    give_back_oldest(count_);
+  }
   // Those at the bottom were not needed.
   const std::size_t unneeded = std::min(lowest_, settled_);
   const std::size_t kept = std::min(unneeded, std::max(std::size_t{1}, kFree / page_size()));
@@ -263,6 +268,16 @@ void Pool::trim(Trimmer& trimmer) noexcept {
   trimmer.flush();
   give_back_oldest(count_);
   return_budget();
+}
+
+// Programs raise RLIMIT_STACK, and from then on recurse more deeply. To ask at each start would
+// cost too much, so until the next lap a greenlet may still get what is in the pool. (Never less:
+// in the child of a fork the thread that forked is the main thread, on the stack that it had.)
+void Pool::look_at_thread() noexcept {
+  if (chosen_ == 0 && is_main_thread() && thread_bytes_ < thread_stack_bytes()) {
+    thread_bytes_ = 0;
+    chosen_ = kUnknown;
+  }
 }
 
 // Follows a change of the default size: entries of the old size go back to the reserve.

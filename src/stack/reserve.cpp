@@ -36,6 +36,10 @@ constexpr std::size_t kPartOfPart = 4;
 // A batch takes no more than this part of what is left.
 constexpr std::size_t kBatchPart = 16;
 
+// Stacks have no more than this part of all addresses. When they have half of that, the limit
+// counts as others do.
+constexpr std::size_t kPartOfAddresses = 2;
+
 // A batch is unmapped when all its regions are free and the reserve holds this many besides.
 constexpr std::size_t kSpareRegions = 256;
 
@@ -250,7 +254,14 @@ Room Reserve::find_room(bool carefully) const noexcept {
   if (const std::size_t all = for_tests::switches.room.load(); all != 0) {
     return {.left = all - std::min(all, mapped_), .limit = Failure::kSpaceLimit};
   }
-  return stack::find_room(carefully);
+  Room room = stack::find_room(carefully);
+  // Nobody could map anything any more, malloc() neither, if stacks took all that there is.
+  const std::size_t most = address_space() / kPartOfAddresses;
+  if (const std::size_t left = most - std::min(most, mapped_);
+      left < std::min(most / 2, room.left)) {
+    room = {.left = left, .limit = Failure::kAddressSpace};
+  }
+  return room;
 }
 
 std::size_t Reserve::plan(Batch& batch, const Room& room) const noexcept {
@@ -325,7 +336,7 @@ Batch* Reserve::map(Shelf& shelf, Failure& failure) noexcept {
     }
   }
   batch->base = mapping + batch->layout.lead;
-  add_like(*batch, batches - 1);
+  batches = 1 + add_like(*batch, batches - 1);
   add(*batch);  // last, to be the first that hands out regions
   if (locks) {
     for (Batch* each = batches_; batches != 0; --batches, each = each->next) {
@@ -369,15 +380,15 @@ void Reserve::take_out(Batch& batch, Batch*& doomed) noexcept {
   doomed = &batch;
 }
 
-void Reserve::add_like(const Batch& first, std::size_t batches) noexcept {
+std::size_t Reserve::add_like(const Batch& first, std::size_t batches) noexcept {
   const std::size_t bytes = first.mapped_bytes();
   std::byte* mapping = first.mapping();
-  for (; batches != 0; --batches) {
+  for (std::size_t added = 0; added < batches; ++added) {
     mapping += bytes;
     void* const memory = std::malloc(sizeof(Batch));
     if (memory == nullptr) {
-      unmap_bytes(mapping, batches * bytes);
-      return;
+      unmap_bytes(mapping, (batches - added) * bytes);
+      return added;
     }
     auto* const batch = new (memory) Batch{};
     batch->layout = first.layout;
@@ -387,6 +398,7 @@ void Reserve::add_like(const Batch& first, std::size_t batches) noexcept {
     batch->base = mapping + first.layout.lead;
     add(*batch);
   }
+  return batches;
 }
 
 std::byte* Reserve::map_row(const Layout& layout, std::size_t bytes, bool& locks) noexcept {

@@ -115,8 +115,9 @@ class Reserve {
 
   void add(Batch& batch) noexcept;
 
-  // Adds the batches whose mappings lie behind that of the first.
-  void add_like(const Batch& first, std::size_t batches) noexcept;
+  // Adds the batches whose mappings lie behind that of the first; returns how many: fewer than are
+  // mapped if there is no memory for more.
+  std::size_t add_like(const Batch& first, std::size_t batches) noexcept;
 
   // Maps as Layout::in_row() asks for.
   static std::byte* map_row(const Layout& layout, std::size_t bytes, bool& locks) noexcept;

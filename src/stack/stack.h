@@ -122,6 +122,7 @@ class Pool {
   Region acquire_slowly(Failure& failure) noexcept;
   void release_slowly(const Region& region) noexcept;
   void adopt_size() noexcept;
+  void look_at_thread() noexcept;
   bool make_room(std::size_t entries) noexcept;
   void give_back_oldest(std::size_t regions) noexcept;
   std::size_t room_for(std::size_t entries) noexcept;
@@ -141,11 +142,12 @@ class Pool {
   std::size_t pages_ = 1;    // that an entry holds in memory, going by samples
   std::size_t settled_ = 0;  // entries below this index were trimmed, or there at the last lap
   std::size_t lowest_ = 0;   // min(this, settled_) entries were not needed since the last lap
-  std::size_t chosen_ = ~std::size_t{0};  // chosen_size() as it was when size_ was found
-  std::size_t size_ = 0;                  // what the entries were asked for with
-  std::size_t thread_bytes_ = 0;          // of the thread's own stack, once that is known
-  std::size_t stack_bytes_ = 0;           // what most regions of that size have, and a few others
-  std::uint32_t until_check_ = 1;         // releases until one is checked for deep pages
+  static constexpr std::size_t kUnknown = ~std::size_t{0};
+  std::size_t chosen_ = kUnknown;  // chosen_size() as it was when size_ was found
+  std::size_t size_ = 0;           // what the entries were asked for with
+  std::size_t thread_bytes_ = 0;   // of the thread's own stack, once that is known
+  std::size_t stack_bytes_ = 0;    // what most regions of that size have, and a few others
+  std::uint32_t until_check_ = 1;  // releases until one is checked for deep pages
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // regions to take from the reserve next time
   bool registered_ = false;

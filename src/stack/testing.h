@@ -22,6 +22,8 @@ struct Switches {
   std::atomic<std::size_t> largest_mapping{0};
   // All that stacks may have, as if a limit left no more; 0 is what the limits do leave.
   std::atomic<std::size_t> room{0};
+  // All that a process can address; 0 is what the machine lets it.
+  std::atomic<std::size_t> address_space{0};
 };
 inline constinit Switches switches;
 

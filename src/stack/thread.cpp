@@ -21,10 +21,12 @@ asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.17");
 
 namespace greenlet::stack {
 
+bool is_main_thread() noexcept { return syscall(SYS_gettid) == getpid(); }
+
 std::size_t thread_stack_bytes() noexcept {
   constexpr std::size_t kMegabyte = std::size_t{1} << 20;
   std::size_t bytes = 0;
-  if (syscall(SYS_gettid) == getpid()) {
+  if (is_main_thread()) {
     // The C library would read all of /proc/self/maps for the main thread.
     rlimit stack{};
     if (getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur != RLIM_INFINITY) {

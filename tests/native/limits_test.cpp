@@ -128,7 +128,7 @@ TEST(DataLimit, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
 class LimitedRoom : public ::testing::Test {
  protected:
   void SetUp() override { empty_the_reserve(); }
-  void TearDown() override { for_tests::switches.room = 0; }
+  void TearDown() override { for_tests::switches.room = for_tests::switches.address_space = 0; }
   tests::SettingsGuard restore_;
 };
 
@@ -151,6 +151,19 @@ TEST_F(LimitedRoom, OfATerabyteIsPlenty) {
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(10'000));
   EXPECT_GE(regions.all().back().stack_bytes(), default_size());
+}
+
+// As 128 TiB are for a hundred times as many.
+TEST_F(LimitedRoom, OfAllAddressesIsLeftToTheRestOfTheProgram) {
+  constexpr std::size_t kAll = std::size_t{1} << 40;
+  const std::size_t before = virtual_bytes();
+  for_tests::switches.address_space = kAll;
+  ASSERT_TRUE(set_default_size(kMaxSize));
+  Pool pool;
+  Regions regions(pool);
+  EXPECT_TRUE(regions.acquire(3000));
+  EXPECT_GE(regions.all()[100].stack_bytes(), kMaxSize);
+  EXPECT_LT(virtual_bytes() - before, kAll / 2 + (kAll >> 10));
 }
 
 TEST_F(LimitedRoom, OfNothingFailsAndNamesTheLimit) {

@@ -7,9 +7,9 @@ They create, start, switch, throw into and drop greenlets, their own and each ot
 from finalizers and pick up what others have published; change parents; have `run` looked up by code
 that acts; leave generators, coroutines, exception handlers and critical sections under way across
 switches; toggle trace functions and sys.monitoring; collect, freeze and ask the collector for
-objects; trim stacks and change their sizes. What a greenlet keeps for itself is checked after each switch. In the end every greenlet
-that was started must have ended, except for schedulers that their thread left (see
-Thread::Cause), and no greenlet may be left in memory.
+objects; trim stacks and change their sizes. What a greenlet keeps for itself is checked after each
+switch. In the end every greenlet that was started must have ended, except for schedulers that their
+thread left (see Thread::Cause), and no greenlet may be left in memory.
 
 The program ends with status 1 if something was wrong, and with 3 and the traces of all threads if a
 thread made no progress for long. Numbers that the seed decides are drawn thread by thread,
@@ -761,7 +761,7 @@ def put_foreign(worker: Worker, g: Any) -> None:
 
 
 def trim(worker: Worker) -> None:
-    """Give back what waiting stacks do not need, and what pools have, or change which stacks fit."""
+    """Give back what waiting stacks do not need, and what pools have, or change sizes."""
     step = worker.chance.randrange(40)
     if step == 0:
         stacks.set_default_size(worker.chance.choice(SIZES))

@@ -554,6 +554,32 @@ compare()
     )
 
 
+def test_a_main_thread_whose_stack_becomes_larger_has_greenlets_with_larger_ones() -> None:
+    run_clean(
+        f"""
+import resource, sys
+from greenlet import getcurrent, greenlet
+
+def start_a_hundred():
+    started = [greenlet(lambda: getcurrent().parent.switch()) for _ in range(100)]
+    for g in started:
+        g.switch()
+    return started
+
+waiting = start_a_hundred()
+limit = resource.getrlimit(resource.RLIMIT_STACK)[1]
+resource.setrlimit(resource.RLIMIT_STACK, (64 << 20, limit))
+waiting += start_a_hundred()  # in stacks that were in the pool, some of them
+{DEEP_IN_BOTH}
+for level in 100, 60_000:
+    # Since 3.14 a main thread keeps the bounds that it began with.
+    if ends(deep, level) == level:
+        assert ends(greenlet(deep).switch, level) == level, level
+""",
+        timeout=60,
+    )
+
+
 def test_an_unlimited_main_stack_counts_as_a_usual_one() -> None:
     run_clean(
         """

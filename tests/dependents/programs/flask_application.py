@@ -14,7 +14,10 @@ application = Flask(__name__)
 def page() -> str:
     """Render a list."""
     items = [{"name": f"item {number}", "price": number * 3} for number in range(20)]
-    return render_template_string(PAGE, title=request.args.get("title", "items"), items=items)
+    rendered: str = render_template_string(
+        PAGE, title=request.args.get("title", "items"), items=items
+    )
+    return rendered
 
 
 @application.get("/json")
