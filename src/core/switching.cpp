@@ -80,7 +80,7 @@ Greenlet* Thread::aim(Ref& target, Message& message) noexcept {
           refuse_foreign(greenlet);
           return nullptr;
         }
-        if (greenlet.raw_state() > State::kSuspended) {
+        if (greenlet.raw_state() > State::kSuspended) [[unlikely]] {
           sweep_.note_marked(started_, *main_, pool_);
         }
         return &greenlet;
