@@ -24,18 +24,29 @@ namespace {
 // In the interpreter's own dict: the module object whose state serves the interpreter.
 constexpr const char* kModuleKey = "greenlet._greenlet";
 
-}  // namespace
-
-ModuleState* ModuleState::of_interpreter_or_null() noexcept {
-  const cpython::ExceptionAside aside;  // the lookup would clear it if memory runs out
+// Null if the interpreter has none, or with an exception set. Call it without one.
+ModuleState* look_up() noexcept {
   PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
-  PyObject* const module = dict == nullptr ? nullptr : PyDict_GetItemString(dict, kModuleKey);
+  const Ref key = Ref::take(dict != nullptr ? PyUnicode_FromString(kModuleKey) : nullptr);
+  PyObject* const module = key ? PyDict_GetItemWithError(dict, key.get()) : nullptr;
   return module == nullptr ? nullptr : static_cast<ModuleState*>(PyModule_GetState(module));
 }
 
-ModuleState* ModuleState::of_interpreter() noexcept {
-  ModuleState* const state = of_interpreter_or_null();
+}  // namespace
+
+ModuleState* ModuleState::of_interpreter_or_null() noexcept {
+  const cpython::ExceptionAside aside;
+  ModuleState* const state = look_up();
   if (state == nullptr) {
+    PyErr_Clear();
+  }
+  return state;
+}
+
+ModuleState* ModuleState::of_interpreter() noexcept {
+  const cpython::ExceptionAside aside;  // gives way to the one that is set here
+  ModuleState* const state = look_up();
+  if (state == nullptr && PyErr_Occurred() == nullptr) {
     PyErr_SetString(PyExc_RuntimeError, "greenlet is not loaded in this interpreter");
   }
   return state;
