@@ -140,7 +140,7 @@ bool Thread::hand_to_owner(Greenlet& greenlet, Cause cause) noexcept {
 void Thread::take_back(Greenlet& greenlet) noexcept {
   Ref taken;  // dropped after the lock
   const std::lock_guard lock(module_->owners);
-  Greenlet* before = nullptr;  // the one that was queued after it
+  Greenlet* before = nullptr;  // in the queue ahead of `each`
   Greenlet* each = pending_.load(std::memory_order_relaxed);
   while (each != nullptr && each != &greenlet) {
     before = std::exchange(each, each->next_pending_);

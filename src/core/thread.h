@@ -103,8 +103,8 @@ class alignas(128) Thread {
       finish_pending_slowly();
     }
   }
-  // To be called before deliver(): does that, too. False, with greenlet.error set, if no switch is
-  // possible. (There is always somebody in the queue then.)
+  // Call it before deliver(). It ends the greenlets that other threads dropped. Returns false, with
+  // greenlet.error set, during call_on_thread_stack(); the queue is never empty during that.
   bool may_switch() noexcept {
     return pending_.load(std::memory_order_relaxed) == nullptr || may_switch_slowly();
   }
@@ -143,8 +143,8 @@ class alignas(128) Thread {
   static bool find_stack(cpython::StackBounds& found) noexcept;
 
   // Calls a function for the running greenlet on the OS thread's own stack, below what is there.
-  // Meanwhile may_switch() is false. An ordinary call if it runs there anyway. The arguments are
-  // those of PyObject_Vectorcall().
+  // may_switch() returns false until the function has returned. If the running greenlet is on that
+  // stack already, this is an ordinary call. The arguments are those of PyObject_Vectorcall().
   static PyObject* call_on_thread_stack(PyObject* function, PyObject* const* args,
                                         std::size_t count, PyObject* names) noexcept;
 

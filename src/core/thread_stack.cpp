@@ -4,11 +4,11 @@
 // The running greenlet keeps all that the interpreter knows of it: frames, context, exceptions.
 // Only the stack pointer moves, to where the main greenlet of the thread has left it, and so the
 // main greenlet must not run before the call has returned. Nor may any other: it could lead there.
-// Hence no switch is made meanwhile, and greenlets that would have to be ended by one wait in the
-// queue for those that other threads have dropped.
-#include "context/own_stack.h"
+// So no switch is made until the call returns. To end a greenlet takes a switch; those to be ended
+// wait in the queue for greenlets that other threads have dropped.
 #include "core/thread.h"
 #include "cpython/require.h"
+#include "stack/thread.h"
 
 namespace greenlet::core {
 namespace {
@@ -43,7 +43,7 @@ PyObject* Thread::call_on_thread_stack(PyObject* function, PyObject* const* args
   if (own && own.low <= here && here < own.boundary) {
     return thread->leave_region_for(&Call::make_at, &call);
   }
-  if (context::is_on_own_stack(here) || !stack::region_at(here)) {
+  if (stack::is_on_own_stack(here) || !stack::region_at(here)) {
     return call.make();  // it is the main greenlet that runs, or one that is in such a call
   }
   const ModuleState* const module = ModuleState::of_interpreter();
@@ -55,7 +55,7 @@ PyObject* Thread::leave_region_for(void* (*function)(void*), void* argument) noe
                    "greenlet: an exception or a jump has left a call on the thread's stack");
   // If a thread state moves to another OS thread, its main greenlet's frames do not.
   if (main_->state() != State::kSuspended ||
-      !context::is_on_own_stack(main_->context_.stack_pointer())) {
+      !stack::is_on_own_stack(main_->context_.stack_pointer())) {
     return refuse_foreign_stack(module_->error);
   }
   calls_on_thread_stack_ = true;

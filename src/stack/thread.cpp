@@ -1,4 +1,4 @@
-// How large the stack of an OS thread is. A file of its own, see CMakeLists.txt.
+// The stack that the system has given an OS thread. A file of its own, see CMakeLists.txt.
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -8,6 +8,7 @@
 
 #include "layout.h"
 #include "memory.h"
+#include "thread.h"
 
 // As in src/context/exceptions.cpp: these moved in glibc 2.32 and 2.34, and the old versions are
 // everywhere.
@@ -20,6 +21,32 @@ asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.17");
 #endif
 
 namespace greenlet::stack {
+namespace {
+
+struct Bounds {
+  const std::byte* low = nullptr;
+  const std::byte* high = nullptr;
+
+  bool contain(const std::byte* address) const noexcept { return low <= address && address < high; }
+};
+
+// Empty if the C library does not know.
+Bounds ask() noexcept {
+  pthread_attr_t attributes;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) {
+    return {};
+  }
+  void* low = nullptr;
+  std::size_t bytes = 0;
+  const bool failed = pthread_attr_getstack(&attributes, &low, &bytes) != 0;
+  pthread_attr_destroy(&attributes);
+  if (failed) {
+    return {};
+  }
+  return {static_cast<std::byte*>(low), static_cast<std::byte*>(low) + bytes};
+}
+
+}  // namespace
 
 bool is_main_thread() noexcept { return syscall(SYS_gettid) == getpid(); }
 
@@ -32,15 +59,20 @@ std::size_t thread_stack_bytes() noexcept {
     if (getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur != RLIM_INFINITY) {
       bytes = stack.rlim_cur;
     }
-  } else if (pthread_attr_t attributes; pthread_getattr_np(pthread_self(), &attributes) == 0) {
-    void* low = nullptr;
-    if (pthread_attr_getstack(&attributes, &low, &bytes) != 0) {
-      bytes = 0;
-    }
-    pthread_attr_destroy(&attributes);
+  } else {
+    const Bounds bounds = ask();
+    bytes = static_cast<std::size_t>(bounds.high - bounds.low);
   }
   // The page or two that are missing from a thread's stack are its guard.
   return round_up(std::min(bytes, kMaxSize), kMegabyte);
+}
+
+bool is_on_own_stack(const std::byte* address) noexcept {
+  static constinit thread_local Bounds known;
+  if (!known.contain(address)) {
+    known = ask();  // for the first time; or again, as setrlimit() moves the main thread's low end
+  }
+  return known.low == nullptr || known.contain(address);
 }
 
 }  // namespace greenlet::stack

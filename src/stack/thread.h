@@ -3,10 +3,10 @@
 
 #include <cstddef>
 
-namespace greenlet::context {
+namespace greenlet::stack {
 
 // True if `address` lies on the calling thread's own stack, and also where the C library does not
 // know the bounds of that. The first call in a thread may read a file.
 bool is_on_own_stack(const std::byte* address) noexcept;
 
-}  // namespace greenlet::context
+}  // namespace greenlet::stack
