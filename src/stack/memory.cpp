@@ -47,7 +47,8 @@ constexpr long kSysMlock2 = 284;
 constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
 constexpr std::size_t kCommitHeadroomPart = 16;
 
-// The machine's settings are read again after so many looks.
+// The machine's settings are read again after so many looks. Not at the first: reading a file takes
+// longer than mapping the first batch, which is small.
 constexpr unsigned kLooksBetween = 32;
 
 // The beginning of a file of /proc; empty where it cannot be read.
@@ -101,7 +102,7 @@ void consider(Room& room, std::size_t left, Failure limit) noexcept {
 
 bool commits_strictly(bool carefully) noexcept {
   static constinit std::atomic<bool> strict{false};
-  static constinit std::atomic<unsigned> looks{0};
+  static constinit std::atomic<unsigned> looks{kLooksBetween - 1};
   if (looks.fetch_add(1, std::memory_order_relaxed) % kLooksBetween == 0 || carefully) {
     const ProcFile<16> mode("/proc/sys/vm/overcommit_memory");
     strict.store(mode.number("", 0, 0) == 2, std::memory_order_relaxed);
