@@ -41,11 +41,11 @@ void Thread::end_unreachable(Greenlet& greenlet, Cause cause) noexcept {
   }
   if (cause == Cause::kCollected) {
     // The collection waits for us, so it cannot come to the generators under way in the meantime.
-    greenlet.interpreter_.unmark_generators();
+    greenlet.stack_state_.unmark_generators();
   }
   thread->end_here(greenlet, cause);
   if (cause == Cause::kCollected && greenlet.state() == State::kSuspended) {
-    greenlet.interpreter_.mark_generators();
+    greenlet.stack_state_.mark_generators();
   }
 }
 
@@ -384,8 +384,8 @@ void Thread::give_back_thread_state() noexcept {
   if (anchors_.stack_limits != nullptr) {
     limits = *anchors_.stack_limits;
   }
-  running_->interpreter_.save(tstate_, anchors_);
-  main_->interpreter_.restore(tstate_, anchors_);
+  running_->stack_state_.save(tstate_, anchors_);
+  main_->stack_state_.restore(tstate_, anchors_);
   if (anchors_.stack_limits != nullptr) {
     *anchors_.stack_limits = limits;
   }
@@ -436,8 +436,8 @@ void Thread::abandon_all(bool in_own_thread) noexcept {
     const std::lock_guard lock(module_->owners);
     // The main greenlet's stack goes with the thread, and may be gone (daemon threads). Of the one
     // that runs we know nothing that is up to date.
-    main_->interpreter_.finish();
-    running_->interpreter_.finish();
+    main_->stack_state_.finish();
+    running_->stack_state_.finish();
     main_->thread_ = nullptr;
     main_->state_ = State::kAbandoned;
     // The frames of the others cannot be unwound any more and own what they hold for ever, and
@@ -446,7 +446,7 @@ void Thread::abandon_all(bool in_own_thread) noexcept {
     for (greenlet = started_; greenlet != nullptr; greenlet = greenlet->next_) {
       greenlet->thread_ = nullptr;
       greenlet->state_ = State::kAbandoned;
-      greenlet->interpreter_.abandon(anchors_);
+      greenlet->stack_state_.abandon(anchors_);
       if (!cpython::is_being_deallocated(greenlet->object())) {
         greenlet->keep();
       }

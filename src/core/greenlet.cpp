@@ -168,7 +168,7 @@ int Greenlet::traverse(visitproc visit, void* arg) const noexcept {
     if (Thread* const owner = thread()) {
       owner->read_ahead_of(*this);
     }
-    return interpreter_.traverse(visit, arg);
+    return stack_state_.traverse(visit, arg);
   }
   return 0;
 }
@@ -188,10 +188,10 @@ void Greenlet::clear() noexcept {
 void Greenlet::drop_rest() noexcept {
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   if (state() != State::kRunning) {
-    const Ref context = Ref::take(interpreter_.exchange_context(nullptr));
+    const Ref context = Ref::take(stack_state_.exchange_context(nullptr));
     // The frames of one that was abandoned stay, for whoever has objects of them.
     if (state() != State::kAbandoned || is_main_) {
-      interpreter_.release_held();
+      stack_state_.release_held();
     }
   }
 }

@@ -12,8 +12,8 @@
 #include "context/context.h"
 #include "core/module_state.h"
 #include "core/ref.h"
-#include "cpython/interpreter_state.h"
 #include "cpython/objects.h"
+#include "cpython/stack_state.h"
 #include "stack/stack.h"
 
 namespace greenlet::core {
@@ -120,7 +120,7 @@ class Greenlet {
                               std::memory_order_relaxed);
   }
 
-  cpython::InterpreterState& interpreter() noexcept { return interpreter_; }
+  cpython::StackState& stack_state() noexcept { return stack_state_; }
   // Bytes of C stack in use while suspended.
   std::size_t stack_in_use() const noexcept;
 
@@ -206,7 +206,7 @@ class Greenlet {
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;
   context::Context context_;
-  cpython::InterpreterState interpreter_;
+  cpython::StackState stack_state_;
 
   // The calls of Thread::kill() that wait for this greenlet to end, the last one first.
   Kill* kills_ = nullptr;

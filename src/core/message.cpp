@@ -12,7 +12,7 @@ void Message::settle_exit(PyObject* greenlet_exit) noexcept {
   }
 }
 
-PyObject* Message::as_value() noexcept {
+PyObject* Message::take_value() noexcept {
   if (kind_ != Kind::kCall) {
     return first_.release();
   }
@@ -29,7 +29,7 @@ PyObject* Message::as_value() noexcept {
   return first_.release();
 }
 
-Arguments Message::as_call(PyObject* empty_tuple) noexcept {
+Arguments Message::take_call(PyObject* empty_tuple) noexcept {
   if (kind_ == Kind::kValueOrNothing) {
     return {Ref::share(empty_tuple), {}, /*is_one=*/false};
   }

@@ -45,17 +45,17 @@ class Message {
 
   // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
   // the dict, or both. Null (with the exception set) if memory runs out. Not for raises().
-  PyObject* as_value() noexcept;
+  PyObject* take_value() noexcept;
   // As the arguments of a call, moved out. Not for raises().
-  Arguments as_call(PyObject* empty_tuple) noexcept;
-  // Takes back what as_call() has returned.
+  Arguments take_call(PyObject* empty_tuple) noexcept;
+  // Takes back what take_call() has returned.
   void put_back(Arguments arguments) noexcept {
     if (kind_ != Kind::kValueOrNothing) {  // that one was not moved out
       *this = of(std::move(arguments));
     }
   }
   // The exception, moved out. Only if raises().
-  PyObject* as_exception() noexcept { return first_.release(); }
+  PyObject* take_exception() noexcept { return first_.release(); }
 
  private:
   enum class Kind : unsigned char { kValue, kCall, kRaise, kValueOrNothing };

@@ -147,7 +147,7 @@ void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
   // It may have switched from a stack that C code of its own has made.
   if (used > region.low && used <= region.boundary) {
     trimmer.keep(region, used - std::min<std::ptrdiff_t>(kRedZone, used - region.low),
-                 greenlet.interpreter_.data_end(region.boundary));
+                 greenlet.stack_state_.data_end(region.boundary));
   }
 }
 

@@ -31,10 +31,10 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
     origin_ = to;
     return receive(payload);
   }
-  running_->interpreter_.set_operands(operands.begin, operands.end);
+  running_->stack_state_.set_operands(operands.begin, operands.end);
   know_exceptions();
   remembered_.thread = this;  // for run_greenlet(): preparations may have used another interpreter
-  return arrive(exchange(*to, payload, sweep_.state_when_left()));
+  return arrive(switch_to(*to, payload, sweep_.state_when_left()));
 }
 
 Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noexcept {
@@ -59,11 +59,11 @@ Message Thread::unpacked(PyObject* payload) noexcept {
 
 bool Thread::unpack(Message& message, PyObject*& payload) noexcept {
   if (message.raises()) {
-    exception_ = message.as_exception();
+    exception_ = message.take_exception();
     payload = nullptr;
     return true;
   }
-  payload = message.as_value();
+  payload = message.take_value();
   return payload != nullptr;
 }
 
@@ -147,7 +147,7 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
   }
   Arguments arguments;
   if (!message.raises()) {
-    arguments = message.as_call(module_->empty_tuple);
+    arguments = message.take_call(module_->empty_tuple);
   }
   for (Ref old;;) {
     old = {};  // a run that a subclass overrides, perhaps: dropping it may run code
@@ -171,7 +171,7 @@ Thread::Started Thread::start(Greenlet& greenlet, Message& message) noexcept {
     greenlet.kwargs_ = arguments.kwargs.release();
     greenlet.args_are_one_ = arguments.is_one;
     greenlet.region_ = region;
-    greenlet.interpreter_.start(tstate_, anchors_, region.low, region.boundary,
+    greenlet.stack_state_.start(tstate_, anchors_, region.low, region.boundary,
                                 region.data_bytes());
     greenlet.context_.prepare(region.low, region.boundary, &run_greenlet);
     link(greenlet);
@@ -225,7 +225,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
     const Ref args = Ref::take(std::exchange(self.args_, nullptr));
     const Ref kwargs = Ref::take(std::exchange(self.kwargs_, nullptr));
   }
-  cpython::InterpreterState::clear_handled_exception(tstate_);
+  cpython::StackState::clear_handled_exception(tstate_);
 
   Ref heir = self.heir();
   PyObject* payload = result;
@@ -239,7 +239,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   // The reference goes to the thread.
   Greenlet& next = Greenlet::of(heir.release());
   unlink(self);
-  self.interpreter_.finish_running(tstate_);
+  self.stack_state_.finish_running(tstate_);
   // In this order, so that who finds no thread can tell that it is dead; see aim().
   self.state_.store(State::kDead, std::memory_order_release);
   self.thread_.store(nullptr, std::memory_order_release);

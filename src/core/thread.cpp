@@ -234,14 +234,14 @@ void Thread::read_ahead_of(const Greenlet& greenlet) noexcept {
     if (ahead == nullptr || ahead->state() != State::kSuspended) {
       return;
     }
-    ahead->interpreter_.read_ahead();
+    ahead->stack_state_.read_ahead();
   }
 }
 
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
-  if (running_->interpreter_.needs_care(tstate_)) {
+  if (running_->stack_state_.must_catch_up(tstate_)) {
     // Runs no Python code in this thread.
-    running_->interpreter_.care(tstate_, running_->object());
+    running_->stack_state_.catch_up(tstate_, running_->object());
   }
   return receive(message);
 }
@@ -258,7 +258,7 @@ PyObject* Thread::receive(PyObject* message) noexcept {
     Greenlet& finished = Greenlet::of(origin.get());
     finished.context_.retire();
     pool_.release(std::exchange(finished.region_, {}));
-    finished.interpreter_.release_held();
+    finished.stack_state_.release_held();
     if (std::exchange(finished.kept_, false)) {
       Py_DECREF(origin.get());  // the thread's reference; ours is still there
     }

@@ -12,15 +12,15 @@
 #include "core/module_state.h"
 #include "core/ref.h"
 #include "core/sweep.h"
-#include "cpython/interpreter_state.h"
 #include "cpython/stack_bounds.h"
+#include "cpython/stack_state.h"
 #include "cpython/thread_anchors.h"
 #include "stack/stack.h"
 
 namespace greenlet::core {
 
 // The vectorcall arguments of the call by which a Python frame leaves its stack; empty if it was
-// another kind of call. See InterpreterState::set_operands().
+// another kind of call. See StackState::set_operands().
 struct Operands {
   PyObject* const* begin = nullptr;
   PyObject* const* end = nullptr;
@@ -65,9 +65,9 @@ class alignas(128) Thread {
   // reference, or null with an exception set.
   [[gnu::always_inline]] PyObject* resume(Greenlet& to, PyObject* message,
                                           const Operands& operands) noexcept {
-    running_->interpreter_.set_operands(operands.begin, operands.end);
+    running_->stack_state_.set_operands(operands.begin, operands.end);
     Py_INCREF(to.object());
-    return arrive(exchange(to, message));
+    return arrive(switch_to(to, message));
   }
   // True if there is nothing to look after before a switch to `to` but the switch itself.
   bool can_resume(const Greenlet& to) const noexcept {
@@ -213,24 +213,24 @@ class alignas(128) Thread {
   // stacks. Consumes a reference to `to`, which the thread then holds as the running one's; leaves
   // the one to the greenlet that was left in origin_, for arrive() to drop.
   // `left` is what the greenlet that is left becomes: kSuspended, perhaps with a mark.
-  [[gnu::always_inline]] PyObject* exchange(Greenlet& to, PyObject* message,
-                                            State left = State::kSuspended) noexcept {
+  [[gnu::always_inline]] PyObject* switch_to(Greenlet& to, PyObject* message,
+                                             State left = State::kSuspended) noexcept {
     Greenlet& from = *running_;
-    from.interpreter_.save(tstate_, anchors_);
+    from.stack_state_.save(tstate_, anchors_);
     from.state_.store(left, std::memory_order_release);
     enter(from, to);
     return static_cast<PyObject*>(
         from.context_.switch_to(to.context_, remembered_.exceptions, message));
   }
   [[gnu::always_inline]] void enter(Greenlet& from, Greenlet& to) noexcept {
-    to.interpreter_.restore(tstate_, anchors_);
+    to.stack_state_.restore(tstate_, anchors_);
     to.state_.store(State::kRunning, std::memory_order_release);
     running_ = &to;
     origin_ = &from;
   }
   // The other side of it: the running greenlet has just been entered with `message`.
   [[gnu::always_inline]] PyObject* arrive(PyObject* message) noexcept {
-    if (message == nullptr || attention_ != 0 || running_->interpreter_.needs_care(tstate_))
+    if (message == nullptr || attention_ != 0 || running_->stack_state_.must_catch_up(tstate_))
         [[unlikely]] {
       return arrive_slowly(message);
     }
@@ -261,7 +261,7 @@ class alignas(128) Thread {
   static void run_greenlet(void* message) noexcept;  // the entry of every stack
   [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
   // For `self`, which ends and whose parent is `target`: puts the greenlet that is to receive
-  // `message` into `target`, never `self`, and returns what exchange() takes for it.
+  // `message` into `target`, never `self`, and returns what switch_to() takes for it.
   PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
   void finish_pending_slowly() noexcept;

@@ -68,7 +68,7 @@ PyObject* Thread::leave_region_for(void* (*function)(void*), void* argument) noe
   }
   void* result;
   {
-    const cpython::BorrowedStack stack(tstate_, anchors_, main_->interpreter_);
+    const cpython::BorrowedStack stack(tstate_, anchors_, main_->stack_state_);
     result = main_->context_.call_below(function, argument);
   }
   calls_on_thread_stack_ = false;

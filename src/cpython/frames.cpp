@@ -5,8 +5,8 @@
 
 #include "cpython/c_callers.h"
 #include "cpython/internals.h"
-#include "cpython/interpreter_state.h"
 #include "cpython/objects.h"
+#include "cpython/stack_state.h"
 
 namespace greenlet::cpython {
 namespace {
@@ -177,7 +177,7 @@ PyObject* const* borrowed_by_callee(_PyInterpreterFrame* frame, PyObject* const*
 
 }  // namespace
 
-_PyInterpreterFrame* InterpreterState::innermost() const noexcept {
+_PyInterpreterFrame* StackState::innermost() const noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   return frame_;
 #else
@@ -185,12 +185,12 @@ _PyInterpreterFrame* InterpreterState::innermost() const noexcept {
 #endif
 }
 
-void InterpreterState::mark_generator(_PyInterpreterFrame* frame) const noexcept {
+void StackState::mark_generator(_PyInterpreterFrame* frame) const noexcept {
   was_visited_ = true;
   set_finalized(generator_of(frame));
 }
 
-void InterpreterState::mark_generators() const noexcept {
+void StackState::mark_generators() const noexcept {
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
       mark_generator(frame);
@@ -198,7 +198,7 @@ void InterpreterState::mark_generators() const noexcept {
   }
 }
 
-void InterpreterState::unmark_generators() noexcept {
+void StackState::unmark_generators() noexcept {
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
       allow_finalizer_again(generator_of(frame));
@@ -206,7 +206,7 @@ void InterpreterState::unmark_generators() noexcept {
   }
 }
 
-void InterpreterState::unmark_those_left_alone() noexcept {
+void StackState::unmark_those_left_alone() noexcept {
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
       PyObject* const generator = generator_of(frame);
@@ -219,7 +219,7 @@ void InterpreterState::unmark_those_left_alone() noexcept {
   }
 }
 
-int InterpreterState::visit_frames(visitproc visit, void* arg) const noexcept {
+int StackState::visit_frames(visitproc visit, void* arg) const noexcept {
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (is_shim(frame)) {
       continue;
@@ -266,7 +266,7 @@ int InterpreterState::visit_frames(visitproc visit, void* arg) const noexcept {
   return 0;
 }
 
-void InterpreterState::read_ahead() const noexcept {
+void StackState::read_ahead() const noexcept {
   unsigned owners = 0;
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     owners += static_cast<unsigned char>(frame->owner);
@@ -274,10 +274,10 @@ void InterpreterState::read_ahead() const noexcept {
   asm volatile("" ::"r"(owners));
 }
 
-int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
+int StackState::traverse(visitproc visit, void* arg) const noexcept {
 #ifdef Py_GIL_DISABLED
   if (arg == nullptr) {
-    was_visited_ = true;  // perhaps by a collection that finds it to be garbage; see care()
+    was_visited_ = true;  // perhaps by a collection that finds it to be garbage; see catch_up()
   }
   // The passes that look for what is alive come with an argument, and counts may change in them.
   if (arg != nullptr && (hold_when_marked_ || !can_run_python(PyThreadState_GetUnchecked()))) {
@@ -298,7 +298,7 @@ int InterpreterState::traverse(visitproc visit, void* arg) const noexcept {
   return visit_frames(visit, arg);
 }
 
-void InterpreterState::hold() const noexcept {
+void StackState::hold() const noexcept {
 #ifdef Py_GIL_DISABLED
   for (_PyInterpreterFrame* frame = frame_; frame != nullptr; frame = frame->previous) {
     if (is_shim(frame)) {
@@ -317,7 +317,7 @@ void InterpreterState::hold() const noexcept {
 }
 
 #ifdef Py_GIL_DISABLED
-void InterpreterState::hold(PyObject* object) const noexcept {
+void StackState::hold(PyObject* object) const noexcept {
   if (object == nullptr || std::find(held_, held_ + held_count_, object) != held_ + held_count_) {
     return;
   }
@@ -335,7 +335,7 @@ void InterpreterState::hold(PyObject* object) const noexcept {
   held_[held_count_++] = object;
 }
 
-void InterpreterState::release_held_slowly() noexcept {
+void StackState::release_held_slowly() noexcept {
   PyObject** const held = std::exchange(held_, nullptr);
   const std::uint32_t count = std::exchange(held_count_, 0);
   held_capacity_ = 0;

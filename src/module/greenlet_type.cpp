@@ -106,7 +106,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
       // If tp_clear came to it and to what its frames use, its finally blocks could never run. The
       // next collection decides again.
       cpython::count_as_used(self);
-      greenlet->interpreter().hold_when_marked();
+      greenlet->stack_state().hold_when_marked();
       if (cpython::only_collection_refers_to(self)) {
         // The collection has held the last reference, so what became of it comes out only now.
         Thread::hand_to_owner(*greenlet, Thread::Cause::kDropped);
@@ -330,7 +330,7 @@ PyObject* get_frame(PyObject* self, void*) {
   }
   PyFrameObject* const frame = with_owner_still(greenlet, [&]() -> PyFrameObject* {
     return greenlet.state() == State::kSuspended
-               ? greenlet.interpreter().innermost_frame(cpython::current_thread_state())
+               ? greenlet.stack_state().innermost_frame(cpython::current_thread_state())
                : nullptr;
   });
   return frame != nullptr ? reinterpret_cast<PyObject*>(frame) : Py_NewRef(Py_None);
@@ -355,7 +355,7 @@ PyObject* get_context(PyObject* self, void*) {
     place = place_of_context(greenlet);
     switch (place) {
       case ContextPlace::kInGreenlet:
-        return Py_XNewRef(greenlet.interpreter().context());
+        return Py_XNewRef(greenlet.stack_state().context());
       case ContextPlace::kInThisThread:
         return Py_XNewRef(cpython::current_thread_state()->context);
       case ContextPlace::kInOtherThread:
@@ -387,7 +387,7 @@ int set_context(PyObject* self, PyObject* value, void*) {
     place = place_of_context(greenlet);
     switch (place) {
       case ContextPlace::kInGreenlet:
-        return greenlet.interpreter().exchange_context(context.release());
+        return greenlet.stack_state().exchange_context(context.release());
       case ContextPlace::kInThisThread:
         return cpython::exchange_running_context(cpython::current_thread_state(),
                                                  context.release());

@@ -1,4 +1,4 @@
-#include "cpython/interpreter_state.h"
+#include "cpython/stack_state.h"
 
 #include <algorithm>
 #include <utility>
@@ -27,9 +27,9 @@ int c_recursion_limit(std::size_t stack_bytes) noexcept {
 }  // namespace
 #endif
 
-void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors,
-                             [[maybe_unused]] const std::byte* stack_low, std::byte* data,
-                             std::size_t data_bytes) noexcept {
+void StackState::start(PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors,
+                       [[maybe_unused]] const std::byte* stack_low, std::byte* data,
+                       std::size_t data_bytes) noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   frame_ = nullptr;
 #if PY_VERSION_HEX >= 0x030f0000
@@ -80,7 +80,7 @@ void InterpreterState::start(PyThreadState* tstate, [[maybe_unused]] const Threa
   data_limit_ = reinterpret_cast<PyObject**>(data + data_bytes);
 }
 
-void InterpreterState::finish() noexcept {
+void StackState::finish() noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   frame_ = nullptr;
 #else
@@ -97,12 +97,12 @@ void InterpreterState::finish() noexcept {
   exc_state_ = {};
 }
 
-void InterpreterState::finish_running(PyThreadState* tstate) noexcept {
+void StackState::finish_running(PyThreadState* tstate) noexcept {
   finish();
   context_ = tstate->context;
 }
 
-void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
+void StackState::abandon([[maybe_unused]] const ThreadAnchors& anchors) noexcept {
   hold();
   for (_PyInterpreterFrame* frame = innermost(); frame != nullptr; frame = frame->previous) {
     if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
@@ -133,7 +133,7 @@ void InterpreterState::abandon([[maybe_unused]] const ThreadAnchors& anchors) no
 //
 // 3.13 needs nothing of this: there machine code holds a reference to itself while it runs, and
 // previous_executor is one on its way from an executor to the next, which no switch interrupts.
-void InterpreterState::own_executor(PyObject* executor) noexcept {
+void StackState::own_executor(PyObject* executor) noexcept {
 #if PY_VERSION_HEX < 0x030f0000
   // 3.14 cannot bring back an executor whose last reference has gone: it frees those without a look
   // at their count, and crashes if one is deallocated again. (The executor that runs comes to that
@@ -161,7 +161,7 @@ void InterpreterState::own_executor(PyObject* executor) noexcept {
 // of the two.
 #if PY_VERSION_HEX >= 0x030e0000
 BorrowedStack::BorrowedStack(PyThreadState*, const ThreadAnchors& anchors,
-                             const InterpreterState& owner) noexcept
+                             const StackState& owner) noexcept
     : limits_(anchors.stack_limits), own_(*limits_) {
   *limits_ = owner.limits_;
 }
@@ -170,7 +170,7 @@ BorrowedStack::~BorrowedStack() { *limits_ = own_; }
 #else
 #if PY_VERSION_HEX >= 0x030c0000
 BorrowedStack::BorrowedStack(PyThreadState* tstate, const ThreadAnchors&,
-                             const InterpreterState& owner) noexcept
+                             const StackState& owner) noexcept
     : tstate_(tstate), taken_(tstate->c_recursion_remaining - owner.c_recursion_remaining_) {
   tstate->c_recursion_remaining -= taken_;
 }
@@ -178,7 +178,7 @@ BorrowedStack::BorrowedStack(PyThreadState* tstate, const ThreadAnchors&,
 BorrowedStack::~BorrowedStack() { tstate_->c_recursion_remaining += taken_; }
 #else
 BorrowedStack::BorrowedStack(PyThreadState* tstate, const ThreadAnchors&,
-                             const InterpreterState& owner) noexcept
+                             const StackState& owner) noexcept
     : tstate_(tstate),
       // Never less than nothing remains: CPython ends the process if it is much less.
       taken_(std::clamp(owner.depth_ - (tstate->recursion_limit - tstate->recursion_remaining), 0,
@@ -190,7 +190,7 @@ BorrowedStack::~BorrowedStack() { tstate_->recursion_remaining += taken_; }
 #endif
 #endif
 
-PyObject* InterpreterState::exchange_context(PyObject* context) noexcept {
+PyObject* StackState::exchange_context(PyObject* context) noexcept {
   return std::exchange(context_, context);
 }
 
@@ -199,12 +199,12 @@ PyObject* exchange_running_context(PyThreadState* tstate, PyObject* context) noe
   return std::exchange(tstate->context, context);
 }
 
-void InterpreterState::clear_handled_exception(PyThreadState* tstate) noexcept {
+void StackState::clear_handled_exception(PyThreadState* tstate) noexcept {
   PyObject* const handled = std::exchange(tstate->exc_info->exc_value, nullptr);
   Py_XDECREF(handled);
 }
 
-void InterpreterState::care([[maybe_unused]] PyThreadState* tstate, PyObject* owner) noexcept {
+void StackState::catch_up([[maybe_unused]] PyThreadState* tstate, PyObject* owner) noexcept {
   if (was_visited_) {
     was_visited_ = false;
     // Before all else: as long as this thread cannot be stopped, the collection holds what it has
@@ -242,7 +242,7 @@ void suspend_critical_sections_slowly([[maybe_unused]] PyThreadState* tstate) no
 #endif
 }
 
-PyFrameObject* InterpreterState::innermost_frame(PyThreadState* tstate) const noexcept {
+PyFrameObject* StackState::innermost_frame(PyThreadState* tstate) const noexcept {
   // CPython makes a frame object only for what a thread state runs, so let ours seem to run the
   // suspended frames for one call.
 #if PY_VERSION_HEX >= 0x030d0000

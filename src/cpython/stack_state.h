@@ -26,7 +26,7 @@ inline constexpr std::size_t kThreadStackBytes = std::size_t{8} << 20;
 
 // The interpreter's view of one suspended stack. Owned by a greenlet, touched only by the thread
 // that runs it; the collector and gr_frame read it while that thread cannot run.
-class InterpreterState {
+class StackState {
  public:
   // Makes this the state of a stack that has not run: no frames, no exception being handled.
   // `data` is where Python frames will lie (the interpreter's data stack).
@@ -35,7 +35,7 @@ class InterpreterState {
              std::byte* data, std::size_t data_bytes) noexcept;
 
   // Takes the running stack's state out of the thread state. Nothing that can run Python or the
-  // collector may follow before restore() of another InterpreterState.
+  // collector may follow before restore() of another StackState.
   inline void save(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
   inline void restore(PyThreadState* tstate, const ThreadAnchors& anchors) noexcept;
 
@@ -50,18 +50,18 @@ class InterpreterState {
 #endif
   }
 
-  // True if the stack that restore() has just put in place, and that runs now, needs care() before
-  // it goes on. Rare.
-  inline bool needs_care(PyThreadState* tstate) const noexcept;
+  // True if the stack that restore() has just put in place, and that runs now, needs catch_up()
+  // before it goes on. Rare.
+  inline bool must_catch_up(PyThreadState* tstate) const noexcept;
   // Catches up with what changed while the stack was suspended: holds what its frames refer to if a
   // collection has found `owner`, its greenlet, to be garbage; lets its generators be finalized
   // again; instruments its frames for monitoring tools that came or went; and takes its innermost
   // critical section's lock again. May wait for other threads, detach and let a collection happen.
-  void care(PyThreadState* tstate, PyObject* owner) noexcept;
+  void catch_up(PyThreadState* tstate, PyObject* owner) noexcept;
 
   // For generators under way in a suspended stack, which is unwound with them. The collector may
   // come to one first, and its finalizer could do nothing but raise "generator already executing".
-  // So those that a visit meets are marked as finalized already. care() takes that back, except
+  // So those that a visit meets are marked as finalized already. catch_up() takes that back, except
   // from those that a collection may still come to.
   void mark_generators() const noexcept;
   void unmark_generators() noexcept;
@@ -151,7 +151,7 @@ class InterpreterState {
   _PyCFrame* cframe_ = nullptr;
   _PyCFrame root_cframe_ = {};
 #endif
-  mutable bool was_visited_ = false;  // in a way that care() has to look after
+  mutable bool was_visited_ = false;  // in a way that catch_up() has to look after
   _PyErr_StackItem* exc_info_ = nullptr;
   PyObject* context_ = nullptr;
   _PyStackChunk* data_chunk_ = nullptr;
@@ -188,7 +188,7 @@ class InterpreterState {
 class BorrowedStack {
  public:
   BorrowedStack(PyThreadState* tstate, const ThreadAnchors& anchors,
-                const InterpreterState& owner) noexcept;
+                const StackState& owner) noexcept;
   ~BorrowedStack();
   BorrowedStack(const BorrowedStack&) = delete;
   BorrowedStack& operator=(const BorrowedStack&) = delete;
@@ -238,7 +238,7 @@ inline std::uintptr_t monitoring_version_of(PyThreadState* tstate) noexcept {
 }
 #endif
 
-[[gnu::always_inline]] inline bool InterpreterState::needs_care(
+[[gnu::always_inline]] inline bool StackState::must_catch_up(
     [[maybe_unused]] PyThreadState* tstate) const noexcept {
   bool needed = was_visited_;
 #if PY_VERSION_HEX >= 0x030f0000
@@ -251,7 +251,7 @@ inline std::uintptr_t monitoring_version_of(PyThreadState* tstate) noexcept {
   return needed;
 }
 
-[[gnu::always_inline]] inline void InterpreterState::save(
+[[gnu::always_inline]] inline void StackState::save(
     PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
   suspend_critical_sections(tstate);
 #if PY_VERSION_HEX >= 0x030d0000
@@ -301,7 +301,7 @@ inline std::uintptr_t monitoring_version_of(PyThreadState* tstate) noexcept {
 #endif
 }
 
-[[gnu::always_inline]] inline void InterpreterState::restore(
+[[gnu::always_inline]] inline void StackState::restore(
     PyThreadState* tstate, [[maybe_unused]] const ThreadAnchors& anchors) noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   tstate->current_frame = frame_;
