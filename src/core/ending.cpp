@@ -6,7 +6,11 @@
 #include <utility>
 
 #include "core/thread.h"
+#include "cpython/errors.h"
+#include "cpython/gc_protocol.h"
+#include "cpython/locks.h"
 #include "cpython/objects.h"
+#include "cpython/thread_states.h"
 
 namespace greenlet::core {
 namespace {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/thread.h"
+#include "cpython/locks.h"
 #include "cpython/objects.h"
 #include "cpython/require.h"
 

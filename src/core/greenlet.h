@@ -12,7 +12,7 @@
 #include "context/context.h"
 #include "core/module_state.h"
 #include "core/ref.h"
-#include "cpython/objects.h"
+#include "cpython/locks.h"
 #include "cpython/stack_state.h"
 #include "stack/stack.h"
 

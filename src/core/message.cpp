@@ -1,6 +1,6 @@
 #include "core/message.h"
 
-#include "cpython/objects.h"
+#include "cpython/errors.h"
 
 namespace greenlet::core {
 

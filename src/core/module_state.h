@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "stack/mutex.h"
+#include "platform/mutex.h"
 
 namespace greenlet::core {
 
@@ -35,10 +35,10 @@ struct ModuleState {
   // Orders a thread's end against other threads that look at its greenlets: guards the owner of
   // every started greenlet, each thread's main greenlet and queue. Held only for a few
   // instructions that neither run Python nor allocate. Free of contention under a GIL.
-  stack::Mutex owners;
+  platform::Mutex owners;
   // Orders changes of parents, of which two at once could close a circle. Held only for a walk up
   // one chain. Innermost: what holds it takes no other lock.
-  stack::Mutex parents;
+  platform::Mutex parents;
 
   std::atomic<Py_ssize_t> main_greenlets{0};     // threads that have one
   std::atomic<Py_ssize_t> pending_greenlets{0};  // queued for their own thread to finish

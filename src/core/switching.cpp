@@ -3,7 +3,8 @@
 #include <cassert>
 
 #include "core/thread.h"
-#include "cpython/objects.h"
+#include "cpython/errors.h"
+#include "cpython/locks.h"
 #include "cpython/require.h"
 
 namespace greenlet::core {

@@ -7,7 +7,9 @@
 #include <new>
 #include <utility>
 
+#include "cpython/errors.h"
 #include "cpython/objects.h"
+#include "cpython/thread_states.h"
 #include "stack/trimmer.h"
 
 namespace greenlet::core {

@@ -4,9 +4,10 @@
 #include <utility>
 
 #include "cpython/c_callers.h"
+#include "cpython/gc_protocol.h"
 #include "cpython/internals.h"
-#include "cpython/objects.h"
 #include "cpython/stack_state.h"
+#include "cpython/thread_states.h"
 
 namespace greenlet::cpython {
 namespace {

@@ -6,7 +6,7 @@
 #include "cpython/internals.h"
 #include "cpython/layout_probe.h"
 #include "cpython/thread_anchors.h"
-#include "stack/readable.h"
+#include "platform/readable.h"
 
 namespace greenlet::cpython {
 namespace {
@@ -36,14 +36,14 @@ const Py_ssize_t* type_count(PyTypeObject* type, std::ptrdiff_t offset) noexcept
   const auto* counts = reinterpret_cast<const TypeCounts*>(
       reinterpret_cast<const char*>(PyThreadState_GetUnchecked()) + offset);
   const Py_ssize_t index = reinterpret_cast<PyHeapTypeObject*>(type)->unique_id - 1;
-  if (index < 0 || !stack::is_readable(&counts->values) ||
-      !stack::is_readable(&counts->is_finalized) || counts->is_finalized != 0 ||
+  if (index < 0 || !platform::is_readable(&counts->values) ||
+      !platform::is_readable(&counts->is_finalized) || counts->is_finalized != 0 ||
       index >= counts->size || counts->size > kMostTypes || counts->values == nullptr ||
       reinterpret_cast<std::uintptr_t>(counts->values) % alignof(Py_ssize_t) != 0) {
     return nullptr;
   }
   const Py_ssize_t* const count = counts->values + index;
-  return stack::is_readable(count) ? count : nullptr;
+  return platform::is_readable(count) ? count : nullptr;
 }
 
 // Where the table may be.

@@ -5,10 +5,10 @@
 #if PY_VERSION_HEX < 0x030d0000
 
 #include <cstddef>
+#include <cstdint>
 
 #include "cpython/internals.h"
-#include "cpython/objects.h"
-#include "stack/readable.h"
+#include "platform/readable.h"
 
 namespace greenlet::cpython {
 namespace {
@@ -16,7 +16,7 @@ namespace {
 template <typename T>
 bool is_at(const T* pointer) {
   return reinterpret_cast<std::uintptr_t>(pointer) % alignof(T) == 0 && pointer != nullptr &&
-         stack::is_readable(pointer);
+         platform::is_readable(pointer);
 }
 
 // Each says whether a field of PyThreadState is in its place; kError with an exception set.
@@ -93,7 +93,7 @@ Answer has_data_stack(PyThreadState* tstate) {
 _PyInterpreterFrame* find(_PyInterpreterFrame* from, PyFrameObject* object) {
   constexpr std::size_t kLast = sizeof(_PyInterpreterFrame) - 8;
   for (int most = 1000; most > 0 && is_at(from); --most) {
-    if (!stack::is_readable(reinterpret_cast<const char*>(from) + kLast)) {
+    if (!platform::is_readable(reinterpret_cast<const char*>(from) + kLast)) {
       break;
     }
     if (from->frame_obj == object) {

@@ -16,7 +16,7 @@
 
 #include <internal/pycore_ceval.h>
 
-#include "cpython/objects.h"
+#include "cpython/locks.h"
 
 // As in src/context/exceptions.cpp: these moved in glibc 2.34, and the old versions are everywhere.
 #if defined(__GLIBC__) && defined(__x86_64__)

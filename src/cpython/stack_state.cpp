@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "cpython/gc_protocol.h"
 #include "cpython/internals.h"
-#include "cpython/objects.h"
 
 namespace greenlet::cpython {
 

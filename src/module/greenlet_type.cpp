@@ -7,7 +7,9 @@
 
 #include "core/greenlet.h"
 #include "core/thread.h"
+#include "cpython/gc_protocol.h"
 #include "cpython/layout.h"
+#include "cpython/locks.h"
 #include "cpython/objects.h"
 #include "module/operations.h"
 

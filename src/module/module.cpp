@@ -9,10 +9,12 @@
 
 #include "core/module_state.h"
 #include "core/thread.h"
+#include "cpython/errors.h"
+#include "cpython/gc_protocol.h"
 #include "cpython/layout.h"
-#include "cpython/objects.h"
 #include "cpython/stack_bounds.h"
 #include "cpython/thread_anchors.h"
+#include "cpython/thread_states.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
 #include "stack/stack.h"

@@ -1,6 +1,6 @@
 #include "module/operations.h"
 
-#include "cpython/objects.h"
+#include "cpython/errors.h"
 #include "module/greenlet_type.h"
 
 namespace greenlet::module {

@@ -12,7 +12,7 @@
 #include <utility>
 
 #include "memory.h"
-#include "readable.h"
+#include "platform/readable.h"
 #include "testing.h"
 #include "trimmer.h"
 
@@ -488,7 +488,7 @@ Failure Reserve::guard(const Region& region) noexcept {
     const bool set = install_guard({.begin = begin, .bytes = batch.layout.low});
     if (advice_ == Advice::kUntried) {
       // Success proves nothing: an emulator (qemu-user) may swallow advice it does not know.
-      advice_ = set && !is_readable(begin) ? Advice::kWorks : Advice::kUseless;
+      advice_ = set && !platform::is_readable(begin) ? Advice::kWorks : Advice::kUseless;
     }
     if (set && advice_ == Advice::kWorks) {
       return Failure::kNone;

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "layout.h"
-#include "mutex.h"
+#include "platform/mutex.h"
 #include "stack.h"
 
 namespace greenlet::stack {
@@ -146,7 +146,7 @@ class Reserve {
   // Unmaps a list of batches that have been taken out.
   void unmap(Batch* doomed) noexcept;
 
-  Mutex mutex_;
+  platform::Mutex mutex_;
   Batch* batches_ = nullptr;  // all of them
   Shelf* shelves_ = nullptr;
   std::size_t whole_ = 0;             // batches whose regions are all free

@@ -3,7 +3,7 @@
 
 #include <pthread.h>
 
-namespace greenlet::stack {
+namespace greenlet::platform {
 
 // As std::mutex, whose lock() can throw: for that it needs libstdc++, which takes longer to load
 // than all of greenlet.
@@ -20,4 +20,4 @@ class Mutex {
   pthread_mutex_t mutex_ = PTHREAD_MUTEX_INITIALIZER;
 };
 
-}  // namespace greenlet::stack
+}  // namespace greenlet::platform

@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <csignal>
 
-namespace greenlet::stack {
+namespace greenlet::platform {
 
 // Of the 8 bytes there.
 inline bool is_readable(const void* address) noexcept {
@@ -17,4 +17,4 @@ inline bool is_readable(const void* address) noexcept {
   return errno != EFAULT;
 }
 
-}  // namespace greenlet::stack
+}  // namespace greenlet::platform
