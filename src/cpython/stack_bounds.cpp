@@ -63,7 +63,7 @@ int get_attributes(pthread_t thread, pthread_attr_t* attributes) noexcept {
   if (const int failed = pthread_attr_init(attributes); failed != 0) {
     return failed;
   }
-  pthread_attr_setguardsize(attributes, 0);  // the guard lies below `low`
+  pthread_attr_setguardsize(attributes, 0);  // the guard of the stack lies below `low`
   return pthread_attr_setstack(attributes, const_cast<std::byte*>(stack.low),
                                static_cast<std::size_t>(stack.high - stack.low));
 }

@@ -58,7 +58,7 @@ struct CallDepth : Depth<&PyThreadState::recursion_limit, &PyThreadState::recurs
    public:
     Borrowed(PyThreadState* tstate, const ImplFields&, const CallDepth& owner) noexcept
         : tstate_(tstate),
-          // Something always remains: CPython ends the process if it is much less than nothing.
+          // At least zero calls remain: CPython ends the process if the number is far below zero.
           taken_(
               std::clamp(owner.depth - of(tstate), 0, std::max(tstate->recursion_remaining, 0))) {
       tstate->recursion_remaining -= taken_;
@@ -79,13 +79,14 @@ using SavedFields = Fields<                      //
     Context,                                     // context, context_ver
     DataStack,                                   // datastack_chunk, datastack_top, datastack_limit
     CallDepth,                                   // recursion_remaining
-    Copied<&PyThreadState::recursion_headroom>,  //
-    Copied<&PyThreadState::trash_delete_nesting>,  //
-    Copied<&PyThreadState::trash_delete_later>>;   //
+    Copied<&PyThreadState::recursion_headroom>,  // extra calls while a RecursionError is handled
+    Copied<&PyThreadState::trash_delete_nesting>,  // deallocations under way (trashcan)
+    Copied<&PyThreadState::trash_delete_later>>;   // objects whose deallocation waits
 
-// What limits how deep C calls may nest.
+// What limits how deep C calls may nest; see BorrowedStack.
 using CCallDepth = CallDepth;
 
+// Frames do not always know how many of their values are in use; see StackState::set_operands().
 using CallOperands = Operands;
 
 }  // namespace greenlet::cpython

@@ -63,7 +63,7 @@ struct Trash {
 using PythonDepth =
     Depth<&PyThreadState::py_recursion_limit, &PyThreadState::py_recursion_remaining>;
 
-// What limits how deep C calls may nest.
+// What limits how deep C calls may nest; see BorrowedStack.
 using CCallDepth = RemainingCCalls<&PyThreadState::c_recursion_remaining, C_RECURSION_LIMIT>;
 
 using SavedFields = Fields<                      //
@@ -72,10 +72,11 @@ using SavedFields = Fields<                      //
     Context,                                     // context, context_ver
     DataStack,                                   // datastack_chunk, datastack_top, datastack_limit
     PythonDepth,                                 // py_recursion_remaining
-    Copied<&PyThreadState::recursion_headroom>,  //
+    Copied<&PyThreadState::recursion_headroom>,  // extra calls while a RecursionError is handled
     CCallDepth,                                  // c_recursion_remaining
     Trash>;                                      // trash
 
+// Frames do not always know how many of their values are in use; see StackState::set_operands().
 using CallOperands = Operands;
 
 }  // namespace greenlet::cpython

@@ -11,20 +11,21 @@ namespace greenlet::cpython {
 using PythonDepth =
     Depth<&PyThreadState::py_recursion_limit, &PyThreadState::py_recursion_remaining>;
 
-// What limits how deep C calls may nest.
+// What limits how deep C calls may nest; see BorrowedStack.
 using CCallDepth = RemainingCCalls<&PyThreadState::c_recursion_remaining, Py_C_RECURSION_LIMIT>;
 
 using SavedFields = Fields<                       //
-    CurrentFrame<&PyThreadState::current_frame>,  //
-    Copied<&PyThreadState::previous_executor>,    //
+    CurrentFrame<&PyThreadState::current_frame>,  // the innermost Python frame
+    Copied<&PyThreadState::previous_executor>,    // machine code of the JIT; see executor.h
     HandledExceptions,                            // exc_info
     Context,                                      // context, context_ver
     DataStack,                                    // datastack_chunk, datastack_top, datastack_limit
     PythonDepth,                                  // py_recursion_remaining
-    Copied<&PyThreadState::recursion_headroom>,   //
+    Copied<&PyThreadState::recursion_headroom>,   // extra calls while a RecursionError is handled
     CCallDepth,                                   // c_recursion_remaining
-    Copied<&PyThreadState::delete_later>>;        //
+    Copied<&PyThreadState::delete_later>>;        // objects whose deallocation waits (trashcan)
 
+// Frames do not always know how many of their values are in use; see StackState::set_operands().
 using CallOperands = Operands;
 
 }  // namespace greenlet::cpython

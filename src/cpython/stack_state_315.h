@@ -46,7 +46,7 @@ struct MonitoringVersion {
 using PythonDepth =
     Depth<&PyThreadState::py_recursion_limit, &PyThreadState::py_recursion_remaining>;
 
-// What limits how deep C calls may nest.
+// What limits how deep C calls may nest; see BorrowedStack.
 using CCallDepth = CStackLimits;
 
 using SavedFields = Fields<                      //
@@ -57,12 +57,13 @@ using SavedFields = Fields<                      //
     Context,                                     // context, context_ver
     DataStack,                                   // datastack_chunk, datastack_top, datastack_limit
     PythonDepth,                                 // py_recursion_remaining
-    Copied<&PyThreadState::recursion_headroom>,  //
-    Copied<&PyThreadState::delete_later>,        //
+    Copied<&PyThreadState::recursion_headroom>,  // extra calls while a RecursionError is handled
+    Copied<&PyThreadState::delete_later>,        // objects whose deallocation waits (trashcan)
     CCallDepth,         // c_stack_top, c_stack_soft_limit, c_stack_hard_limit
     MonitoringVersion,  // the high bits of eval_breaker
     CStackRefs>;        // c_stack_refs
 
+// Frames know how many of their values are in use; see StackState::set_operands().
 using CallOperands = NoOperands;
 
 }  // namespace greenlet::cpython
