@@ -11,7 +11,7 @@ struct _PyInterpreterFrame;
 
 namespace greenlet::cpython {
 
-// Visits the references that `frame` owns, but those that the traversal of its generator visits.
+// Visits the references that `frame` owns, except those that its generator's traversal visits.
 // `operands` are those of the call that the frame waits in; null if unknown.
 int visit_frame(_PyInterpreterFrame* frame, const CallOperands& operands, visitproc visit,
                 void* arg) noexcept;

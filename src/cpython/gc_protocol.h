@@ -27,7 +27,7 @@ Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept;
 
 #ifdef Py_GIL_DISABLED
 // True in the passes that subtract references from counts: visit_decref() and
-// visit_decref_unreachable() of gc_free_threading.c. Only those are called with a null argument.
+// visit_decref_unreachable() of gc_free_threading.c. No other pass has a null argument.
 inline bool subtracts_counts(const void* arg) noexcept { return arg == nullptr; }
 #endif
 

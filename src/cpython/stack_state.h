@@ -20,8 +20,8 @@
 //   5. internals.h            which internal headers exist, and how they compile as C++
 //   6. frames_stackrefs.cpp   what a frame refers to; frames.cpp: how frames are chained
 //   7. gc_protocol.cpp        the passes of the collector, its bits, how it counts
-//   8. objects.cpp, errors.cpp, thread_states.cpp, locks.cpp, executor.cpp, stack_bounds.cpp: each
-//      header says which part of CPython it is about
+//   8. objects.cpp, errors.cpp, thread_states.cpp, locks.cpp, executor.cpp, c_callers.cpp,
+//      stack_bounds.cpp: the header of each says which part of CPython it is about
 //
 // Not every field of a thread state belongs to the stack. PyThreadState.tracing, for one, does not:
 // while a trace function runs, nothing in its thread is traced, in whatever greenlet. Debuggers
