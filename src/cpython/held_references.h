@@ -45,8 +45,8 @@ class HeldReferences {
 #else
 class HeldReferences {
  public:
-  static void release() noexcept {}
-  static void request() noexcept {}
+  void release() const noexcept {}
+  void request() const noexcept {}
 };
 #endif
 

@@ -88,15 +88,13 @@ struct TypeOfMember<T Owner::*> {
 };
 
 // A field that is copied out and in, and that a new stack begins with zero or null in.
-template <auto kMember>
+template <auto Member>
 struct Copied {
-  typename TypeOfMember<decltype(kMember)>::Type value = {};
+  TypeOfMember<decltype(Member)>::Type value = {};
 
   void start(const NewStack&) noexcept { value = {}; }
-  void save(PyThreadState* tstate, const ImplFields&) noexcept { value = tstate->*kMember; }
-  void restore(PyThreadState* tstate, const ImplFields&) const noexcept {
-    tstate->*kMember = value;
-  }
+  void save(PyThreadState* tstate, const ImplFields&) noexcept { value = tstate->*Member; }
+  void restore(PyThreadState* tstate, const ImplFields&) const noexcept { tstate->*Member = value; }
 };
 
 // --- fields that every version has ----------------------------------------------------------
@@ -168,7 +166,7 @@ struct DataStack {
 // How deep the calls are that the interpreter counts: Python calls, and on 3.11 C calls as well.
 // The depth is saved, and not what remains, because sys.setrecursionlimit() may change the limit
 // while the stack is suspended.
-template <int PyThreadState::* kLimit, int PyThreadState::* kRemaining>
+template <int PyThreadState::* Limit, int PyThreadState::* Remaining>
 struct Depth {
   int depth = 0;
 
@@ -177,25 +175,25 @@ struct Depth {
   void start(const NewStack& stack) noexcept { depth = of(stack.tstate); }
   void save(PyThreadState* tstate, const ImplFields&) noexcept { depth = of(tstate); }
   void restore(PyThreadState* tstate, const ImplFields&) const noexcept {
-    tstate->*kRemaining = tstate->*kLimit - depth;
+    tstate->*Remaining = tstate->*Limit - depth;
   }
 
   static int of(const PyThreadState* tstate) noexcept {
-    return tstate->*kLimit - tstate->*kRemaining;
+    return tstate->*Limit - tstate->*Remaining;
   }
 };
 
 // --- fields that several versions have ------------------------------------------------------
 
 // The innermost frame (3.13+).
-template <_PyInterpreterFrame* PyThreadState::* kCurrentFrame>
+template <_PyInterpreterFrame* PyThreadState::* Current>
 struct CurrentFrame {
   _PyInterpreterFrame* frame = nullptr;
 
   void start(const NewStack&) noexcept { frame = nullptr; }
-  void save(PyThreadState* tstate, const ImplFields&) noexcept { frame = tstate->*kCurrentFrame; }
+  void save(PyThreadState* tstate, const ImplFields&) noexcept { frame = tstate->*Current; }
   void restore(PyThreadState* tstate, const ImplFields&) const noexcept {
-    tstate->*kCurrentFrame = frame;
+    tstate->*Current = frame;
   }
   void finish() noexcept { frame = nullptr; }
 
@@ -204,25 +202,25 @@ struct CurrentFrame {
   // CPython makes a frame object only for what a thread state runs. So for one call the calling
   // thread's state seems to run the suspended frames.
   PyFrameObject* innermost_object(PyThreadState* tstate) const noexcept {
-    _PyInterpreterFrame* const running = std::exchange(tstate->*kCurrentFrame, frame);
+    _PyInterpreterFrame* const running = std::exchange(tstate->*Current, frame);
     PyFrameObject* const object = PyThreadState_GetFrame(tstate);
-    tstate->*kCurrentFrame = running;
+    tstate->*Current = running;
     return object;
   }
 };
 
-// How many more C calls may nest (3.12 and 3.13). `kMost` is what CPython allows on a stack of
+// How many more C calls may nest (3.12 and 3.13). `Most` is what CPython allows on a stack of
 // 8 MiB.
-template <int PyThreadState::* kRemaining, int kMost>
+template <int PyThreadState::* Remaining, int Most>
 struct RemainingCCalls {
   int remaining = 0;
 
   void start(const NewStack& stack) noexcept {
     remaining = most_on(static_cast<std::size_t>(stack.data - stack.low));
   }
-  void save(PyThreadState* tstate, const ImplFields&) noexcept { remaining = tstate->*kRemaining; }
+  void save(PyThreadState* tstate, const ImplFields&) noexcept { remaining = tstate->*Remaining; }
   void restore(PyThreadState* tstate, const ImplFields&) const noexcept {
-    tstate->*kRemaining = remaining;
+    tstate->*Remaining = remaining;
   }
 
   // As many calls fit on a stack of 8 MiB as CPython allows there, unless they are of the kind that
@@ -233,20 +231,20 @@ struct RemainingCCalls {
     constexpr std::size_t kMostForACall = 1408;                     // measured; rounded up a little
     constexpr std::size_t kForTheLastCall = std::size_t{48} << 10;  // it may have buffers
     if (stack_bytes >= kFullStack) {
-      return kMost;
+      return Most;
     }
-    return static_cast<int>(std::min(kMost * stack_bytes / kFullStack,
-                                     (stack_bytes - kForTheLastCall) / kMostForACall));
+    return static_cast<int>(
+        std::min(Most * stack_bytes / kFullStack, (stack_bytes - kForTheLastCall) / kMostForACall));
   }
 
   // While one of these lives, the running stack has only as many C calls left as `owner` has.
   class Borrowed {
    public:
     Borrowed(PyThreadState* tstate, const ImplFields&, const RemainingCCalls& owner) noexcept
-        : tstate_(tstate), taken_(tstate->*kRemaining - owner.remaining) {
-      tstate->*kRemaining -= taken_;
+        : tstate_(tstate), taken_(tstate->*Remaining - owner.remaining) {
+      tstate->*Remaining -= taken_;
     }
-    ~Borrowed() { tstate_->*kRemaining += taken_; }
+    ~Borrowed() { tstate_->*Remaining += taken_; }
     Borrowed(const Borrowed&) = delete;
     Borrowed& operator=(const Borrowed&) = delete;
 
