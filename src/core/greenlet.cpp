@@ -160,7 +160,7 @@ void Greenlet::keep() noexcept {
   }
 }
 
-int Greenlet::traverse(visitproc visit, void* arg) const noexcept {
+int Greenlet::traverse(visitproc visit, void* arg) noexcept {
   Py_VISIT(parent_);
   Py_VISIT(run_);
   Py_VISIT(args_);

@@ -133,7 +133,7 @@ class Greenlet {
   // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
   bool may_call_del() noexcept { return !std::exchange(del_called_, true); }
 
-  int traverse(visitproc visit, void* arg) const noexcept;
+  int traverse(visitproc visit, void* arg) noexcept;
   // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
   void clear() noexcept;
 

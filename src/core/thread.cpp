@@ -26,7 +26,7 @@ constinit FreeList<Thread, &Thread::next_free_> Thread::free_;
 
 void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept {
   tstate_ = tstate;
-  anchors_ = cpython::ThreadAnchors::of(tstate);
+  anchors_ = cpython::ImplFields::of(tstate);
   module_ = module;
   module_object_ = Py_NewRef(module->object);
   pool_.join(module);

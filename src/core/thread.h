@@ -12,9 +12,10 @@
 #include "core/module_state.h"
 #include "core/ref.h"
 #include "core/sweep.h"
+#include "cpython/impl_fields.h"
 #include "cpython/stack_bounds.h"
 #include "cpython/stack_state.h"
-#include "cpython/thread_anchors.h"
+#include "cpython/thread_states.h"
 #include "stack/stack.h"
 
 namespace greenlet::core {
@@ -321,7 +322,7 @@ class alignas(128) Thread {
   bool spares_none_ = false;                 // not even schedulers, see end_greenlets()
   bool calls_on_thread_stack_ = false;       // the running greenlet does, see thread_stack.cpp
   std::atomic<Greenlet*> pending_{nullptr};  // dropped by other threads; guarded by module_->owners
-  cpython::ThreadAnchors anchors_;
+  cpython::ImplFields anchors_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned
 
   // Cold.

@@ -18,10 +18,11 @@ PyObject* function_of(_PyInterpreterFrame* frame) {
 
 // True if `callee` is the body of a class statement in `caller`.
 //
-// It runs code that is a constant of the code around it, in a namespace of its own. exec() can run
-// that code, too, in a namespace that somebody else owns. But then PyEval_EvalCode() has made the
-// function around it, by the code's plain name; the function of a class statement has the qualified
-// one. (So of a class outside of all functions, where both names are the same, this is not known.)
+// A class body is code that is a constant of the code around it, and it runs in a namespace of its
+// own. exec() can run the same code, in a namespace that other code owns. The function's name tells
+// them apart: PyEval_EvalCode(), which exec() calls, gives it the plain name of the code, a class
+// statement the qualified name. (For a class outside of all functions both names are the same, so
+// the answer is false.)
 bool is_class_body(_PyInterpreterFrame* callee, _PyInterpreterFrame* caller) {
   PyCodeObject* const code = code_of(callee);
   if (callee->f_locals == nullptr || callee->f_locals == callee->f_globals ||
@@ -47,7 +48,7 @@ bool is_class_body(_PyInterpreterFrame* callee, _PyInterpreterFrame* caller) {
 int visit_c_caller(_PyInterpreterFrame* callee, _PyInterpreterFrame* caller, visitproc visit,
                    void* arg) noexcept {
   if (is_class_body(callee, caller)) {
-    Py_VISIT(callee->f_locals);  // __build_class__()'s, as long as the body runs
+    Py_VISIT(callee->f_locals);  // __build_class__() has a reference while the body runs
   }
   return 0;
 }

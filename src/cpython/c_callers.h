@@ -7,14 +7,15 @@ struct _PyInterpreterFrame;
 
 namespace greenlet::cpython {
 
-// Visits the counted references that the C function which called `callee` keeps in variables of its
-// own, where that function and what it keeps are known for certain; nothing otherwise, which can
-// only leak. `caller` is the Python frame that called the C function.
+// `caller` is a Python frame that called a C function, and that function called `callee`. Visits
+// the counted references that the C function keeps in its own variables, if the function and these
+// references are known for certain. Otherwise visits nothing, which can only leak.
 //
-// That is so for class statements alone. For other functions the value stack of `caller` seems to
-// tell who is called with what (3.14+), but not when: the same operands lie there before the
-// function has taken its references (while it converts arguments), when it has dropped them, and
-// when the interpreter drops what was on the stack; each of that may run Python code.
+// They are known only for class statements. For other functions the value stack of `caller` seems
+// to tell which function is called with which operands (3.14+), but it does not tell how far the
+// call has come. The same operands lie there before the function has taken its references (while it
+// converts arguments), after it has dropped them, and while the interpreter drops what was on the
+// stack. In each of these moments Python code may run.
 int visit_c_caller(_PyInterpreterFrame* callee, _PyInterpreterFrame* caller, visitproc visit,
                    void* arg) noexcept;
 

@@ -1,18 +1,19 @@
-// The exception that is set, on every version.
+// The exception that is set in the thread state, in the same way on every version.
 #pragma once
 
 #include <Python.h>
 
 namespace greenlet::cpython {
 
-// The exception that is set, normalized, with its traceback in it, and cleared; null if none.
-// (PyErr_GetRaisedException() of 3.12+.)
+// Clears the exception that is set and returns it, normalized, with its traceback in it; null if
+// none is set. (PyErr_GetRaisedException() of 3.12+.)
 PyObject* take_exception() noexcept;
 // Sets it again; takes the reference. (PyErr_SetRaisedException() of 3.12+.)
 void raise_exception(PyObject* exception) noexcept;
 
-// Puts the exception that is set aside, as it is, and sets it again at its end, unless another is
-// set then. For what may be called with one set, and must tell errors of its own from it.
+// Puts aside the exception that is set, if any, and sets it again at the end of its life, unless
+// another one is set then. For functions that may be called with an exception set, and that must
+// tell their own errors from it.
 class ExceptionAside {
  public:
   ExceptionAside() noexcept;

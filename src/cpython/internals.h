@@ -1,18 +1,18 @@
-// CPython's internal headers, included the one way that compiles as C++ on every version.
-// Only the .cpp files of this room include it; what the other rooms need comes through the
-// other headers here.
+// CPython's internal headers, included in the way that compiles as C++ on every version, and small
+// helpers for frames. Only the .cpp files of this room include it. The other rooms use the other
+// headers here. (To add a version of CPython, begin in stack_state.h.)
 #pragma once
 
 #define Py_BUILD_CORE 1
-// As in CPython's own shared modules: functions that the executable does not export are not used.
+// As in CPython's own shared modules: the headers then use no function that is not exported.
 #define Py_BUILD_CORE_MODULE 1
 #include <Python.h>
 
 #if PY_VERSION_HEX < 0x030d0000
-// pycore_atomic.h would ask for C's <stdatomic.h>, which C++20 lacks; with the compiler's
-// builtins it declares types of the same layout.
+// With this, pycore_atomic.h includes C's <stdatomic.h>, which C++20 lacks. Without it, it uses the
+// compiler's builtins, with types of the same layout.
 #undef HAVE_STD_ATOMIC
-// A macro of the public headers; pycore_gc.h defines a function of this name.
+// A macro of the public headers. pycore_gc.h defines a function of the same name.
 #undef _PyGC_FINALIZED
 #endif
 
@@ -48,14 +48,14 @@ inline PyCodeObject* code_of(_PyInterpreterFrame* frame) noexcept {
 #endif
 }
 
-// True for the frames that the interpreter pushes for itself where C code enters it (3.12+) and at
-// the bottom of a thread (3.15): they run no Python code and hold nothing.
+// True for frames that run no Python code and hold no references. The interpreter pushes one where
+// C code enters it (3.12+), and one at the bottom of a thread (3.15).
 inline bool is_shim(const _PyInterpreterFrame* frame) noexcept {
   return frame->owner != FRAME_OWNED_BY_THREAD && frame->owner != FRAME_OWNED_BY_GENERATOR;
 }
 
-// The frame of the Python code that called `frame`'s through C functions; null if there is none, or
-// it called without them.
+// The Python frame that called a C function which called `frame`. Null if there is no such frame,
+// or if the interpreter itself made the call.
 inline _PyInterpreterFrame* caller_through_c(_PyInterpreterFrame* frame) noexcept {
   _PyInterpreterFrame* caller = frame->previous;
 #if PY_VERSION_HEX >= 0x030c0000

@@ -2,16 +2,18 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 
+#include "cpython/impl_fields.h"
 #include "cpython/internals.h"
 #include "cpython/layout_probe.h"
-#include "cpython/thread_anchors.h"
 #include "platform/readable.h"
 
 namespace greenlet::cpython {
 namespace {
 
-// The same for all interpreters of a process; several may write it at once.
+// The same for all interpreters of a process. Several may write them at once, the same values.
 constinit std::atomic<std::ptrdiff_t> g_thread_state_shift{0};
 constinit std::atomic<std::ptrdiff_t> g_type_counts_offset{0};
 
@@ -30,11 +32,13 @@ int refuse(const char* what, unsigned long long running, unsigned long long buil
 #ifdef Py_GIL_DISABLED
 using TypeCounts = decltype(_PyThreadStateImpl::refcounts);
 
-// The thread's count of references to `type`, if what lies at `offset` looks like its table.
+// The calling thread's count of references to `type`, if the memory at `offset` of its thread state
+// looks like its table of such counts; else null.
 const Py_ssize_t* type_count(PyTypeObject* type, std::ptrdiff_t offset) noexcept {
-  constexpr Py_ssize_t kMostTypes = 1 << 24;
+  constexpr Py_ssize_t kMostTypes = 1 << 24;  // a larger table is none
   const auto* counts = reinterpret_cast<const TypeCounts*>(
       reinterpret_cast<const char*>(PyThreadState_GetUnchecked()) + offset);
+  static_assert(_Py_INVALID_UNIQUE_ID == 0, "the first type is counted at index 0");
   const Py_ssize_t index = reinterpret_cast<PyHeapTypeObject*>(type)->unique_id - 1;
   if (index < 0 || !platform::is_readable(&counts->values) ||
       !platform::is_readable(&counts->is_finalized) || counts->is_finalized != 0 ||
@@ -46,7 +50,7 @@ const Py_ssize_t* type_count(PyTypeObject* type, std::ptrdiff_t offset) noexcept
   return platform::is_readable(count) ? count : nullptr;
 }
 
-// Where the table may be.
+// Offsets at which the table may be.
 class CandidateCounts {
  public:
   void add(PyTypeObject* type, std::ptrdiff_t offset) noexcept {
@@ -55,7 +59,7 @@ class CandidateCounts {
       candidates_[size_++] = {offset, count, *count};
     }
   }
-  // Keeps those whose count is now as much more than it was at first.
+  // Keeps those whose count has grown by `more` since they were added.
   void keep(Py_ssize_t more) noexcept {
     std::size_t kept = 0;
     for (std::size_t i = 0; i < size_; ++i) {
@@ -65,7 +69,7 @@ class CandidateCounts {
     }
     size_ = kept;
   }
-  // The offset of the only one; 0 if there are none, or more.
+  // The offset that is left; 0 if none is left, or several.
   std::ptrdiff_t only() const noexcept { return size_ == 1 ? candidates_[0].offset : 0; }
 
  private:
@@ -79,10 +83,10 @@ class CandidateCounts {
   std::size_t size_ = 0;
 };
 
-// -1 with MemoryError.
+// Drops candidates that do not count objects of `type`. -1 with MemoryError.
 int narrow(CandidateCounts& candidates, PyTypeObject* type) noexcept {
-  // Allocation counts there; to free these objects does not, as long as drop_type() does not know
-  // where. Nothing else in a thread state, mimalloc's figures above all, behaves so.
+  // An allocation counts in the table. Freeing these objects does not, until drop_type() knows the
+  // table. Nothing else in a thread state behaves so, in particular none of mimalloc's figures.
   PyObject* const first = PyType_GenericAlloc(type, 0);
   candidates.keep(1);
   PyObject* const second = PyType_GenericAlloc(type, 0);
@@ -99,9 +103,9 @@ int narrow(CandidateCounts& candidates, PyTypeObject* type) noexcept {
 
 int check_layout() noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
-  // Prefixes of the structures are stable within a series (fields are only ever appended), so the
-  // fields up to exc_state are where they were; sizes and the offsets that the interpreter tells
-  // of itself show whether that holds here.
+  // Within a series CPython only appends fields to these structures, so the fields up to exc_state
+  // are where they were. The sizes and offsets that the interpreter tells of itself show whether
+  // that holds here.
   const auto& offsets = _PyRuntime.debug_offsets;
   struct Check {
     const char* what;
@@ -172,7 +176,7 @@ std::ptrdiff_t thread_state_shift() noexcept {
 int find_type_counts([[maybe_unused]] PyTypeObject* type) noexcept {
 #ifdef Py_GIL_DISABLED
   if (type_counts_offset() != 0) {
-    return 0;  // another interpreter of the process has
+    return 0;  // found by another interpreter of the process
   }
   // Makes the thread's table long enough for the type.
   PyObject* const first = PyType_GenericAlloc(type, 0);
@@ -188,9 +192,11 @@ int find_type_counts([[maybe_unused]] PyTypeObject* type) noexcept {
     return -1;
   }
   if (candidates.only() == 0) {
-    // The structures before it, mimalloc's, grow in patch releases, and nothing tells their sizes.
+    // The structures before the table (mimalloc's) may grow in patch releases, and nothing tells
+    // their sizes.
     constexpr std::ptrdiff_t kMostGrowth = 16 << 10;
-    for (std::ptrdiff_t growth = 8 - kMostGrowth; growth < kMostGrowth; growth += 8) {
+    constexpr std::ptrdiff_t kStep = alignof(TypeCounts);
+    for (std::ptrdiff_t growth = kStep - kMostGrowth; growth < kMostGrowth; growth += kStep) {
       if (expected + growth > 0) {
         candidates.add(type, expected + growth);
       }
@@ -210,10 +216,10 @@ std::ptrdiff_t type_counts_offset() noexcept {
   return g_type_counts_offset.load(std::memory_order_relaxed);
 }
 
-ThreadAnchors ThreadAnchors::of(PyThreadState* tstate) noexcept {
-  ThreadAnchors anchors;
+ImplFields ImplFields::of([[maybe_unused]] PyThreadState* tstate) noexcept {
+  ImplFields fields;
 #if PY_VERSION_HEX >= 0x030e0000
-  auto* moved =
+  auto* const moved =
       reinterpret_cast<_PyThreadStateImpl*>(reinterpret_cast<char*>(tstate) + thread_state_shift());
   static_assert(
       sizeof(StackLimits) == 3 * sizeof(std::uintptr_t) &&
@@ -222,19 +228,19 @@ ThreadAnchors ThreadAnchors::of(PyThreadState* tstate) noexcept {
           offsetof(_PyThreadStateImpl, c_stack_hard_limit) ==
               offsetof(_PyThreadStateImpl, c_stack_top) + offsetof(StackLimits, hard_limit),
       "StackLimits mirrors three consecutive fields of _PyThreadStateImpl");
-  anchors.stack_limits = reinterpret_cast<StackLimits*>(&moved->c_stack_top);
+  fields.stack_limits = reinterpret_cast<StackLimits*>(&moved->c_stack_top);
 #ifdef Py_GIL_DISABLED
-  anchors.c_stack_refs = reinterpret_cast<void**>(&moved->c_stack_refs);
+  fields.c_stack_refs = reinterpret_cast<void**>(&moved->c_stack_refs);
 #endif
 #endif
 #if PY_VERSION_HEX >= 0x030f0000
-  anchors.base_frame = tstate->base_frame;
+  fields.base_frame = tstate->base_frame;
 #endif
-  (void)tstate;
-  return anchors;
+  return fields;
 }
 
-StackLimits StackLimits::of_stack(const void* low, const void* high) noexcept {
+StackLimits StackLimits::of_stack([[maybe_unused]] const void* low,
+                                  [[maybe_unused]] const void* high) noexcept {
   StackLimits limits;
 #if PY_VERSION_HEX >= 0x030e0000
   auto base = reinterpret_cast<std::uintptr_t>(low);
@@ -245,9 +251,6 @@ StackLimits StackLimits::of_stack(const void* low, const void* high) noexcept {
 #endif
   limits.hard_limit = base + _PyOS_STACK_MARGIN_BYTES;
   limits.soft_limit = base + 2 * _PyOS_STACK_MARGIN_BYTES;
-#else
-  (void)low;
-  (void)high;
 #endif
   return limits;
 }

@@ -1,5 +1,5 @@
-// 3.11 and 3.12 do not tell their layout; _PyRuntime.debug_offsets came with 3.13. So here it is
-// seen whether what public functions say, or do, is where this build looks for it.
+// 3.11 and 3.12 do not tell their layout: _PyRuntime.debug_offsets came with 3.13. So this compares
+// what public functions return and change with the fields at the offsets that this build uses.
 #include "cpython/layout_probe.h"
 
 #if PY_VERSION_HEX < 0x030d0000
@@ -19,7 +19,7 @@ bool is_at(const T* pointer) {
          platform::is_readable(pointer);
 }
 
-// Each says whether a field of PyThreadState is in its place; kError with an exception set.
+// Whether a field of PyThreadState is in its place; kError with an exception set.
 enum class Answer : unsigned char { kNo, kYes, kError };
 
 Answer answer(bool yes) { return yes ? Answer::kYes : Answer::kNo; }
@@ -89,10 +89,12 @@ Answer has_data_stack(PyThreadState* tstate) {
                 begin < top && top <= limit);
 }
 
-// The frame of a frame object, `from` or one that called it; null if there is none.
+// The frame that belongs to a frame object: `from`, or a frame further out; null if there is none.
 _PyInterpreterFrame* find(_PyInterpreterFrame* from, PyFrameObject* object) {
-  constexpr std::size_t kLast = sizeof(_PyInterpreterFrame) - 8;
-  for (int most = 1000; most > 0 && is_at(from); --most) {
+  constexpr std::size_t kProbed = 8;  // bytes that is_readable() looks at
+  constexpr std::size_t kLast = sizeof(_PyInterpreterFrame) - kProbed;
+  constexpr int kMostFrames = 1000;  // a wrong layout may show a circle
+  for (int left = kMostFrames; left > 0 && is_at(from); --left) {
     if (!platform::is_readable(reinterpret_cast<const char*>(from) + kLast)) {
       break;
     }
@@ -154,7 +156,8 @@ int find_misplaced_field(const char*& what) noexcept {
       {"PyThreadState.exc_info", &has_handled_exception},
       {"PyThreadState.dict", &has_dict},
 #if PY_VERSION_HEX >= 0x030c0000
-      // In 3.11 it lies between two that are looked at, and PyContext_New() crashes without memory.
+      // In 3.11 it lies between two fields that are checked, and PyContext_New() of 3.11 crashes if
+      // there is no memory.
       {"PyThreadState.context", &has_context},
 #endif
       {"PyThreadState.datastack_chunk", &has_data_stack},

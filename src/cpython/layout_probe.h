@@ -1,4 +1,4 @@
-// Checks of the layout by behaviour, for versions that do not tell it.
+// Checks of the layout by behaviour, for versions that do not tell their layout (3.11 and 3.12).
 #pragma once
 
 #include <Python.h>
@@ -6,8 +6,8 @@
 namespace greenlet::cpython {
 
 #if PY_VERSION_HEX < 0x030d0000
-// Puts the name of a field into `what` that is not where this build expects it; null if all that
-// are looked for are in place. -1 with an exception if there is no memory.
+// Sets `what` to the name of a field that is not where this build expects it; to null if all fields
+// that can be checked are in place. -1 with an exception if there is no memory.
 int find_misplaced_field(const char*& what) noexcept;
 #endif
 

@@ -1,14 +1,14 @@
-// An object's own lock, and stopped worlds: what free-threaded builds need where others have the
-// GIL.
+// An object's own lock, and stopped worlds: what free-threaded builds use where other builds rely
+// on the GIL.
 #pragma once
 
 #include <Python.h>
 
 namespace greenlet::cpython {
 
-// While one of these lives, no other thread of the interpreter runs Python (free-threaded builds;
-// elsewhere the GIL sees to that). For looking at what belongs to another thread, which changes it
-// without a lock. Nothing that waits or runs Python code may happen meanwhile.
+// While one of these lives, no other thread of the interpreter runs Python. (Does nothing in builds
+// with a GIL, because the caller has the GIL.) For reading the data of another thread, which that
+// thread changes without a lock. The caller must not wait or run Python code while one lives.
 class StoppedWorld {
  public:
   StoppedWorld() noexcept;
@@ -17,7 +17,8 @@ class StoppedWorld {
   StoppedWorld& operator=(const StoppedWorld&) = delete;
 };
 
-// Holds an object's own lock on free-threaded builds; nothing elsewhere, where the GIL does.
+// Holds an object's own lock on free-threaded builds (a critical section). Does nothing in builds
+// with a GIL.
 class ObjectLock {
  public:
   explicit ObjectLock([[maybe_unused]] PyObject* object) noexcept {

@@ -24,7 +24,7 @@ void drop_type(PyTypeObject* type) noexcept {
   const std::ptrdiff_t offset = type_counts_offset();
   auto* const counts = reinterpret_cast<decltype(_PyThreadStateImpl::refcounts)*>(
       reinterpret_cast<char*>(PyThreadState_GetUnchecked()) + offset);
-  // Types without an id of their own (0) count as out of range.
+  // A type without an id (_Py_INVALID_UNIQUE_ID, 0) gets an index that is out of range.
   const auto index =
       static_cast<std::size_t>(reinterpret_cast<PyHeapTypeObject*>(type)->unique_id - 1);
   if (offset != 0 && index < static_cast<std::size_t>(counts->size)) {
@@ -55,8 +55,8 @@ bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
 
 bool is_being_deallocated(PyObject* object) noexcept {
 #ifdef Py_GIL_DISABLED
-  // Not Py_REFCNT(): zero in all is also what waits in the queue of the object's thread for its
-  // counts to be merged, which decides only then (Python/brc.c).
+  // Not Py_REFCNT(): the sum of the counts is also zero while the object waits in its thread's
+  // queue for them to be merged, and only the merge decides whether it goes (Python/brc.c).
   const Py_ssize_t shared = _Py_atomic_load_ssize_relaxed(&object->ob_ref_shared);
   return _Py_atomic_load_uint32_relaxed(&object->ob_ref_local) == 0 &&
          (shared == 0 || shared == _Py_REF_MERGED);
@@ -67,14 +67,15 @@ bool is_being_deallocated(PyObject* object) noexcept {
 
 void unbias([[maybe_unused]] PyObject* object) noexcept {
 #ifdef Py_GIL_DISABLED
-  // As _Py_ExplicitMergeRefcount(), which is not exported. Only the owner writes the local count.
+  // As _Py_ExplicitMergeRefcount(), which is not exported. Only the owning thread writes the local
+  // count, so another thread stops the world.
   require(!_Py_IsImmortal(object), "greenlet: an immortal object cannot be counted");
   if (_Py_REF_IS_MERGED(_Py_atomic_load_ssize_relaxed(&object->ob_ref_shared))) {
     return;
   }
-  std::optional<StoppedWorld> still;
+  std::optional<StoppedWorld> stopped;
   if (!_Py_IsOwnedByCurrentThread(object)) {
-    still.emplace();
+    stopped.emplace();
   }
   const Py_ssize_t local = _Py_atomic_load_uint32_relaxed(&object->ob_ref_local);
   _Py_atomic_store_uint32_relaxed(&object->ob_ref_local, 0);

@@ -1,4 +1,4 @@
-// What is checked in release builds, too.
+// Checks that release builds make, too.
 #pragma once
 
 #include <Python.h>

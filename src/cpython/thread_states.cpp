@@ -1,7 +1,5 @@
 #include "cpython/thread_states.h"
 
-#include <cstdint>
-
 #include "cpython/internals.h"
 #include "cpython/locks.h"
 
@@ -37,7 +35,7 @@ bool may_be_left_behind(PyThreadState* current) noexcept {
   if (current->interp != PyInterpreterState_Main()) {
     return true;
   }
-  const StoppedWorld still;
+  const StoppedWorld stopped;
   for (PyThreadState* other = PyInterpreterState_ThreadHead(current->interp); other != nullptr;
        other = PyThreadState_Next(other)) {
     if (other != current && other->thread_id == current->thread_id) {
@@ -48,7 +46,7 @@ bool may_be_left_behind(PyThreadState* current) noexcept {
 }
 
 PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) noexcept {
-  const StoppedWorld still;
+  const StoppedWorld stopped;
   PyThreadState* latest = nullptr;
   for (PyThreadState* other = PyInterpreterState_ThreadHead(current->interp); other != nullptr;
        other = PyThreadState_Next(other)) {

@@ -1,4 +1,5 @@
-// The thread states of an interpreter, and how far its finalization has come.
+// Thread states as wholes: the calling thread's, others of the same OS thread, and how far the
+// finalization of their interpreter has come.
 #pragma once
 
 #include <Python.h>
@@ -7,18 +8,30 @@
 
 namespace greenlet::cpython {
 
+// The calling thread's state, or null. A few instructions; sets no exception.
+inline PyThreadState* current_thread_state() noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+  return PyThreadState_GetUnchecked();
+#else
+  return _PyThreadState_UncheckedGet();
+#endif
+}
+
+// Unique among all thread states that an interpreter has or had (PyThreadState_GetID()).
+inline std::uint64_t id_of(const PyThreadState* tstate) noexcept { return tstate->id; }
+
 // False once the interpreter is so far into its finalization that running Python code is unwise.
 bool can_run_python(PyThreadState* tstate) noexcept;
 
 // Another thread state of this interpreter and this OS thread that runs nothing at the moment and
-// is older than `before` (see id_of()): the latest such. Null if there is none, and before 3.12,
-// where PyGILState_Ensure() would not learn of a change to it.
+// has a smaller id than `before`: of several, the one with the largest id. Null if there is none,
+// and always before 3.12, where PyGILState_Ensure() would not notice a change to it.
 PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) noexcept;
 // True if the interpreter may be ended from another thread state of the OS thread than `current`:
-// as there is one already, or it is not the main interpreter.
+// there is another one already, or the interpreter is not the main one.
 bool may_be_left_behind(PyThreadState* current) noexcept;
 
-// True from the moment Py_Finalize() has run the atexit functions (sys.is_finalizing()).
+// True once Py_Finalize() has run the atexit functions (sys.is_finalizing()).
 inline bool is_finalizing() noexcept {
 #if PY_VERSION_HEX >= 0x030d0000
   return Py_IsFinalizing() != 0;

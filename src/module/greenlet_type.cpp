@@ -98,7 +98,7 @@ int traverse(PyObject* self, visitproc visit, void* arg) {
   if (greenlet == nullptr) {
     return 0;  // tp_alloc() has tracked it, and the control block is being made
   }
-  if (pass != cpython::Pass::kOther) {
+  if (pass != cpython::Pass::kDoesNotCount) {
     prepare_to_finalize(self, *greenlet);
     if (pass == cpython::Pass::kRecounts) {
       Thread::hand_over_if_found(*greenlet);

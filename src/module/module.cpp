@@ -13,7 +13,6 @@
 #include "cpython/gc_protocol.h"
 #include "cpython/layout.h"
 #include "cpython/stack_bounds.h"
-#include "cpython/thread_anchors.h"
 #include "cpython/thread_states.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"

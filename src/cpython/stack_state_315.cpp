@@ -1,0 +1,32 @@
+#include <Python.h>
+
+#if PY_VERSION_HEX >= 0x030f0000
+
+#include "cpython/internals.h"
+#include "cpython/stack_state_315.h"
+
+#include <internal/pycore_ceval.h>
+
+namespace greenlet::cpython {
+
+static_assert(MonitoringVersion::kEventsMask == _PY_EVAL_EVENTS_MASK);
+
+// When events change, CPython instruments the frames that threads run, and those of generators when
+// they are resumed. It does not know of suspended stacks. (3.12 to 3.14 do not export the functions
+// for this; there a frame follows with its next call.) _Py_Instrument() locks each code object.
+void MonitoringVersion::catch_up(PyThreadState* tstate) const noexcept {
+  if (!must_catch_up(tstate)) {
+    return;
+  }
+  for (_PyInterpreterFrame* frame = tstate->current_frame; frame != nullptr;
+       frame = frame->previous) {
+    if (frame->owner < FRAME_OWNED_BY_INTERPRETER &&
+        _Py_Instrument(_PyFrame_GetCode(frame), tstate->interp) < 0) {
+      PyErr_Clear();  // no memory: these frames' events are lost, as they would be without us
+    }
+  }
+}
+
+}  // namespace greenlet::cpython
+
+#endif
