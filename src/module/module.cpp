@@ -1,7 +1,5 @@
 // The extension module greenlet._greenlet: its functions, and how it comes to be.
 #include <Python.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cstdlib>
 #include <ctime>
@@ -17,6 +15,7 @@
 #include "cpython/thread_states.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
+#include "platform/process.h"
 #include "stack/stack.h"
 
 namespace greenlet {
@@ -437,7 +436,7 @@ class Turn {
   // Waits, detached; false with an exception set if the program is finalizing, for then the thread
   // whose turn it is may have been stopped for good.
   bool take() noexcept {
-    const pid_t process = getpid();
+    const pid_t process = platform::process_id();
     for (;;) {
       pid_t found = 0;
       // A thread that had it before a fork does not exist in the child.

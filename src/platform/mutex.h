@@ -1,12 +1,13 @@
-// A lock for std::lock_guard.
+// A lock for std::lock_guard. POSIX; small enough to be inline, so another system has its own body
+// here.
 #pragma once
 
 #include <pthread.h>
 
 namespace greenlet::platform {
 
-// As std::mutex, whose lock() can throw: for that it needs libstdc++, which takes longer to load
-// than all of greenlet.
+// Like std::mutex. But std::mutex::lock() can throw and therefore needs libstdc++, and loading that
+// takes longer than loading all of greenlet.
 class Mutex {
  public:
   Mutex() = default;
