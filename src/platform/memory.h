@@ -44,12 +44,11 @@ struct Range {
   std::size_t bytes() const noexcept { return static_cast<std::size_t>(end - begin); }
 };
 
-// The parts of a stack: guard | C stack, grows down | data, grows up |
+// The memory of a stack: [guard | C stack, grows down | boundary | data area, grows up].
 struct StackMemory {
-  std::byte* guard;     // first byte of the guard
-  std::byte* low;       // first byte of the C stack, end of the guard
-  std::byte* boundary;  // inside a page: C stack below, data from here on
-  std::byte* high;      // end of the data
+  std::byte* low = nullptr;       // lowest usable byte of the C stack, just above the guard
+  std::byte* boundary = nullptr;  // 16-byte aligned, inside a page; C stack below, data area above
+  std::byte* high = nullptr;      // end of the data area
 };
 
 // --- address space ------------------------------------------------------------------------------
@@ -101,7 +100,7 @@ Protected protect_guard(const Range& guard) noexcept;
 // Their guards may not be set yet. No more than kMostAtOnce. False: no memory, use none of them.
 // On Linux memory needs no commitment. There this is a wish, and always true: the kernel backs the
 // page of each boundary, in one system call in place of a page fault each.
-bool commit(const StackMemory* stacks, std::size_t count) noexcept;
+bool commit(const StackMemory* const* stacks, std::size_t count) noexcept;
 
 // Gives the memory of the range back; the pages read as zeros when they are touched again. They may
 // be touched without another commit(), so a port keeps the commitment. One system call.

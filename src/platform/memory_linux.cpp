@@ -286,7 +286,7 @@ Protected protect_guard(const Range& guard) noexcept {
 
 // --- pages --------------------------------------------------------------------------------------
 
-bool commit(const StackMemory* stacks, std::size_t count) noexcept {
+bool commit(const StackMemory* const* stacks, std::size_t count) noexcept {
   // The first time that the kernel refuses is the last time that it is asked.
   static constinit std::atomic<bool> works{true};
   if (count < 2 || !works.load(std::memory_order_relaxed)) {
@@ -294,7 +294,7 @@ bool commit(const StackMemory* stacks, std::size_t count) noexcept {
   }
   std::array<iovec, kMostAtOnce> pages;
   for (std::size_t i = 0; i < count; ++i) {
-    std::byte* const boundary = stacks[i].boundary;
+    std::byte* const boundary = stacks[i]->boundary;
     pages[i] = {.iov_base = boundary - (number(boundary) & (kPageSize - 1)), .iov_len = kPageSize};
   }
   if (calls::advise_all(pages.data(), count, kMadvPopulateWrite) < 0) {

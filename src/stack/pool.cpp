@@ -104,13 +104,9 @@ void cut_back(const Region& region, Trimmer& trimmer) noexcept {
 
 // New regions, or used ones without memory, are about to be used.
 bool commit(const Region* regions, std::size_t count) noexcept {
-  std::array<platform::StackMemory, kMostRefill> stacks;
+  std::array<const platform::StackMemory*, kMostRefill> stacks;
   for (std::size_t i = 0; i < count; ++i) {
-    const Region& region = regions[i];
-    stacks[i] = {.guard = guard_of(region).begin,
-                 .low = region.low,
-                 .boundary = region.boundary,
-                 .high = region.high};
+    stacks[i] = &regions[i];
   }
   return platform::commit(stacks.data(), count);
 }

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 
+#include "platform/memory.h"
+
 namespace greenlet::stack {
 
 // Bytes of the page that holds the boundary which belong to the C stack (for pages of 4 KiB, in
@@ -12,12 +14,8 @@ inline constexpr std::size_t kStackShareOfBoundaryPage = 3072;
 
 struct Batch;  // the mapping that a region was cut from (batch.h)
 
-// A stack of its own: [guard | C stack, grows down | boundary | data area, grows up].
 // A plain handle. Its holder owns the region until it is given back to a Pool.
-struct Region {
-  std::byte* low = nullptr;       // lowest usable byte of the C stack, just above the guard
-  std::byte* boundary = nullptr;  // 16-byte aligned, inside a page; C stack below, data area above
-  std::byte* high = nullptr;      // end of the data area
+struct Region : platform::StackMemory {
   Batch* batch = nullptr;
 
   explicit operator bool() const noexcept { return low != nullptr; }
