@@ -15,6 +15,8 @@ class Mutex {
   Mutex& operator=(const Mutex&) = delete;
 
   void lock() noexcept { pthread_mutex_lock(&mutex_); }
+  // Takes the lock if it is free. A signal handler may do so.
+  bool try_lock() noexcept { return pthread_mutex_trylock(&mutex_) == 0; }
   void unlock() noexcept { pthread_mutex_unlock(&mutex_); }
 
  private:

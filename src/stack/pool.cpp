@@ -9,9 +9,11 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "platform/fault.h"
 #include "platform/memory.h"
 #include "platform/thread.h"
 #include "stack/layout.h"
+#include "stack/overflow.h"
 #include "stack/reserve.h"
 #include "stack/trimmer.h"
 
@@ -115,6 +117,9 @@ bool commit(const Region* regions, std::size_t count) noexcept {
 // be had, `failure` says why.
 std::size_t take_ready(std::size_t size, Region* regions, std::size_t wish,
                        Failure& failure) noexcept {
+  if (reports_overflow()) {
+    platform::ensure_signal_stack();
+  }
   std::uint64_t unguarded;
   const std::size_t taken = reserve().take(size, regions, wish, unguarded, failure);
   std::size_t ready = 0;
@@ -139,6 +144,7 @@ Pool::~Pool() {
     reserve().remove(*this);
   }
   std::free(entries_);
+  platform::release_signal_stack();  // another pool of the thread may ask for it again
 }
 
 Region Pool::acquire_slowly(Failure& failure) noexcept {

@@ -136,14 +136,32 @@ void Reserve::remove(Pool& pool) noexcept {
   pool.registered_ = false;
 }
 
-Region Reserve::region_at(const std::byte* address) noexcept {
-  const std::lock_guard lock(mutex_);
+Region Reserve::find(const std::byte* address) noexcept {
   for (Batch* batch = batches_; batch != nullptr; batch = batch->next) {
     const auto offset = reinterpret_cast<std::uintptr_t>(address) -
                         reinterpret_cast<std::uintptr_t>(batch->base);  // huge if it lies below
     if (const std::size_t index = offset / batch->layout.bytes; index < batch->count) {
-      const Region region = batch->region(index);
-      return address >= region.low && address < region.boundary ? region : Region{};
+      return batch->region(index);
+    }
+  }
+  return {};
+}
+
+Region Reserve::region_at(const std::byte* address) noexcept {
+  const std::lock_guard lock(mutex_);
+  const Region region = find(address);
+  return address >= region.low && address < region.boundary ? region : Region{};
+}
+
+Region Reserve::region_of_guard(const std::byte* address) noexcept {
+  constexpr int kTries = 10'000;  // other threads hold the mutex for a few system calls
+  for (int i = 0; i < kTries; ++i) {
+    if (mutex_.try_lock()) {
+      const Region region = find(address);
+      const bool is_guard =
+          region && address < region.low && (region.batch->guarded & region.batch->bit(region)) != 0;
+      mutex_.unlock();
+      return is_guard ? region : Region{};
     }
   }
   return {};

@@ -37,11 +37,17 @@ class Reserve {
   void remove(Pool& pool) noexcept;
 
   Region region_at(const std::byte* address) noexcept;
+  // The region in whose guard `address` lies; empty if in none, or if the mutex does not become free
+  // soon. For signal handlers: takes no lock that the thread may hold.
+  Region region_of_guard(const std::byte* address) noexcept;
   Statistics statistics() noexcept;
   std::size_t resident_bytes() noexcept;
 
  private:
   static const int kWatchesForks;
+
+  // The region that this address lies in, in the guard or above.
+  Region find(const std::byte* address) noexcept;
 
   // Copies all batches; the caller frees the copies. None if there is no memory for them.
   Batch* copy_batches(std::size_t& copied) noexcept;

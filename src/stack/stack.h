@@ -5,11 +5,13 @@
 //   pool.h      the regions of one thread   reserve.h   the regions that no pool has
 //   settings.h  default size, pool bound    batch.h     the mappings that regions are cut from
 //   failure.h   why there is none           trimmer.h   gives back the memory of regions
+//   overflow.h  says that a stack is full
 #pragma once
 
 #include <cstddef>
 
 #include "stack/failure.h"   // IWYU pragma: export
+#include "stack/overflow.h"  // IWYU pragma: export
 #include "stack/pool.h"      // IWYU pragma: export
 #include "stack/region.h"    // IWYU pragma: export
 #include "stack/settings.h"  // IWYU pragma: export
