@@ -83,8 +83,8 @@ extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_switch(void** fr
                                                                        void* message) noexcept;
 
 // Hardly any code switches inside a catch block. A switch that always copied would take a third
-// longer than one that only looks: it would store to both sides and to the runtime's words, and then
-// load them.
+// longer than one that only looks: it would store to both sides and to the runtime's words, and
+// then load them.
 [[gnu::always_inline]] inline void Context::swap_exceptions(Context& to,
                                                             ExceptionGlobals* live) noexcept {
   if ((live->any() | to.exceptions_.any()) != 0) [[unlikely]] {

@@ -37,8 +37,8 @@ class Sanitizers {
   // of the suspended context that this belongs to.
   template <typename Call>
   void* call(Call call, void* (*function)(void*), void* argument) noexcept;
-  // The function in which a context begins that should begin in `entry`. If the tool must be told of
-  // the arrival, that function calls arrive() and then `entry`.
+  // The function in which a context begins that should begin in `entry`. If the tool must be told
+  // of the arrival, that function calls arrive() and then `entry`.
   Entry first(Entry entry) noexcept;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(GREENLET_VALGRIND)
@@ -139,8 +139,8 @@ class Sanitizers {
 #endif
 }
 
-// AddressSanitizer treats it as a switch to another stack, whose fake frames are freed when the call
-// is over. ThreadSanitizer needs nothing: it follows calls, not stack pointers.
+// AddressSanitizer treats it as a switch to another stack, whose fake frames are freed when the
+// call is over. ThreadSanitizer needs nothing: it follows calls, not stack pointers.
 template <typename Call>
 [[gnu::always_inline]] inline void* Sanitizers::call(Call call, void* (*function)(void*),
                                                      void* argument) noexcept {

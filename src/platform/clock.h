@@ -8,9 +8,9 @@
 namespace greenlet::platform {
 
 enum class Clock : clockid_t {
-  kMonotonic = CLOCK_MONOTONIC,            // time that passes
-  kCoarse = CLOCK_MONOTONIC_COARSE,        // the same, a few milliseconds late, and faster to read
-  kThreadCpu = CLOCK_THREAD_CPUTIME_ID,    // time that the calling thread has worked
+  kMonotonic = CLOCK_MONOTONIC,          // time that passes
+  kCoarse = CLOCK_MONOTONIC_COARSE,      // the same, a few milliseconds late, and faster to read
+  kThreadCpu = CLOCK_THREAD_CPUTIME_ID,  // time that the calling thread has worked
 };
 
 // A few nanoseconds, but kThreadCpu is a system call.

@@ -12,7 +12,8 @@ using FaultHook = bool (*)(const void* address) noexcept;
 // From now on the hook is told of every fault, before the handler that the program had until now
 // (its own, faulthandler's, a JVM's, or the default, which ends the process). That handler is then
 // called in any case, as if there were no hook. A handler that is installed later comes first, and
-// it decides whether ours is called. False if this system cannot do so. Not for two threads at once.
+// it decides whether ours is called. False if this system cannot do so. Not for two threads at
+// once.
 bool watch_faults(FaultHook hook) noexcept;
 void stop_watching_faults() noexcept;
 

@@ -97,7 +97,8 @@ bool install(Watched& each) noexcept {
   }
   each.previous = now;
   struct sigaction ours = now;
-  ours.sa_flags = (now.sa_flags & ~SA_RESETHAND) | SA_SIGINFO | SA_ONSTACK;
+  ours.sa_flags &= ~static_cast<int>(SA_RESETHAND);
+  ours.sa_flags |= SA_SIGINFO | SA_ONSTACK;
   ours.sa_sigaction = &on_fault;
   each.is_installed = sigaction(each.signal, &ours, nullptr) == 0;
   return each.is_installed;

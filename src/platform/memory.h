@@ -14,8 +14,10 @@
 // thread's TEB has the stack's bounds (that is for the switch in context/ to set). Reservations
 // begin at multiples of 64 KiB; VirtualAlloc2() aligns to more. Only whole reservations can be
 // released, so kUnmapsParts is false.
-// Pages of 16 or 64 KiB (arm64, ppc64le): nothing to do, all sizes above are multiples of kPageSize.
-// 32-bit address spaces: nothing to do here; limits.h's address_space() makes stacks small.
+//
+// Pages of 16 or 64 KiB (arm64, ppc64le): nothing to do. All sizes are multiples of kPageSize.
+//
+// 32-bit address spaces: nothing to do here. limits.h's address_space() makes stacks small.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// The process: its id, its threads' ids, its stderr, and fork(). POSIX; small enough to be inline, so another system has its own
-// bodies here (a system without fork() does nothing in around_fork()).
+// The process: its id, its threads' ids, its stderr, and fork(). Small enough to be inline, so
+// another system has its own bodies here (without fork(), around_fork() does nothing).
 #pragma once
 
 #include <pthread.h>

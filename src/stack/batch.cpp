@@ -119,10 +119,10 @@ std::byte* map_fallback(Batch& batch, std::size_t mapped, bool& locks, Failure& 
     }
     if (size <= kMinSize) {
       const bool is_limited = room.limit != Failure::kNone;
-      failure = is_limited && bytes > room.left   ? room.limit
-                : platform::mappings_exhausted()  ? Failure::kMappings
-                : is_limited                      ? room.limit
-                                                  : Failure::kAddressSpace;
+      failure = is_limited && bytes > room.left  ? room.limit
+                : platform::mappings_exhausted() ? Failure::kMappings
+                : is_limited                     ? room.limit
+                                                 : Failure::kAddressSpace;
       return nullptr;
     }
   }
@@ -185,9 +185,8 @@ MappedBatches map_batches(SizeClass& size_class, std::size_t mapped) noexcept {
     return bytes <= room.left ? platform::map(bytes, batch->layout.alignment(), result.locks)
                               : nullptr;
   };
-  std::size_t batches = room.limit == Failure::kNone && size_class.regions >= kManyRegions
-                            ? kBatchesAtOnce
-                            : 1;
+  std::size_t batches =
+      room.limit == Failure::kNone && size_class.regions >= kManyRegions ? kBatchesAtOnce : 1;
   std::byte* mapping = map_if_it_fits(batches);
   if (mapping == nullptr && batches > 1) {
     batches = 1;

@@ -21,8 +21,8 @@ inline constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 // Regions are mapped in batches of at most so many: a batch keeps one bit for each in a word.
 inline constexpr std::size_t kBatchRegions = 64;
 
-// For Layout::in_row(). In its page table each boundary lies this many pages behind the place of the
-// boundary before it, and the first boundary has kNearPages of C stack in front of it. The data
+// For Layout::in_row(). In its page table each boundary lies this many pages behind the place of
+// the boundary before it, and the first boundary has kNearPages of C stack in front of it. The data
 // areas and guards of a whole batch must fit behind that.
 inline constexpr std::size_t kDriftPages = 5;
 inline constexpr std::size_t kNearPages = 100;

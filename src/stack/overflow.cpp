@@ -48,8 +48,9 @@ bool report(const void* address) noexcept {
   Line line;
   line.add("greenlet: in thread ").add(platform::thread_id());
   line.add(" a greenlet has used up its C stack of ").add(region.stack_bytes() / 1024);
-  line.add(" KiB; greenlet.stacks.set_size() makes it larger, and faulthandler.enable() shows where "
-           "it was\n");
+  line.add(
+      " KiB; greenlet.stacks.set_size() makes it larger, and faulthandler.enable() shows where "
+      "it was\n");
   line.write();
   return true;
 }

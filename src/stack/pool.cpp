@@ -41,8 +41,8 @@ constexpr std::uint32_t kShortInterval = 7;
 constexpr std::uint32_t kLongestInterval = 61;
 
 // kBudget: what all pools together may hold in memory. A pool draws kDrawnAtOnce from it at a time.
-// In addition each pool may hold kFree, and at least one region, so that a thread with few greenlets
-// never draws.
+// In addition each pool may hold kFree, and at least one region, so that a thread with few
+// greenlets never draws.
 //
 // A thread that waits for something else cannot give back what its greenlets have left behind, and
 // a process may have thousands of threads. So the sum must be bounded.
@@ -69,8 +69,8 @@ struct Residency {
   bool beyond;        // other pages are in memory, too
 };
 
-// Looks only at the pages around the boundary: stacks grow page by page, and looking at all of 8 MiB
-// takes several times as long.
+// Looks only at the pages around the boundary: stacks grow page by page, and looking at all of 8
+// MiB takes several times as long.
 Residency residency_of(const Region& region) noexcept {
   const std::size_t page = kPageSize;
   std::byte* const middle = page_of(region.boundary);
@@ -303,9 +303,9 @@ void Pool::trim(Trimmer& trimmer) noexcept {
 }
 
 // Some programs raise RLIMIT_STACK, and from then on recurse more deeply. Asking for the limit at
-// each start would cost too much. So until the next decay() a greenlet may still get a region of the
-// old size from the pool. The size never falls: in the child of a fork, the thread that forked is
-// the main thread, on the stack that it had before.
+// each start would cost too much. So until the next decay() a greenlet may still get a region of
+// the old size from the pool. The size never falls: in the child of a fork, the thread that forked
+// is the main thread, on the stack that it had before.
 void Pool::notice_raised_limit() noexcept {
   if (chosen_ == 0 && platform::is_main_thread() && thread_bytes_ < thread_stack_size()) {
     thread_bytes_ = 0;

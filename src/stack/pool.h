@@ -1,4 +1,5 @@
-// The regions that one thread keeps for reuse. What a hit needs is inline here; pool.cpp has the rest.
+// The regions that one thread keeps for reuse. What a hit needs is inline here; pool.cpp has the
+// rest.
 #pragma once
 
 #include <atomic>
@@ -16,8 +17,8 @@ class Reserve;
 class Trimmer;
 
 // The regions that one thread keeps for reuse, last in first out. Only its thread touches it, with
-// two exceptions: statistics() reads `in_use_` from any thread, and the reserve's mutex protects the
-// links. May be a thread_local, or a member of something that lives as long as the thread.
+// two exceptions: statistics() reads `in_use_` from any thread, and the reserve's mutex protects
+// the links. May be a thread_local, or a member of something that lives as long as the thread.
 //
 // All pools together hold no more than a budget of memory, and each may hold a little in any case.
 // So where greenlets go deep, pools are small.
@@ -38,8 +39,8 @@ class Pool {
   // back to the reserve. In debug builds a region that is not in use ends the process.
   void release(Region region) noexcept;
 
-  // To be called about once a second, if anything happens. Of the regions that were not needed since
-  // the last call, it gives some back to the reserve, and drops the memory of the others.
+  // To be called about once a second, if anything happens. Of the regions that were not needed
+  // since the last call, it gives some back to the reserve, and drops the memory of the others.
   void decay() noexcept;
   // Gives everything back to the reserve now. Adds the memory that this frees to the trimmer's
   // count.
@@ -89,7 +90,7 @@ class Pool {
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // how many regions to take from the reserve next time
   bool registered_ = false;
-  const void* family_ = nullptr;        // see empty_pools()
+  const void* family_ = nullptr;  // see empty_pools()
   // Regions acquired minus regions released here. May wrap around; the sum of all pools is right.
   std::atomic<std::size_t> in_use_{0};
   Pool* previous_ = nullptr;

@@ -15,9 +15,9 @@ void note_in_use(const Region& region) noexcept {
 
 void expect_in_use(const Region& region) noexcept {
   const bool is_in_use =
-      region.batch != nullptr && (__atomic_fetch_and(&region.batch->in_use,
-                                                     ~region.batch->bit(region), __ATOMIC_RELAXED) &
-                                  region.batch->bit(region)) != 0;
+      region.batch != nullptr &&
+      (__atomic_fetch_and(&region.batch->in_use, ~region.batch->bit(region), __ATOMIC_RELAXED) &
+       region.batch->bit(region)) != 0;
   if (!is_in_use) {
     std::fputs("greenlet: a stack region was released that is not in use\n", stderr);
     std::abort();

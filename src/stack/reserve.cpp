@@ -158,8 +158,8 @@ Region Reserve::region_of_guard(const std::byte* address) noexcept {
   for (int i = 0; i < kTries; ++i) {
     if (mutex_.try_lock()) {
       const Region region = find(address);
-      const bool is_guard =
-          region && address < region.low && (region.batch->guarded & region.batch->bit(region)) != 0;
+      const bool is_guard = region && address < region.low &&
+                            (region.batch->guarded & region.batch->bit(region)) != 0;
       mutex_.unlock();
       return is_guard ? region : Region{};
     }
@@ -185,9 +185,9 @@ std::size_t Reserve::resident_bytes() noexcept {
   std::size_t bytes = 0;
   std::size_t count = 0;
   Batch* const copies = copy_batches(count);
-  // Without the mutex: this takes a microsecond or more for each region, and every thread whose pool
-  // is empty needs the mutex. A region that is unmapped during this counts as nothing, or as the
-  // memory of a mapping that lies there by then.
+  // Without the mutex: this takes a microsecond or more for each region, and every thread whose
+  // pool is empty needs the mutex. A region that is unmapped during this counts as nothing, or as
+  // the memory of a mapping that lies there by then.
   for (std::size_t i = 0; i < count; ++i) {
     bytes += copies[i].resident_bytes();
   }
@@ -218,7 +218,8 @@ SizeClass* Reserve::find_or_add_class(std::size_t size) noexcept {
   }
   void* const memory = std::malloc(sizeof(SizeClass));
   if (memory != nullptr) {
-    classes_ = new (memory) SizeClass{.size = size, .regions = 0, .available = {}, .next = classes_};
+    classes_ =
+        new (memory) SizeClass{.size = size, .regions = 0, .available = {}, .next = classes_};
   }
   return static_cast<SizeClass*>(memory);
 }
@@ -429,8 +430,8 @@ constinit NeverDestroyed the;
 Reserve& reserve() noexcept { return the.reserve; }
 
 // Registered when this is loaded: the child of a fork finds the mutex free.
-const int Reserve::kWatchesForks = platform::around_fork([] { the.reserve.mutex_.lock(); },
-                                                         [] { the.reserve.mutex_.unlock(); });
+const int Reserve::kWatchesForks =
+    platform::around_fork([] { the.reserve.mutex_.lock(); }, [] { the.reserve.mutex_.unlock(); });
 
 // --- what the rooms above call ------------------------------------------------------------------
 

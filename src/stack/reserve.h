@@ -18,8 +18,8 @@ namespace greenlet::stack {
 // reserve hold no memory. Never destroyed: threads may outlive static destruction.
 class Reserve {
  public:
-  // Fills `regions` with up to `count` regions for `size`; returns how many. If none, `failure` says
-  // why. `unguarded` gets a bit for each that has no guard yet.
+  // Fills `regions` with up to `count` regions for `size`; returns how many. If none, `failure`
+  // says why. `unguarded` gets a bit for each that has no guard yet.
   std::size_t take(std::size_t size, Region* regions, std::size_t count, std::uint64_t& unguarded,
                    Failure& failure) noexcept;
 
@@ -37,8 +37,8 @@ class Reserve {
   void remove(Pool& pool) noexcept;
 
   Region region_at(const std::byte* address) noexcept;
-  // The region in whose guard `address` lies; empty if in none, or if the mutex does not become free
-  // soon. For signal handlers: takes no lock that the thread may hold.
+  // The region in whose guard `address` lies; empty if in none, or if the mutex does not become
+  // free soon. For signal handlers: takes no lock that the thread may hold.
   Region region_of_guard(const std::byte* address) noexcept;
   Statistics statistics() noexcept;
   std::size_t resident_bytes() noexcept;
@@ -64,8 +64,8 @@ class Reserve {
   void add(Batch& batch) noexcept;
   // The region is free again. If its batch is to be unmapped, adds it to the list `doomed`.
   void put_back(const Region& region, Batch*& doomed) noexcept;
-  // For a batch whose regions are all free: adds it to the lists and counts, so that its regions may
-  // be handed out; or removes it from them and adds it to the list `doomed`.
+  // For a batch whose regions are all free: adds it to the lists and counts, so that its regions
+  // may be handed out; or removes it from them and adds it to the list `doomed`.
   void put_in(Batch& batch) noexcept;
   void take_out(Batch& batch, Batch*& doomed) noexcept;
   // Unmaps all batches that have no region in use.

@@ -27,7 +27,8 @@ bool set_default_size(std::size_t bytes) noexcept {
   if (bytes < kMinSize || bytes > kMaxSize) {
     return false;
   }
-  detail::settings.chosen_size.store(round_up(bytes, platform::kPageSize), std::memory_order_relaxed);
+  detail::settings.chosen_size.store(round_up(bytes, platform::kPageSize),
+                                     std::memory_order_relaxed);
   return true;
 }
 

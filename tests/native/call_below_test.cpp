@@ -195,10 +195,11 @@ TEST(CallBelow, ResumesOtherContexts) {
 TEST(CallBelow, WorksInEveryThread) {
   tests::in_threads(4, [](int) {
     for (std::uintptr_t i = 0; i < 200; ++i) {
-      ASSERT_EQ(call_below_resumer(
-                    [](void* at) { return platform::is_on_own_stack(frame_address()) ? at : nullptr; },
-                    number(i + 1)),
-                number(i + 1));
+      ASSERT_EQ(
+          call_below_resumer(
+              [](void* at) { return platform::is_on_own_stack(frame_address()) ? at : nullptr; },
+              number(i + 1)),
+          number(i + 1));
     }
   });
 }

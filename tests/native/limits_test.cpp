@@ -129,8 +129,10 @@ TEST(DataLimit, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
 class LimitedRoom : public ::testing::Test {
  protected:
   void SetUp() override { empty_the_reserve(); }
-  void TearDown() override { for_tests::switches.room = 0;
-    platform::for_tests::switches.address_space = 0; }
+  void TearDown() override {
+    for_tests::switches.room = 0;
+    platform::for_tests::switches.address_space = 0;
+  }
   tests::SettingsGuard restore_;
 };
 
