@@ -37,12 +37,12 @@ endforeach()
 
 # Nothing here needs libstdc++, and to load it takes longer than all of greenlet; the one thing in it
 # that concerns a switch, src/context/exceptions.cpp looks for. tools/wheels.py checks this.
-target_link_libraries(_greenlet PRIVATE greenlet_options greenlet_stack greenlet_context)
+target_link_libraries(_greenlet PRIVATE greenlet_options greenlet_platform greenlet_stack greenlet_context)
 target_link_options(_greenlet PRIVATE -static-libgcc -Wl,--as-needed -Wl,--gc-sections -Wl,-z,relro -Wl,-z,now)
 
 check_ipo_supported(RESULT greenlet_ipo OUTPUT greenlet_ipo_output LANGUAGES CXX)
 if(greenlet_ipo)
-  set_target_properties(_greenlet greenlet_stack greenlet_context PROPERTIES
+  set_target_properties(_greenlet greenlet_platform greenlet_stack greenlet_context PROPERTIES
     INTERPROCEDURAL_OPTIMIZATION_RELEASE ON
     INTERPROCEDURAL_OPTIMIZATION_RELWITHDEBINFO ON)
 endif()

@@ -1,9 +1,10 @@
-// Beginning a context: the rare part of context.h.
+// The rare part of context.h: beginning a context, and swapping exceptions.
 #include "context.h"
 
 namespace greenlet::context {
 
-// The assembly (switch_*.S). Writes a context's first frame below `top`, returns its stack pointer.
+// The assembly (switch_*.S). Writes the first frame of a context below `top`, and returns the stack
+// pointer to switch to.
 extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_make(void* top,
                                                                      Entry entry) noexcept;
 

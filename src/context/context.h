@@ -1,5 +1,6 @@
 // The switch itself: leaving one flow of control on one stack and entering another on another.
-// Nothing here knows Python. The register swap is one assembly file per architecture beside this.
+// Nothing here knows Python. The register swap is one assembly file per architecture beside this;
+// CMakeLists.txt says what a new one provides.
 #pragma once
 
 #include <cstddef>
@@ -16,23 +17,24 @@ struct ExceptionGlobals {
   void* caught = nullptr;
   unsigned int uncaught = 0;
 
-  // Zero if there are none. Not a bool: two of these in one condition are to be one branch.
+  // Zero if there are none. Not a bool, so that two of these in one condition make one branch.
   std::uintptr_t any() const noexcept {
     return reinterpret_cast<std::uintptr_t>(caught) | std::uintptr_t{uncaught};
   }
 };
 
-// This thread's live copy (what __cxa_get_globals() returns); stable for the life of the thread,
-// so whoever switches often asks once and keeps it. While the process has no C++ runtime and none
-// can be loaded, nobody has exceptions: then it is g_no_exception_globals. A switch that is given
-// this asks again, for a library may be loaded at any time.
+// The calling thread's own (what __cxa_get_globals() returns). The address stays the same for the
+// life of the thread, so a caller that switches often asks once and keeps it. While the process has
+// no C++ runtime and none can be loaded, no code has exceptions: then this returns
+// &g_no_exception_globals. A switch that is given that address asks again, because a library may be
+// loaded at any time.
 ExceptionGlobals* thread_exception_globals() noexcept;
 
-// Never written. Not empty, so that a switch looks twice.
+// Never written. Not empty, so that a switch takes its slow path, and asks again.
 extern ExceptionGlobals g_no_exception_globals;
 
 // A flow of control that is not running: where its callee-saved registers lie, and its share of
-// the C++ exception state. Touched only by the thread that runs it. Does not own the stack.
+// the C++ exception state. Only the thread that runs it touches it. Does not own the stack.
 class Context {
  public:
   Context() = default;
@@ -45,25 +47,25 @@ class Context {
 
   // Leaves this context for `to`, which receives `message` from its own switch_to (or as the
   // argument of its entry). Returns what the next switch to this context brings.
-  // `live` is thread_exception_globals() of the calling thread, or was it.
+  // `live` is what thread_exception_globals() returns in the calling thread, or has returned there.
   void* switch_to(Context& to, ExceptionGlobals* live, void* message) noexcept;
 
-  // As switch_to, for a context that has ended: nobody may ever switch to it again, and its stack
+  // Like switch_to, for a context that has ended. Nobody may ever switch to it again, and its stack
   // may be given back as soon as `to` runs.
   [[noreturn]] void leave_for(Context& to, ExceptionGlobals* live, void* message) noexcept;
 
-  // Calls function(argument) on the stack of this context, which is suspended, below what it has
-  // there; returns the result to the caller's stack. It is an ordinary call in all but the stack
-  // pointer: the floating-point control words and the C++ exceptions under way stay the caller's.
-  // Nobody may switch to this context, nor from what the function runs to another that leads here,
-  // before the function has returned; and no exception may pass through the call.
+  // Calls function(argument) on the stack of this context, below its frames there, and returns the
+  // result to the caller's stack. The context must be suspended. It is an ordinary call in all but
+  // the stack pointer: the floating-point control words and the C++ exceptions under way stay the
+  // caller's. Before the function has returned, nobody may switch to this context, and the function
+  // may not switch to one that leads here. No exception may pass through the call.
   void* call_below(void* (*function)(void*), void* argument) noexcept;
 
-  // Tells the sanitizers that this context, prepared earlier and not running, has ended for good.
-  // To be called before its stack is given back; does nothing in a build without sanitizers.
+  // Tells the sanitizers that this context, which was prepared earlier and does not run, has ended
+  // for good. Call it before the stack is given back. Does nothing in a build without sanitizers.
   void retire() noexcept { sanitizers_.retire(); }
 
-  // The stack pointer it was left at; meaningful while suspended.
+  // The stack pointer at which it was suspended; meaningful while it is.
   std::byte* stack_pointer() const noexcept { return static_cast<std::byte*>(sp_); }
 
  private:
@@ -80,8 +82,9 @@ class Context {
 extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_switch(void** from_sp, void* to_sp,
                                                                        void* message) noexcept;
 
-// Hardly anybody switches inside a catch block. Copying regardless takes a third longer than a
-// whole switch that only looks (stores to both sides and to the runtime's words, then the loads).
+// Hardly any code switches inside a catch block. A switch that always copied would take a third
+// longer than one that only looks: it would store to both sides and to the runtime's words, and
+// then load them.
 [[gnu::always_inline]] inline void Context::swap_exceptions(Context& to,
                                                             ExceptionGlobals* live) noexcept {
   if ((live->any() | to.exceptions_.any()) != 0) [[unlikely]] {

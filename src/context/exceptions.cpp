@@ -8,8 +8,8 @@
 #include <cstddef>
 #include <initializer_list>
 
-// glibc 2.34 moved these into libc, under a new version. A wheel that is built with a newer one is
-// to run on older ones, and the old version is in all of them.
+// glibc 2.34 moved these into libc, under a new version. A wheel that is built with a newer glibc
+// must run on older ones, and every glibc has the old version.
 #if defined(__GLIBC__) && defined(__x86_64__)
 asm(".symver dlopen, dlopen@GLIBC_2.2.5");
 asm(".symver dlsym, dlsym@GLIBC_2.2.5");
@@ -27,10 +27,10 @@ Getter getter_of(void* library) noexcept {
   return reinterpret_cast<Getter>(dlsym(library, "__cxa_get_globals"));
 }
 
-// __cxa_get_globals() of the C++ runtime that other libraries use, too, if not now then later: the
-// program's own, or the usual one. Not linked to, as that would load it with us: it takes longer
-// than all of greenlet, which many import and never use. Null if there is none, nor may it be
-// loaded.
+// __cxa_get_globals() of the C++ runtime that the other libraries of the process use, or will use:
+// the program's own, or the usual one. We do not link to it, because then it would be loaded with
+// us: that takes longer than loading all of greenlet, which many programs import and never use.
+// Null if there is none and it may not be loaded.
 Getter find_getter(bool may_load) noexcept {
   const int mode = may_load ? RTLD_LAZY : RTLD_LAZY | RTLD_NOLOAD;
   Getter found = getter_of(RTLD_DEFAULT);
@@ -49,7 +49,7 @@ unsigned long long libraries_loaded() noexcept {
   dl_iterate_phdr(
       [](dl_phdr_info* first, std::size_t, void* result) {
         *static_cast<unsigned long long*>(result) = first->dlpi_adds;
-        return 1;  // the same for all
+        return 1;  // stop: it is the same for all libraries
       },
       &count);
   return count;
@@ -62,13 +62,13 @@ constinit ExceptionGlobals g_no_exception_globals{.caught = nullptr, .uncaught =
 ExceptionGlobals* thread_exception_globals() noexcept {
   static constinit std::atomic<Getter> known{nullptr};
   static constinit std::atomic<bool> tried{false};
-  // When there was none; there is one only if more have been loaded since.
+  // libraries_loaded() at the last search in vain. Only a library loaded later can have a runtime.
   static constinit std::atomic<unsigned long long> searched{0};
   Getter getter = known.load(std::memory_order_acquire);
   if (getter == nullptr) {
     const unsigned long long loaded = libraries_loaded();
     if (loaded != searched.load(std::memory_order_relaxed)) {
-      // To load it is tried once; but somebody else may load one later.
+      // We try to load it once. Other code may load it later.
       getter = find_getter(!tried.exchange(true, std::memory_order_relaxed));
       if (getter != nullptr) {
         known.store(getter, std::memory_order_release);

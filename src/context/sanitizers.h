@@ -21,9 +21,9 @@ namespace greenlet::context {
 // Entered on the new stack by the first switch to it, with that switch's message. Must not return.
 using Entry = void (*)(void* message);
 
-// The part of a Context that belongs to the tools. The protocol of one switch, on the leaving side:
-// leave() or leave_for_good(), the register swap; then on the arriving side arrive(), also in
-// a context that has just begun.
+// The part of a Context that belongs to the tools. One switch calls them in this order: leave() or
+// leave_for_good() on the side that is left, then the register swap, then arrive() on the other
+// side, which may be a context that has just begun.
 class Sanitizers {
  public:
   // A new context will run on [low, top).
@@ -33,27 +33,27 @@ class Sanitizers {
   void arrive() noexcept;
   // The context will never run again and its stack is about to be reused.
   void retire() noexcept;
-  // Calls call(function, argument), which calls that on the stack of the suspended context that
-  // this belongs to, and returns its result.
+  // Calls call(function, argument), and returns the result. `call` calls the function on the stack
+  // of the suspended context that this belongs to.
   template <typename Call>
   void* call(Call call, void* (*function)(void*), void* argument) noexcept;
-  // What a context that should begin in `entry` begins in: arrive(), then `entry`, where the tool
-  // wants to know of the arrival.
+  // The function in which a context begins that should begin in `entry`. If the tool must be told
+  // of the arrival, that function calls arrive() and then `entry`.
   Entry first(Entry entry) noexcept;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(GREENLET_VALGRIND)
  private:
 #endif
 #if defined(__SANITIZE_ADDRESS__)
-  // A thread's own context is never prepared: its bounds are learned when it is first left.
+  // A thread's own context is never prepared; the first switch that leaves it learns its bounds.
   const void* low_ = nullptr;
   std::size_t size_ = 0;
   void* fake_stack_ = nullptr;
-  // Whoever this thread's switch under way leaves; null when it will not come back.
+  // The context that this thread's switch under way leaves; null if it will not come back.
   static inline thread_local Sanitizers* leaving_ = nullptr;
-  // Whoever that switch enters, and where it begins if it was never entered before.
+  // The context that this switch enters.
   static inline thread_local Sanitizers* entering_ = nullptr;
-  Entry entry_ = nullptr;
+  Entry entry_ = nullptr;  // what begin() calls
 
   static void begin(void* message) {
     Sanitizers* self = entering_;
@@ -75,7 +75,7 @@ class Sanitizers {
 // begin on one fiber and end on another.
 [[gnu::always_inline]] inline void Sanitizers::prepare([[maybe_unused]] std::byte* low,
                                                        [[maybe_unused]] std::byte* top) noexcept {
-  retire();  // whatever ran under this name before
+  retire();  // the context that this object was before
 #if defined(__SANITIZE_ADDRESS__)
   low_ = low;
   size_ = static_cast<std::size_t>(top - low);
@@ -139,8 +139,8 @@ class Sanitizers {
 #endif
 }
 
-// To AddressSanitizer it is another stack, with fake frames of its own, which go when the call is
-// over. To ThreadSanitizer it is a call as any other: it follows calls, not stack pointers.
+// AddressSanitizer treats it as a switch to another stack, whose fake frames are freed when the
+// call is over. ThreadSanitizer needs nothing: it follows calls, not stack pointers.
 template <typename Call>
 [[gnu::always_inline]] inline void* Sanitizers::call(Call call, void* (*function)(void*),
                                                      void* argument) noexcept {
@@ -172,7 +172,7 @@ template <typename Call>
 [[gnu::always_inline]] inline void Sanitizers::retire() noexcept {
 #if defined(__SANITIZE_ADDRESS__)
   if (size_ != 0) {
-    // Frames that were left for good never removed the red zones around their variables.
+    // Frames that were left for good have not removed the red zones around their variables.
     __asan_unpoison_memory_region(low_, size_);
     size_ = 0;
   }

@@ -78,7 +78,7 @@ greenlet_context_switch:
         ldp     x21, x22, [sp, #0x20]
         ldp     x19, x20, [sp, #0x10]
         .cfi_remember_state
-        // Until sp moves, the frame's slots still hold what the registers were given.
+        // Until sp moves, the slots of the frame still hold the values of the registers.
         ldp     x29, x30, [sp], #0xb0
         .cfi_def_cfa_offset 0
         .cfi_restore x29
@@ -153,7 +153,7 @@ greenlet_context_begin:
         .cfi_startproc
         .cfi_def_cfa sp, 0
         .cfi_undefined x30
-        nop                             // a caller is looked up one byte before its return address
+        nop                             // unwinders look up one byte before a return address
 .Lbegin:
         hint    #36                     // bti j
         blr     x19
@@ -163,9 +163,9 @@ greenlet_context_begin:
 
 // void* greenlet_context_call(void* below, void* (*function)(void*), void* argument)
 //       x0                    x0           x1                        x2
-// Calls function(argument) on another stack, under `below`, and returns to this one. Whoever walks
-// the stack finds the caller's frame by x29. Marked as the frame of a signal handler, the only one
-// for which gdb accepts that a caller is on another stack, which may lie lower.
+// Calls function(argument) on another stack, under `below`, and returns to this one. A stack walker
+// finds the caller's frame by x29. It is marked as the frame of a signal handler, because only for
+// such a frame gdb accepts that the caller is on another stack, which may lie lower.
         .globl  greenlet_context_call
         .hidden greenlet_context_call
         .type   greenlet_context_call, %function

@@ -10,9 +10,10 @@
 // Both sides of a switch have this frame, so one set of unwind information is right on either side
 // of the instruction that changes rsp.
 //
-// Nearly all switches leave from the call site at which the other side waits. Then `ret` goes where
-// the processor's return stack predicts, and keeps that paired with calls for the returns to come.
-// For other sites its prediction is always wrong; an indirect jump is predicted from history.
+// Nearly always the two sides of a switch have called it from the same call site. Then `ret` goes
+// where the processor's return stack predicts, and later returns stay paired with their calls. If
+// the call sites differ, that prediction is always wrong, so an indirect jump is used, which the
+// processor predicts from history.
 
         .text
 
@@ -93,7 +94,8 @@ greenlet_context_switch:
         .cfi_register %rip, %rcx
         notrack jmp *%rcx               // not the start of a function, so it has no endbr64
 
-        // Behind the return in the file, but in the state of .Lrestore: the whole frame is there.
+        // This lies behind the `ret` in the file, but runs in the state of .Lrestore: the frame is
+        // complete.
         .cfi_adjust_cfa_offset 64
         .cfi_offset %rip, -8
         .cfi_rel_offset %rbp, 48
@@ -148,7 +150,7 @@ greenlet_context_begin:
         .cfi_startproc
         .cfi_def_cfa %rsp, 0
         .cfi_undefined %rip
-        nop                             // a caller is looked up one byte before its return address
+        nop                             // unwinders look up one byte before a return address
 .Lbegin:
         endbr64
         movq    %rax, %rdi
@@ -159,9 +161,9 @@ greenlet_context_begin:
 
 // void* greenlet_context_call(void* below, void* (*function)(void*), void* argument)
 //       rax                   rdi          rsi                       rdx
-// Calls function(argument) on another stack, under `below`, and returns to this one. Whoever walks
-// the stack finds the caller's frame by rbp. Marked as the frame of a signal handler, the only one
-// for which gdb accepts that a caller is on another stack, which may lie lower.
+// Calls function(argument) on another stack, under `below`, and returns to this one. A stack walker
+// finds the caller's frame by rbp. It is marked as the frame of a signal handler, because only for
+// such a frame gdb accepts that the caller is on another stack, which may lie lower.
         .globl  greenlet_context_call
         .hidden greenlet_context_call
         .type   greenlet_context_call, @function

@@ -1,8 +1,8 @@
 #include "core/sweep.h"
 
 #include <algorithm>
-#include <ctime>
 
+#include "platform/clock.h"
 #include "stack/trimmer.h"
 
 namespace greenlet::core {
@@ -38,12 +38,7 @@ constexpr std::uint32_t kMostMarks = 4;
 // more for other architectures.
 constexpr std::size_t kRedZone = 512;
 
-std::uint64_t read(clockid_t clock) noexcept {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1000 * kMillisecond +
-         static_cast<std::uint64_t>(now.tv_nsec);
-}
+using platform::Clock;
 
 }  // namespace
 
@@ -66,7 +61,7 @@ void Sweep::note_marked(Greenlet* first, Greenlet& main, stack::Pool& pool) noex
 }
 
 bool Sweep::look_at_the_clock(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
-  const std::uint64_t rough = read(CLOCK_MONOTONIC_COARSE);
+  const std::uint64_t rough = platform::read(Clock::kCoarse);
   if (rough < next_look_) [[likely]] {
     return false;
   }
@@ -79,14 +74,14 @@ bool Sweep::look_at_the_clock(Greenlet* first, Greenlet& main, stack::Pool& pool
 }
 
 void Sweep::step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
-  const std::uint64_t begin = read(CLOCK_MONOTONIC);
+  const std::uint64_t begin = platform::read(Clock::kMonotonic);
   if (next_ == nullptr) {
     begin_lap(first, main, pool);
     lap_began_ = begin;
     lap_work_ = 0;
   }
   // Another OS thread's clock may be behind; then all the time counts as work.
-  const std::uint64_t worked = read(CLOCK_THREAD_CPUTIME_ID);
+  const std::uint64_t worked = platform::read(Clock::kThreadCpu);
   const std::uint64_t elapsed = begin - accounted_;
   const std::uint64_t work = std::min(elapsed, worked - accounted_work_);
   accounted_ = begin;
@@ -96,7 +91,7 @@ void Sweep::step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
   if (credit_ > 0) {
     visit_some(begin + static_cast<std::uint64_t>(credit_));
     // Not the time that others had the processor.
-    accounted_work_ = read(CLOCK_THREAD_CPUTIME_ID);
+    accounted_work_ = platform::read(Clock::kThreadCpu);
     credit_ -= static_cast<std::int64_t>(accounted_work_ - worked);
     lap_work_ += accounted_work_ - worked;
     next_lap_ = lap_began_ + std::max(lap_work_ * kShareOfAll, kLap);
@@ -105,7 +100,7 @@ void Sweep::step(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
 
 void Sweep::begin_lap(Greenlet* first, Greenlet& main, stack::Pool& pool) noexcept {
   if (laps_++ % kLapsOfPool == 0) {
-    pool.lap();
+    pool.decay();
   }
   next_ = first;
   // It has no pages to give back. But with the mark it tells us when it goes on, which the main
@@ -123,7 +118,7 @@ void Sweep::visit_some(std::uint64_t deadline) noexcept {
       next_ = next_->next_;
     }
     trimmer.flush();
-  } while (next_ != nullptr && read(CLOCK_MONOTONIC) < deadline);
+  } while (next_ != nullptr && platform::read(Clock::kMonotonic) < deadline);
 }
 
 void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {

@@ -8,7 +8,7 @@
 // wait in the queue for greenlets that other threads have dropped.
 #include "core/thread.h"
 #include "cpython/require.h"
-#include "stack/thread.h"
+#include "platform/thread.h"
 
 namespace greenlet::core {
 namespace {
@@ -43,7 +43,7 @@ PyObject* Thread::call_on_thread_stack(PyObject* function, PyObject* const* args
   if (own && own.low <= here && here < own.boundary) {
     return thread->leave_region_for(&Call::make_at, &call);
   }
-  if (stack::is_on_own_stack(here) || !stack::region_at(here)) {
+  if (platform::is_on_own_stack(here) || !stack::region_at(here)) {
     return call.make();  // it is the main greenlet that runs, or one that is in such a call
   }
   const ModuleState* const module = ModuleState::of_interpreter();
@@ -55,7 +55,7 @@ PyObject* Thread::leave_region_for(void* (*function)(void*), void* argument) noe
                    "greenlet: an exception or a jump has left a call on the thread's stack");
   // If a thread state moves to another OS thread, its main greenlet's frames do not.
   if (main_->state() != State::kSuspended ||
-      !stack::is_on_own_stack(main_->context_.stack_pointer())) {
+      !platform::is_on_own_stack(main_->context_.stack_pointer())) {
     return refuse_foreign_stack(module_->error);
   }
   calls_on_thread_stack_ = true;

@@ -10,7 +10,8 @@ greenlet or runs the garbage collector. Pools keep a few MiB in all. ``trim()`` 
 
 The environment variable ``GREENLET_STACK_SIZE``, read when greenlet is imported, sets the default
 size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. A value that is none of
-these, or out of range, is ignored with a ``RuntimeWarning``.
+these, or out of range, is ignored with a ``RuntimeWarning``. ``GREENLET_REPORT_OVERFLOW=1`` is the
+same as ``report_overflow()`` at that moment.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,7 @@ __all__ = [
     "get_default_size",
     "get_pool_bound",
     "on_thread_stack",
+    "report_overflow",
     "resident_bytes",
     "set_default_size",
     "set_pool_bound",
@@ -129,6 +131,21 @@ def trim() -> int:
     been waiting, and its pool. Regions that no thread has are unmapped.
     """
     return _greenlet._trim_stacks()
+
+
+def report_overflow(enable: bool = True) -> None:
+    """Say so on stderr when a greenlet has used up its C stack, before the process ends by SIGSEGV.
+
+    For recursion in C that CPython does not see. The sentence names the thread and the size of the
+    stack. After it the fault goes to the handler that SIGSEGV and SIGBUS had when this was called,
+    ``faulthandler``'s for example, or ends the process as always. So call this after
+    ``faulthandler.enable()``: a handler that is installed later comes first, and may end the
+    process before there is a sentence. Call it before other threads start greenlets: they get a
+    stack for signal handlers (64 KiB, if they have none) when they take stacks from the reserve.
+
+    Off by default. ``report_overflow(False)`` leaves faults alone again.
+    """
+    _greenlet._report_overflow(enable)
 
 
 def on_thread_stack(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

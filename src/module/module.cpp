@@ -1,9 +1,8 @@
 // The extension module greenlet._greenlet: its functions, and how it comes to be.
 #include <Python.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <ctime>
 #include <new>
 
@@ -16,6 +15,7 @@
 #include "cpython/thread_states.h"
 #include "module/capi.h"
 #include "module/greenlet_type.h"
+#include "platform/process.h"
 #include "stack/stack.h"
 
 namespace greenlet {
@@ -214,6 +214,14 @@ PyObject* stack_resident_bytes(PyObject*, PyObject*) {
   return PyLong_FromSize_t(bytes);
 }
 
+PyObject* report_overflow(PyObject*, PyObject* enable) {
+  const int enabled = PyObject_IsTrue(enable);
+  if (enabled < 0 || stack::report_overflow(enabled != 0)) {
+    return enabled < 0 ? nullptr : Py_NewRef(Py_None);
+  }
+  return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 PyObject* trim_stacks(PyObject*, PyObject*) { return PyLong_FromSize_t(Thread::trim()); }
 
 PyDoc_STRVAR(kGetcurrentDoc,
@@ -268,6 +276,7 @@ PyMethodDef functions[] = {
      METH_FASTCALL | METH_KEYWORDS, kCallOnThreadStackDoc},
     {"_stack_resident_bytes", &stack_resident_bytes, METH_NOARGS, nullptr},
     {"_trim_stacks", &trim_stacks, METH_NOARGS, nullptr},
+    {"_report_overflow", &report_overflow, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -436,7 +445,7 @@ class Turn {
   // Waits, detached; false with an exception set if the program is finalizing, for then the thread
   // whose turn it is may have been stopped for good.
   bool take() noexcept {
-    const pid_t process = getpid();
+    const pid_t process = platform::process_id();
     for (;;) {
       pid_t found = 0;
       // A thread that had it before a fork does not exist in the child.
@@ -499,12 +508,19 @@ PyObject* find_or_make_owner() {
   return owner.get();
 }
 
-// Once in a process: what the environment says of the size of stacks. A warning runs Python code,
+// Once in a process: what the environment says of stacks. A warning runs Python code,
 // so no other thread may wait for this one here.
 int read_environment() {
   static constinit std::atomic<bool> was_read{false};
   constexpr const char* kVariable = "GREENLET_STACK_SIZE";
-  const char* const text = was_read.exchange(true) ? nullptr : std::getenv(kVariable);
+  if (was_read.exchange(true)) {
+    return 0;
+  }
+  if (const char* const report = std::getenv("GREENLET_REPORT_OVERFLOW");
+      report != nullptr && std::strcmp(report, "1") == 0) {
+    stack::report_overflow(true);
+  }
+  const char* const text = std::getenv(kVariable);
   std::size_t size = 0;
   if (text == nullptr || *text == '\0' ||
       (stack::parse_size(text, size) && stack::set_default_size(size))) {

@@ -1,12 +1,13 @@
-// A lock for std::lock_guard.
+// A lock for std::lock_guard. POSIX; small enough to be inline, so another system has its own body
+// here.
 #pragma once
 
 #include <pthread.h>
 
 namespace greenlet::platform {
 
-// As std::mutex, whose lock() can throw: for that it needs libstdc++, which takes longer to load
-// than all of greenlet.
+// Like std::mutex. But std::mutex::lock() can throw and therefore needs libstdc++, and loading that
+// takes longer than loading all of greenlet.
 class Mutex {
  public:
   Mutex() = default;
@@ -14,6 +15,8 @@ class Mutex {
   Mutex& operator=(const Mutex&) = delete;
 
   void lock() noexcept { pthread_mutex_lock(&mutex_); }
+  // Takes the lock if it is free. A signal handler may do so.
+  bool try_lock() noexcept { return pthread_mutex_trylock(&mutex_) == 0; }
   void unlock() noexcept { pthread_mutex_unlock(&mutex_); }
 
  private:

@@ -1,6 +1,6 @@
 // The slow half of a thread's pool: refilling it from the reserve, and giving back what it need not
-// keep. What a hit needs is inline in stack.h.
-#include <sys/mman.h>
+// keep. What a hit needs is inline in pool.h.
+#include "stack/pool.h"
 
 #include <algorithm>
 #include <array>
@@ -9,23 +9,30 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "layout.h"
-#include "memory.h"
-#include "reserve.h"
-#include "stack.h"
-#include "trimmer.h"
+#include "platform/fault.h"
+#include "platform/memory.h"
+#include "platform/thread.h"
+#include "stack/layout.h"
+#include "stack/overflow.h"
+#include "stack/reserve.h"
+#include "stack/trimmer.h"
 
 namespace greenlet::stack {
 namespace {
 
-// A pool takes up to this many regions from the reserve at once, and gives so many back.
+using platform::kPageSize;
+
+// How many regions a pool takes from the reserve at once, at most; and how many it gives back at
+// once.
 constexpr std::size_t kMostRefill = 64;
 static_assert(kMostRefill <= 64);  // a bit each in a word
+static_assert(kMostRefill <= platform::kMostAtOnce);
 constexpr std::size_t kFlush = 32;
 
-// Checks (see Pool::check): what a pooled region may hold on either side of its page, how far
-// beyond that a check looks, and how many releases apart checks are: after one has found more than
-// was known, and at most. Odd numbers, so that a regular pattern cannot hide from them for long.
+// For Pool::check(). What a pooled region may hold in memory below and above its page; how far
+// beyond that a check looks; and how many releases apart checks are, after one has found more than
+// was known, and at most. These intervals are odd, so that a regular pattern cannot hide from the
+// checks for long.
 constexpr std::size_t kKeepBelow = std::size_t{128} << 10;
 constexpr std::size_t kKeepAbove = std::size_t{32} << 10;
 constexpr std::size_t kLookBelow = std::size_t{64} << 10;
@@ -33,18 +40,20 @@ constexpr std::size_t kLookAbove = std::size_t{16} << 10;
 constexpr std::uint32_t kShortInterval = 7;
 constexpr std::uint32_t kLongestInterval = 61;
 
-// What all pools may hold in memory, how much of that a pool draws at once, and what it may hold
-// besides, so that a thread with few greenlets need not ask: so much, and at least one region.
+// kBudget: what all pools together may hold in memory. A pool draws kDrawnAtOnce from it at a time.
+// In addition each pool may hold kFree, and at least one region, so that a thread with few
+// greenlets never draws.
 //
 // A thread that waits for something else cannot give back what its greenlets have left behind, and
-// a process may have thousands of threads. So it is the sum that must be bounded.
+// a process may have thousands of threads. So the sum must be bounded.
 constexpr std::size_t kBudget = std::size_t{2} << 20;
 constexpr std::size_t kDrawnAtOnce = std::size_t{128} << 10;
 constexpr std::size_t kFree = std::size_t{64} << 10;
 
 constinit std::atomic<std::size_t> drawn_by_all{0};
 
-// Written only if there is something to be had: threads whose pools are full share it unchanged.
+// Writes only if something is left of the budget: so threads whose pools are full can share the
+// cache line.
 bool draw() noexcept {
   std::size_t now = drawn_by_all.load(std::memory_order_relaxed);
   do {
@@ -55,15 +64,15 @@ bool draw() noexcept {
   return true;
 }
 
-struct Look {
-  std::size_t pages;  // in memory, as far as a pooled region may hold them
-  bool beyond;        // others are, too
+struct Residency {
+  std::size_t pages;  // pages in memory, of those that a pooled region may hold
+  bool beyond;        // other pages are in memory, too
 };
 
-// Looks at the pages around the boundary only: stacks grow page by page, and looking at all of
-// 8 MiB takes several times as long.
-Look look(const Region& region) noexcept {
-  const std::size_t page = page_size();
+// Looks only at the pages around the boundary: stacks grow page by page, and looking at all of 8
+// MiB takes several times as long.
+Residency residency_of(const Region& region) noexcept {
+  const std::size_t page = kPageSize;
   std::byte* const middle = page_of(region.boundary);
   const std::size_t keep_below = round_up(kKeepBelow, page);
   const std::size_t keep_above = page + round_up(kKeepAbove, page);
@@ -72,7 +81,7 @@ Look look(const Region& region) noexcept {
   constexpr std::size_t kMostPages = (kKeepBelow + kLookBelow + kKeepAbove + kLookAbove) / 4096 + 1;
   std::array<unsigned char, kMostPages> states;
   const std::size_t pages = std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
-  if (mincore(begin, pages * page, states.data()) != 0) {
+  if (!platform::is_resident(begin, pages, states.data())) {
     return {.pages = 1, .beyond = true};
   }
   const auto resident = [&](const std::byte* from, const std::byte* to) {
@@ -88,11 +97,42 @@ Look look(const Region& region) noexcept {
   return {.pages = resident(low, high), .beyond = resident(begin, low) + resident(high, end) != 0};
 }
 
-// Gives back what a pooled region may not hold.
+// Drops the pages that a pooled region may not hold.
 void cut_back(const Region& region, Trimmer& trimmer) noexcept {
   std::byte* const middle = page_of(region.boundary);
   trimmer.keep(region, middle - std::min<std::ptrdiff_t>(kKeepBelow, middle - region.low),
-               middle + page_size() + kKeepAbove);
+               middle + kPageSize + kKeepAbove);
+}
+
+// New regions, or used ones without memory, are about to be used.
+bool commit(const Region* regions, std::size_t count) noexcept {
+  std::array<const platform::StackMemory*, kMostRefill> stacks;
+  for (std::size_t i = 0; i < count; ++i) {
+    stacks[i] = &regions[i];
+  }
+  return platform::commit(stacks.data(), count);
+}
+
+// Takes up to `wish` regions from the reserve, ready to run on; returns how many. If not all could
+// be had, `failure` says why.
+std::size_t take_ready(std::size_t size, Region* regions, std::size_t wish,
+                       Failure& failure) noexcept {
+  if (reports_overflow()) {
+    platform::ensure_signal_stack();
+  }
+  std::uint64_t unguarded;
+  const std::size_t taken = reserve().take(size, regions, wish, unguarded, failure);
+  std::size_t ready = 0;
+  // In this order: then the two system calls find each page table where the caches have it.
+  if (commit(regions, taken)) {
+    ready = reserve().guard(regions, taken, unguarded, failure);
+  } else {
+    failure = Failure::kCommit;
+  }
+  if (ready != taken) {
+    reserve().give_back(regions + ready, taken - ready);
+  }
+  return ready;
 }
 
 }  // namespace
@@ -101,79 +141,69 @@ Pool::~Pool() {
   give_back_oldest(count_);
   return_budget();
   if (registered_) {
-    detail::reserve().remove(*this);
+    reserve().remove(*this);
   }
   std::free(entries_);
+  platform::release_signal_stack();  // another pool of the thread may ask for it again
 }
 
 Region Pool::acquire_slowly(Failure& failure) noexcept {
   if (!registered_) {
-    detail::reserve().add(*this);
+    reserve().add(*this);
   }
-  look_at_thread();
+  notice_raised_limit();
   adopt_size();
   std::size_t wish = std::max(std::min<std::size_t>(refill_, pool_bound()), std::size_t{1});
   if (!make_room(wish)) {
     wish = 1;
   }
   std::array<Region, kMostRefill> regions;
-  std::uint64_t unguarded;
-  const std::size_t taken = detail::reserve().take(size_, regions.data(), wish, unguarded, failure);
-  // In this order: then the two system calls find each page table where the caches have it.
-  populate(regions.data(), taken);
-  const std::size_t ready = detail::reserve().guard(regions.data(), taken, unguarded, failure);
-  if (ready != taken) {
-    detail::reserve().give_back(regions.data() + ready, taken - ready);
-  }
+  const std::size_t ready = take_ready(size_, regions.data(), wish, failure);
   if (ready == 0) {
     refill_ = 1;
     return Region{};
   }
-  failure = Failure::kNone;  // though some may have been refused
+  const bool got_all = failure == Failure::kNone;
+  failure = Failure::kNone;
   // A thread with few greenlets keeps few spare regions.
-  refill_ = ready == taken ? std::min<std::uint32_t>(refill_ * 2, kMostRefill) : 1;
+  refill_ = got_all ? std::min<std::uint32_t>(refill_ * 2, kMostRefill) : 1;
   for (std::size_t i = ready; i-- > 1;) {
-    // NOLINTNEXTLINE(clang-analyzer-security.ArrayBound): there is room for `wish`, no less
+    // NOLINTNEXTLINE(clang-analyzer-security.ArrayBound): make_room() made room for `wish`
     entries_[count_++] = regions[i];
   }
   settled_ = count_;
   lowest_ = 0;
   count_in_use(1);
-  return regions[0];
+  return handed_out(regions[0]);
 }
 
 Region Pool::acquire(std::size_t size, Failure& failure) noexcept {
   if (!registered_) {
-    detail::reserve().add(*this);
+    reserve().add(*this);
   }
   Region region;
-  std::uint64_t unguarded;
-  size = round_up(size, page_size());
-  if (detail::reserve().take(size, &region, 1, unguarded, failure) == 0) {
-    return Region{};
-  }
-  if (detail::reserve().guard(&region, 1, unguarded, failure) == 0) {
-    detail::reserve().give_back(&region, 1);
+  if (take_ready(round_up(size, kPageSize), &region, 1, failure) == 0) {
     return Region{};
   }
   count_in_use(1);
-  return region;
+  return handed_out(region);
 }
 
 void Pool::release_slowly(const Region& region) noexcept {
   if (!registered_) {
-    detail::reserve().add(*this);
+    reserve().add(*this);
   }
   adopt_size();
   count_in_use(static_cast<std::size_t>(-1));
   const std::size_t bound = room_for(count_ + 1);
   if (count_ > 0 && count_ >= bound) {
-    // The oldest: their memory is the coldest, and all batches of one burst empty together.
+    // The oldest, because their memory is the coldest, and because the batches of one burst then
+    // become free together.
     give_back_oldest(
         std::min(count_, count_ - bound + std::max<std::size_t>(1, std::min(kFlush, bound / 2))));
   }
   if (bound == 0 || region.batch->wanted != size_ || !make_room(1)) {
-    detail::reserve().give_back(&region, 1);
+    reserve().give_back(&region, 1);
     return;
   }
   if (until_check_ > 1) {
@@ -184,7 +214,7 @@ void Pool::release_slowly(const Region& region) noexcept {
   entries_[count_++] = region;
 }
 
-// How many entries the pool may have, if it would like to have so many.
+// How many entries the pool may have, if it wants `entries`.
 std::size_t Pool::room_for(std::size_t entries) noexcept {
   const std::size_t bound = pool_bound();
   while (allowed() < std::min(entries, bound) && draw()) {
@@ -195,13 +225,13 @@ std::size_t Pool::room_for(std::size_t entries) noexcept {
 }
 
 std::size_t Pool::allowed() const noexcept {
-  const std::size_t each = pages_ * page_size();
+  const std::size_t each = pages_ * kPageSize;
   return std::max(std::size_t{1}, (kFree + drawn_) / each);
 }
 
-// As far as it is not needed for what is in the pool.
+// Returns what the pool does not need for its entries.
 void Pool::return_budget() noexcept {
-  const std::size_t all = count_ * pages_ * page_size();
+  const std::size_t all = count_ * pages_ * kPageSize;
   const std::size_t kept = std::min(drawn_, round_up(all - std::min(all, kFree), kDrawnAtOnce));
   drawn_by_all.fetch_sub(drawn_ - kept, std::memory_order_relaxed);
   drawn_ = kept;
@@ -209,16 +239,17 @@ void Pool::return_budget() noexcept {
 }
 
 // Finds out how much memory a released region holds, and gives back what is too much. This costs a
-// system call (a microsecond or more, several times what all else about a short greenlet costs), so
-// releases are sampled: while checks find nothing new, the next is twice as far away, up to
-// kLongestInterval releases. What they find is taken to hold for all, and decides how many the pool
-// may keep: it rises at once and falls slowly.
+// system call (a microsecond or more, several times what all else about a short greenlet costs). So
+// it checks only a sample of the releases: as long as checks find nothing new, the distance to the
+// next one doubles, up to kLongestInterval releases. The pool takes what a check finds to hold for
+// all its entries, and keeps as many as the budget then allows: pages_ rises at once and falls
+// slowly.
 //
-// When one finds too much, others may hold too much as well: then every entry is trimmed that was
-// released since the last time, and the next release is checked again. So at most kLongestInterval
-// such regions in a row go unnoticed; what is not needed again, lap() gives back.
+// If a check finds too much, others may hold too much as well. Then it trims every entry that was
+// released since the last time, and checks the next release, too. So at most kLongestInterval such
+// regions in a row stay unnoticed. If they are not needed again, decay() gives back their memory.
 void Pool::check(const Region& region) noexcept {
-  const Look found = look(region);
+  const Residency found = residency_of(region);
   if (found.beyond) {
     Trimmer trimmer;
     for (std::size_t i = settled_; i < count_; ++i) {
@@ -241,14 +272,14 @@ void Pool::check(const Region& region) noexcept {
   room_ = std::min(capacity_, allowed());
 }
 
-void Pool::lap() noexcept {
-  look_at_thread();
+void Pool::decay() noexcept {
+  notice_raised_limit();
   if (chosen_ == kUnknown) {
     give_back_oldest(count_);
   }
-  // Those at the bottom were not needed.
+  // The entries at the bottom were not needed.
   const std::size_t unneeded = std::min(lowest_, settled_);
-  const std::size_t kept = std::min(unneeded, std::max(std::size_t{1}, kFree / page_size()));
+  const std::size_t kept = std::min(unneeded, std::max(std::size_t{1}, kFree / kPageSize));
   give_back_oldest(unneeded - kept);
   {
     Trimmer trimmer;
@@ -257,7 +288,8 @@ void Pool::lap() noexcept {
     }
   }
   return_budget();
-  // Those that hold too much, unnoticed, are not needed in the next lap, or are released again.
+  // An unnoticed entry that holds too much is either not needed until the next call, or used and
+  // released again.
   settled_ = lowest_ = count_;
 }
 
@@ -270,11 +302,12 @@ void Pool::trim(Trimmer& trimmer) noexcept {
   return_budget();
 }
 
-// Programs raise RLIMIT_STACK, and from then on recurse more deeply. To ask at each start would
-// cost too much, so until the next lap a greenlet may still get what is in the pool. (Never less:
-// in the child of a fork the thread that forked is the main thread, on the stack that it had.)
-void Pool::look_at_thread() noexcept {
-  if (chosen_ == 0 && is_main_thread() && thread_bytes_ < thread_stack_bytes()) {
+// Some programs raise RLIMIT_STACK, and from then on recurse more deeply. Asking for the limit at
+// each start would cost too much. So until the next decay() a greenlet may still get a region of
+// the old size from the pool. The size never falls: in the child of a fork, the thread that forked
+// is the main thread, on the stack that it had before.
+void Pool::notice_raised_limit() noexcept {
+  if (chosen_ == 0 && platform::is_main_thread() && thread_bytes_ < thread_stack_size()) {
     thread_bytes_ = 0;
     chosen_ = kUnknown;
   }
@@ -287,7 +320,7 @@ void Pool::adopt_size() noexcept {
     return;
   }
   if (chosen == 0 && thread_bytes_ == 0) {
-    thread_bytes_ = std::max(thread_stack_bytes(), kUsualSize);
+    thread_bytes_ = std::max(thread_stack_size(), kUsualSize);
   }
   give_back_oldest(count_);
   chosen_ = chosen;
@@ -315,7 +348,7 @@ void Pool::give_back_oldest(std::size_t regions) noexcept {
   if (regions == 0) {
     return;
   }
-  detail::reserve().give_back(entries_, regions);
+  reserve().give_back(entries_, regions);
   count_ -= regions;
   std::memmove(entries_, entries_ + regions, count_ * sizeof(Region));
   settled_ -= std::min(settled_, regions);

@@ -1,9 +1,9 @@
-#include "trimmer.h"
+#include "stack/trimmer.h"
 
 #include <algorithm>
 
-#include "layout.h"
-#include "memory.h"
+#include "platform/memory.h"
+#include "stack/layout.h"
 
 namespace greenlet::stack {
 
@@ -14,7 +14,7 @@ void Trimmer::keep(const Region& region, const std::byte* begin, const std::byte
   };
   // `low` and `high` are at the beginning of a page.
   add(region.low, page_of(region.low + offset(begin)));
-  add(region.low + round_up(offset(end), page_size()), region.high);
+  add(region.low + round_up(offset(end), platform::kPageSize), region.high);
 }
 
 void Trimmer::add(std::byte* begin, std::byte* end) noexcept {
@@ -25,13 +25,13 @@ void Trimmer::add(std::byte* begin, std::byte* end) noexcept {
     flush();
   }
   if (counts_ == Counts::kYes) {
-    given_back_ += resident_pages(begin, end) * page_size();
+    given_back_ += platform::resident_pages({begin, end}) * platform::kPageSize;
   }
   ranges_[count_++] = {.begin = begin, .end = end};
 }
 
 void Trimmer::flush() noexcept {
-  drop_pages(ranges_.data(), count_);
+  platform::drop(ranges_.data(), count_);
   count_ = 0;
 }
 

@@ -15,7 +15,7 @@
 #include "child.h"
 #include "fiber.h"
 #include "memory.h"
-#include "stack/thread.h"
+#include "platform/thread.h"
 
 namespace greenlet::context {
 
@@ -60,13 +60,13 @@ TEST(CallBelow, RunsUnderTheSuspendedFrames) {
     bool own_fiber;
   } seen{};
   Fiber fiber([&](Fiber& self, void*) {
-    seen.own_fiber = stack::is_on_own_stack(frame_address());
+    seen.own_fiber = platform::is_on_own_stack(frame_address());
     seen.suspended = self.resumer().stack_pointer();
     self.resumer().call_below(
         [](void* at) -> void* {
           auto& into = *static_cast<Seen*>(at);
           into.inside = frame_address();
-          into.own_inside = stack::is_on_own_stack(into.inside);
+          into.own_inside = platform::is_on_own_stack(into.inside);
           return nullptr;
         },
         &seen);
@@ -195,10 +195,11 @@ TEST(CallBelow, ResumesOtherContexts) {
 TEST(CallBelow, WorksInEveryThread) {
   tests::in_threads(4, [](int) {
     for (std::uintptr_t i = 0; i < 200; ++i) {
-      ASSERT_EQ(call_below_resumer(
-                    [](void* at) { return stack::is_on_own_stack(frame_address()) ? at : nullptr; },
-                    number(i + 1)),
-                number(i + 1));
+      ASSERT_EQ(
+          call_below_resumer(
+              [](void* at) { return platform::is_on_own_stack(frame_address()) ? at : nullptr; },
+              number(i + 1)),
+          number(i + 1));
     }
   });
 }
@@ -260,10 +261,10 @@ TEST(CallBelow, MayEndTheThread) {
 
 TEST(OwnStack, IsToldFromThatOfAnotherThread) {
   std::byte* const main = frame_address();
-  EXPECT_TRUE(stack::is_on_own_stack(main));
+  EXPECT_TRUE(platform::is_on_own_stack(main));
   tests::in_threads(2, [&](int) {
-    EXPECT_TRUE(stack::is_on_own_stack(frame_address()));
-    EXPECT_FALSE(stack::is_on_own_stack(main));
+    EXPECT_TRUE(platform::is_on_own_stack(frame_address()));
+    EXPECT_FALSE(platform::is_on_own_stack(main));
   });
 }
 

@@ -9,6 +9,7 @@
 
 #include "child.h"
 #include "memory.h"
+#include "platform/testing.h"
 #include "stack/stack.h"
 #include "stack/testing.h"
 
@@ -51,13 +52,13 @@ bool limit_address_space(std::size_t bytes) {
 void empty_the_reserve() {
   static std::size_t calls = 0;
   set_default_size(9 * kMegabyte + ++calls * tests::page_size());
-  for_tests::switches.largest_mapping = 1;
+  platform::for_tests::switches.largest_mapping = 1;
   Pool pool;
   Failure failure{};
   if (pool.acquire(failure)) {
     std::abort();
   }
-  for_tests::switches.largest_mapping = 0;
+  platform::for_tests::switches.largest_mapping = 0;
 }
 
 constexpr int kNoLimit = 77;
@@ -128,7 +129,10 @@ TEST(DataLimit, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
 class LimitedRoom : public ::testing::Test {
  protected:
   void SetUp() override { empty_the_reserve(); }
-  void TearDown() override { for_tests::switches.room = for_tests::switches.address_space = 0; }
+  void TearDown() override {
+    for_tests::switches.room = 0;
+    platform::for_tests::switches.address_space = 0;
+  }
   tests::SettingsGuard restore_;
 };
 
@@ -157,7 +161,7 @@ TEST_F(LimitedRoom, OfATerabyteIsPlenty) {
 TEST_F(LimitedRoom, OfAllAddressesIsLeftToTheRestOfTheProgram) {
   constexpr std::size_t kAll = std::size_t{1} << 40;
   const std::size_t before = virtual_bytes();
-  for_tests::switches.address_space = kAll;
+  platform::for_tests::switches.address_space = kAll;
   ASSERT_TRUE(set_default_size(kMaxSize));
   Pool pool;
   Regions regions(pool);
@@ -203,13 +207,13 @@ TEST_F(LimitedRoom, ComesBackWhenLimitsDo) {
 // The same ways without the kernel's help, so that they are walked everywhere.
 class LargestMapping : public ::testing::Test {
  protected:
-  void TearDown() override { for_tests::switches.largest_mapping = 0; }
+  void TearDown() override { platform::for_tests::switches.largest_mapping = 0; }
   tests::SettingsGuard restore_;
 };
 
 TEST_F(LargestMapping, OfTwelveMegabytesGivesFullRegionsOneByOne) {
   empty_the_reserve();
-  for_tests::switches.largest_mapping = 12 * kMegabyte;
+  platform::for_tests::switches.largest_mapping = 12 * kMegabyte;
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(3));
@@ -218,7 +222,7 @@ TEST_F(LargestMapping, OfTwelveMegabytesGivesFullRegionsOneByOne) {
 
 TEST_F(LargestMapping, OfOneBatchGivesManyRegionsBatchByBatch) {
   empty_the_reserve();
-  for_tests::switches.largest_mapping = std::size_t{1} << 30;
+  platform::for_tests::switches.largest_mapping = std::size_t{1} << 30;
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(40 * for_tests::regions_per_batch()));
@@ -228,7 +232,7 @@ TEST_F(LargestMapping, OfOneBatchGivesManyRegionsBatchByBatch) {
 
 TEST_F(LargestMapping, OfThreeMegabytesGivesSmallerRegions) {
   empty_the_reserve();
-  for_tests::switches.largest_mapping = 3 * kMegabyte;
+  platform::for_tests::switches.largest_mapping = 3 * kMegabyte;
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(3));
@@ -242,7 +246,7 @@ TEST_F(LargestMapping, OfThreeMegabytesGivesSmallerRegions) {
 
 TEST_F(LargestMapping, OfNothingFailsAndNamesTheLimits) {
   empty_the_reserve();
-  for_tests::switches.largest_mapping = kMinSize / 2;
+  platform::for_tests::switches.largest_mapping = kMinSize / 2;
   Pool pool;
   Regions regions(pool);
   EXPECT_FALSE(regions.acquire(1));
@@ -251,23 +255,23 @@ TEST_F(LargestMapping, OfNothingFailsAndNamesTheLimits) {
   EXPECT_NE(text.find("RLIMIT_AS"), std::string::npos);
   EXPECT_NE(text.find("ulimit -v"), std::string::npos);
   EXPECT_NE(text.find("vm.overcommit_memory"), std::string::npos);
-  for_tests::switches.largest_mapping = 0;
+  platform::for_tests::switches.largest_mapping = 0;
   EXPECT_TRUE(regions.acquire(1)) << "the pool is unusable after a failure";
 }
 
 class Mappings : public ::testing::Test {
  protected:
-  void SetUp() override { for_tests::switches.force_mprotect = true; }
+  void SetUp() override { platform::for_tests::switches.no_guards_by_advice = true; }
   void TearDown() override {
-    for_tests::switches.force_mprotect = false;
-    for_tests::switches.mapping_limit = 0;
+    platform::for_tests::switches.no_guards_by_advice = false;
+    platform::for_tests::switches.mapping_limit = 0;
   }
 };
 
 TEST_F(Mappings, RunOutWithAFailureThatNamesTheSysctl) {
   EXPECT_EQ(in_child([] {
               empty_the_reserve();
-              for_tests::switches.mapping_limit = 100;
+              platform::for_tests::switches.mapping_limit = 100;
               Pool pool;
               Regions regions(pool);
               if (regions.acquire(51) || regions.all().size() != 50) {

@@ -9,6 +9,7 @@
 
 #include "child.h"
 #include "memory.h"
+#include "platform/testing.h"
 #include "stack/stack.h"
 #include "stack/testing.h"
 #include "stack/trimmer.h"
@@ -458,7 +459,7 @@ TEST(Budget, LeavesEveryPoolOneRegion) {
   }
 }
 
-TEST(Lap, GivesBackWhatWasNotNeeded) {
+TEST(Decay, GivesBackWhatWasNotNeeded) {
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(400));
@@ -467,18 +468,18 @@ TEST(Lap, GivesBackWhatWasNotNeeded) {
   }
   const std::vector<Region> released = regions.all();
   regions.release();
-  pool.lap();  // all were needed
+  pool.decay();  // all were needed
   EXPECT_GE(resident_bytes_of(released), 400 * tests::page_size());
   ASSERT_TRUE(regions.acquire(100));
   regions.release();
-  pool.lap();
+  pool.decay();
   EXPECT_GE(resident_bytes_of(released), 100 * tests::page_size());
   EXPECT_LE(resident_bytes_of(released), 120 * tests::page_size());
-  pool.lap();
+  pool.decay();
   EXPECT_LE(resident_bytes_of(released), 20 * tests::page_size());
 }
 
-TEST(Lap, FindsDeepOnesThatNoCheckHasNoticed) {
+TEST(Decay, FindsDeepOnesThatNoCheckHasNoticed) {
   Pool pool;
   Regions regions(pool);
   for (int i = 0; i < 500; ++i) {
@@ -492,8 +493,8 @@ TEST(Lap, FindsDeepOnesThatNoCheckHasNoticed) {
   }
   const std::vector<Region> released = regions.all();
   regions.release();
-  pool.lap();
-  pool.lap();
+  pool.decay();
+  pool.decay();
   EXPECT_LE(resident_bytes_of(released), 64 * kKilobyte);
 }
 
@@ -519,8 +520,8 @@ TEST(Trim, EmptiesThePoolAndTellsHowMuchThatWas) {
 
 class Trimmers : public testing::TestWithParam<bool> {
  protected:
-  void SetUp() override { for_tests::switches.drop_one_by_one = GetParam(); }
-  void TearDown() override { for_tests::switches.drop_one_by_one = false; }
+  void SetUp() override { platform::for_tests::switches.drop_one_by_one = GetParam(); }
+  void TearDown() override { platform::for_tests::switches.drop_one_by_one = false; }
 };
 INSTANTIATE_TEST_SUITE_P(Ways, Trimmers, testing::Bool(),
                          [](const auto& way) { return way.param ? "OneByOne" : "Together"; });

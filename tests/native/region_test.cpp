@@ -6,6 +6,7 @@
 
 #include "child.h"
 #include "memory.h"
+#include "platform/testing.h"
 #include "stack/stack.h"
 #include "stack/testing.h"
 
@@ -70,12 +71,12 @@ enum class Means : unsigned char { kAdvice, kAdviceOneByOne, kMprotect };
 class Guard : public ::testing::TestWithParam<Means> {
  protected:
   void SetUp() override {
-    for_tests::switches.guard_one_by_one = GetParam() == Means::kAdviceOneByOne;
-    for_tests::switches.force_mprotect = GetParam() == Means::kMprotect;
+    platform::for_tests::switches.guard_one_by_one = GetParam() == Means::kAdviceOneByOne;
+    platform::for_tests::switches.no_guards_by_advice = GetParam() == Means::kMprotect;
   }
   void TearDown() override {
-    for_tests::switches.guard_one_by_one = false;
-    for_tests::switches.force_mprotect = false;
+    platform::for_tests::switches.guard_one_by_one = false;
+    platform::for_tests::switches.no_guards_by_advice = false;
   }
 };
 

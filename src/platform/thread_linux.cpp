@@ -1,17 +1,14 @@
-// The stack that the system has given an OS thread. A file of its own, see CMakeLists.txt.
+// The stack that the system has given an OS thread, on Linux with glibc or musl.
+#include "platform/thread.h"
+
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
-
-#include "layout.h"
-#include "memory.h"
-#include "thread.h"
-
-// As in src/context/exceptions.cpp: these moved in glibc 2.32 and 2.34, and the old versions are
-// everywhere.
+// glibc moved these into libc in 2.32 and 2.34, under new versions. A wheel that is built with a
+// newer glibc must run on older ones, and every glibc has the old versions. (The same for dlopen()
+// in src/context/exceptions.cpp.)
 #if defined(__GLIBC__) && defined(__x86_64__)
 asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.2.5");
 asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.2.5");
@@ -20,7 +17,7 @@ asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.17");
 asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.17");
 #endif
 
-namespace greenlet::stack {
+namespace greenlet::platform {
 namespace {
 
 struct Bounds {
@@ -51,20 +48,14 @@ Bounds ask() noexcept {
 bool is_main_thread() noexcept { return syscall(SYS_gettid) == getpid(); }
 
 std::size_t thread_stack_bytes() noexcept {
-  constexpr std::size_t kMegabyte = std::size_t{1} << 20;
-  std::size_t bytes = 0;
   if (is_main_thread()) {
     // The C library would read all of /proc/self/maps for the main thread.
     rlimit stack{};
-    if (getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur != RLIM_INFINITY) {
-      bytes = stack.rlim_cur;
-    }
-  } else {
-    const Bounds bounds = ask();
-    bytes = static_cast<std::size_t>(bounds.high - bounds.low);
+    const bool is_limited = getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur != RLIM_INFINITY;
+    return is_limited ? stack.rlim_cur : 0;
   }
-  // The page or two that are missing from a thread's stack are its guard.
-  return round_up(std::min(bytes, kMaxSize), kMegabyte);
+  const Bounds bounds = ask();
+  return static_cast<std::size_t>(bounds.high - bounds.low);
 }
 
 bool is_on_own_stack(const std::byte* address) noexcept {
@@ -75,4 +66,4 @@ bool is_on_own_stack(const std::byte* address) noexcept {
   return known.low == nullptr || known.contain(address);
 }
 
-}  // namespace greenlet::stack
+}  // namespace greenlet::platform

@@ -1,0 +1,24 @@
+// Clocks, in nanoseconds. On Linux, and small enough to be inline, so another system has its own
+// body here.
+#pragma once
+
+#include <cstdint>
+#include <ctime>
+
+namespace greenlet::platform {
+
+enum class Clock : clockid_t {
+  kMonotonic = CLOCK_MONOTONIC,          // time that passes
+  kCoarse = CLOCK_MONOTONIC_COARSE,      // the same, a few milliseconds late, and faster to read
+  kThreadCpu = CLOCK_THREAD_CPUTIME_ID,  // time that the calling thread has worked
+};
+
+// A few nanoseconds, but kThreadCpu is a system call.
+inline std::uint64_t read(Clock clock) noexcept {
+  timespec now{};
+  clock_gettime(static_cast<clockid_t>(clock), &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+}  // namespace greenlet::platform

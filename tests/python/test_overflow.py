@@ -1,0 +1,243 @@
+"""greenlet.stacks.report_overflow(): one sentence when a C stack is full, and nothing else changes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import TIME_SCALE, Outcome
+
+SENTENCE = re.compile(
+    r"^greenlet: in thread (\d+) a greenlet has used up its C stack of (\d+) KiB; .*$", re.MULTILINE
+)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Functions that no check of the interpreter sees: endless recursion, and a handler in C."""
+    folder = tmp_path_factory.mktemp("overflow")
+    (folder / "overflow.c").write_text(
+        """
+        #define _GNU_SOURCE
+        #include <setjmp.h>
+        #include <signal.h>
+        #include <string.h>
+
+        int descend(int level) {
+          volatile char frame[1024];
+          frame[level % 1024] = (char)level;
+          return descend(level + 1) + frame[(level + 1) % 1024];
+        }
+
+        /* As a JVM does: faults are expected, and the handler goes on elsewhere. */
+        static sigjmp_buf landing;
+        static int faults;
+        static void handler(int number, siginfo_t *info, void *context) {
+          ++faults;
+          siglongjmp(landing, 1);
+        }
+        void handle(void) {
+          struct sigaction action;
+          memset(&action, 0, sizeof action);
+          action.sa_sigaction = handler;
+          action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+          sigaction(SIGSEGV, &action, 0);
+        }
+        int fault(void) {
+          if (sigsetjmp(landing, 1) == 0) *(volatile int *)8 = 1;
+          return faults;
+        }
+        /* SIGSEGV is handled as before: 0, by another function: 1. */
+        int has_handler(void) {
+          struct sigaction action;
+          sigaction(SIGSEGV, 0, &action);
+          return action.sa_handler != SIG_DFL;
+        }
+        int has_signal_stack(void) {
+          stack_t now;
+          sigaltstack(0, &now);
+          return (now.ss_flags & SS_DISABLE) == 0;
+        }
+        """
+    )
+    subprocess.run(
+        ["gcc", "-O0", "-shared", "-fPIC", "-w", "-o", "overflow.so", "overflow.c"],
+        cwd=folder,
+        check=True,
+    )
+    return str(folder / "overflow.so")
+
+
+PRELUDE = """
+import ctypes, faulthandler, os, resource, signal, sys, threading
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+library = ctypes.CDLL(sys.argv[1])
+from greenlet import greenlet, stacks
+
+def overflow():
+    print(threading.get_native_id(), flush=True)
+    library.descend(0)
+
+def in_greenlet(function, size=512 << 10):
+    g = greenlet(function)
+    stacks.set_size(g, size)
+    return g.switch()
+"""
+
+
+def run(source: str, library: str, env: dict[str, str] | None = None) -> Outcome:
+    """Like run_script(), without faulthandler: that installs handlers and a signal stack, too."""
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + source, library],
+        capture_output=True,
+        text=True,
+        timeout=30 * TIME_SCALE,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param("stacks.report_overflow()\nin_greenlet(overflow)", id="main thread"),
+        pytest.param(
+            "stacks.report_overflow()\n"
+            "t = threading.Thread(target=in_greenlet, args=(overflow,))\nt.start()\nt.join()",
+            id="another thread",
+        ),
+        pytest.param(
+            "stacks.report_overflow()\n"
+            "if (child := os.fork()) == 0:\n"
+            "    in_greenlet(overflow)\n"
+            "os.kill(os.getpid(), os.WTERMSIG(os.waitpid(child, 0)[1]))",
+            id="child of a fork",
+        ),
+        pytest.param(
+            "stacks.report_overflow()\nstacks.report_overflow(False)\nstacks.report_overflow()\n"
+            "stacks.report_overflow()\nin_greenlet(overflow)",
+            id="enabled again",
+        ),
+    ],
+)
+def test_an_overflow_is_told_in_one_sentence_and_the_process_dies_by_sigsegv(
+    source: str, library: str
+) -> None:
+    outcome = run(source, library)
+    assert outcome.returncode == -signal.SIGSEGV
+    found = SENTENCE.fullmatch(outcome.stderr.strip())
+    assert found, outcome.stderr
+    assert found[1] == outcome.stdout.strip()
+    assert 512 <= int(found[2]) < 1024
+
+
+def test_the_environment_can_ask_for_it(library: str) -> None:
+    outcome = run("in_greenlet(overflow)", library, env={"GREENLET_REPORT_OVERFLOW": "1"})
+    assert outcome.returncode == -signal.SIGSEGV
+    assert SENTENCE.search(outcome.stderr)
+
+
+@pytest.mark.parametrize("value", [None, "0", ""])
+def test_it_is_off_by_default(value: str | None, library: str) -> None:
+    env = {} if value is None else {"GREENLET_REPORT_OVERFLOW": value}
+    outcome = run(
+        "in_greenlet(int)\nassert not library.has_handler()\nassert not library.has_signal_stack()\n"
+        "in_greenlet(overflow)",
+        library,
+        env=env,
+    )
+    assert (outcome.returncode, outcome.stderr) == (-signal.SIGSEGV, "")
+
+
+def test_switched_off_it_leaves_no_handler(library: str) -> None:
+    outcome = run(
+        "stacks.report_overflow()\nassert library.has_handler()\nstacks.report_overflow(False)\n"
+        "assert not library.has_handler()\nin_greenlet(overflow)",
+        library,
+    )
+    assert (outcome.returncode, outcome.stderr) == (-signal.SIGSEGV, "")
+
+
+def test_faulthandler_reports_the_overflow_after_the_sentence(library: str) -> None:
+    outcome = run("faulthandler.enable()\nstacks.report_overflow()\nin_greenlet(overflow)", library)
+    assert outcome.returncode == -signal.SIGSEGV
+    sentence, _, rest = outcome.stderr.partition("\n")
+    assert SENTENCE.fullmatch(sentence)
+    assert rest.startswith("Fatal Python error: Segmentation fault")
+    assert "in overflow" in rest
+
+
+def test_faulthandler_enabled_later_reports_the_overflow(library: str) -> None:
+    outcome = run("stacks.report_overflow()\nfaulthandler.enable()\nin_greenlet(overflow)", library)
+    assert outcome.returncode == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in outcome.stderr
+    assert "in overflow" in outcome.stderr
+
+
+@pytest.mark.parametrize("handler", ["", "faulthandler.enable()"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "ctypes.string_at(8)",
+        "in_greenlet(lambda: ctypes.string_at(8))",
+        "os.kill(os.getpid(), signal.SIGSEGV)",
+        "os.kill(os.getpid(), signal.SIGBUS)",
+    ],
+)
+def test_other_faults_end_the_process_as_without_it(fault: str, handler: str, library: str) -> None:
+    outcomes = [
+        run(f"{handler}\n{enable}\n{fault}", library) for enable in ("", "stacks.report_overflow()")
+    ]
+    assert outcomes[0].returncode in (-signal.SIGSEGV, -signal.SIGBUS)
+    assert outcomes[0].returncode == outcomes[1].returncode
+    assert not SENTENCE.search(outcomes[1].stderr)
+    said = [outcome.stderr.partition("\n")[0] for outcome in outcomes]
+    assert said[0] == said[1]
+    assert bool(said[1]) == bool(handler)
+
+
+@pytest.mark.parametrize("order", ["library.handle()\nENABLE", "ENABLE\nlibrary.handle()"])
+def test_a_handler_that_expects_faults_goes_on_handling_them(order: str, library: str) -> None:
+    source = order.replace("ENABLE", "stacks.report_overflow()")
+    outcome = run(
+        source + "\nprint([library.fault() for _ in range(3)], in_greenlet(library.fault))"
+        "\nstacks.report_overflow(False)\nprint(library.fault())",
+        library,
+    )
+    assert outcome == (0, "[1, 2, 3] 4\n5\n", "")
+
+
+def test_a_thread_gives_its_signal_stack_back(library: str) -> None:
+    outcome = run(
+        """
+stacks.report_overflow()
+
+def mapped():
+    with open("/proc/self/maps") as maps:
+        return sum(1 for _ in maps)
+
+def work():
+    assert not library.has_signal_stack()
+    in_greenlet(int)
+    assert library.has_signal_stack()
+
+def threads(count):
+    for _ in range(count):
+        t = threading.Thread(target=work)
+        t.start()
+        t.join()
+
+threads(5)
+before = mapped()
+threads(100)
+assert mapped() < before + 50
+""",
+        library,
+    )
+    assert outcome == (0, "", "")
