@@ -8,7 +8,7 @@
 
 #include "core/free_list.h"
 #include "core/greenlet.h"
-#include "core/thread.h"
+#include "core/thread_registry.h"
 #include "module/operations.h"
 
 namespace greenlet::module {
@@ -18,6 +18,7 @@ using core::Greenlet;
 using core::ModuleState;
 using core::Ref;
 using core::Thread;
+using core::ThreadRegistry;
 
 constexpr const char* kCapsuleName = "greenlet._C_API";
 
@@ -48,7 +49,7 @@ PyGreenlet* as_greenlet(PyObject* object) { return reinterpret_cast<PyGreenlet*>
 // Null with an exception set if greenlet is not loaded in the interpreter. A thread that has used
 // greenlets knows without a look into the interpreter's dict, which takes longer than a switch.
 ModuleState* current_state() {
-  if (Thread* const thread = Thread::current_or_null()) [[likely]] {
+  if (Thread* const thread = ThreadRegistry::current_or_null()) [[likely]] {
     return &thread->running().module();
   }
   (void)PyThreadState_Get();  // ends the process with a text if there is none
@@ -89,7 +90,7 @@ PyGreenlet* create(PyObject* run, PyGreenlet* parent) {
   return as_greenlet(self.release());
 }
 
-PyGreenlet* get_current() { return as_greenlet(Thread::getcurrent()); }
+PyGreenlet* get_current() { return as_greenlet(module::get_current()); }
 
 PyObject* throw_entry(PyGreenlet* self, PyObject* type, PyObject* value, PyObject* traceback) {
   Greenlet* const target = checked(self);
@@ -117,7 +118,7 @@ PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
     PyErr_BadArgument();
     return nullptr;
   }
-  Thread* const thread = Thread::current_or_null();
+  Thread* const thread = ThreadRegistry::current_or_null();
   if (args == Py_None) [[unlikely]] {
     if (kwargs == nullptr || PyDict_GET_SIZE(kwargs) == 0) {
       return send(*target, core::Message::value_or_nothing(Ref::share(Py_None)));

@@ -1,7 +1,12 @@
 #include "module/operations.h"
 
+#include "core/collection.h"
+#include "core/inspection.h"
+#include "core/killing.h"
+#include "core/thread_registry.h"
+#include "core/thread_stack.h"
 #include "cpython/errors.h"
-#include "module/greenlet_type.h"
+#include "cpython/thread_states.h"
 
 namespace greenlet::module {
 
@@ -9,21 +14,9 @@ using core::Greenlet;
 using core::Message;
 using core::Ref;
 using core::Thread;
+using core::ThreadRegistry;
 
 namespace {
-
-// The thread it belongs to, only to be compared; null if that has ended.
-const Thread* thread_of(const Greenlet& greenlet) {
-  for (;;) {
-    const Ref representative = greenlet.thread_representative();
-    const Greenlet& owner = Greenlet::of(representative.get());
-    const Thread* const thread = owner.thread();
-    if (thread != nullptr || owner.state() != core::State::kDead || !owner.parent()) {
-      return thread;
-    }
-    // It has ended since, in its own thread; now another stands for it.
-  }
-}
 
 // True, with the TypeError set that object.__new__() has for it, if the class has abstract methods.
 bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
@@ -38,19 +31,34 @@ bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
 }  // namespace
 
 PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
-  Thread* const thread = Thread::current();
+  Thread* const thread = ThreadRegistry::current();
   if (thread == nullptr || is_refused_as_abstract(type, thread->empty_tuple())) {
     return nullptr;
   }
-  thread->finish_pending();
+  core::kill_dropped(*thread);
   Greenlet& running = thread->running();
-  adopt_finalizer(type, running.module());
+  core::adopt_finalizer(type, running.module());
   return Greenlet::create(type, &running.module(), running.object()).release();
 }
 
+PyObject* get_current() {
+  // A part of what CPython tears down then is gone. Switches still work, for finally blocks.
+  if (cpython::is_finalizing()) {
+    (void)PyThreadState_Get();  // ends the process with a text if there is no thread state
+    PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
+    return nullptr;
+  }
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  core::kill_dropped(*thread);
+  return Py_NewRef(thread->running().object());
+}
+
 PyObject* send(Greenlet& target, Message message, const core::Operands& operands) {
-  Thread* const thread = Thread::current();
-  if (thread == nullptr || !thread->may_switch()) {
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr || !core::may_switch(*thread)) {
     return nullptr;
   }
   return thread->deliver(target, std::move(message), operands);
@@ -89,8 +97,8 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   if (traceback != nullptr && PyException_SetTraceback(exception.get(), traceback) < 0) {
     return nullptr;
   }
-  Thread* const thread = Thread::current();
-  if (thread == nullptr || !thread->may_switch()) {
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr || !core::may_switch(*thread)) {
     return nullptr;
   }
   return thread->deliver(target, Message::raise(std::move(exception)), operands);
@@ -129,7 +137,7 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
                  Py_TYPE(value)->tp_name);
     return -1;
   }
-  if (greenlet.is_started() && thread_of(greenlet) != thread_of(Greenlet::of(value))) {
+  if (greenlet.is_started() && core::thread_of(greenlet) != core::thread_of(Greenlet::of(value))) {
     PyErr_SetString(PyExc_ValueError, "parent cannot be on a different thread");
     return -1;
   }
@@ -138,9 +146,9 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
     PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
     return -1;
   }
-  if (const Thread* const thread = Thread::current_or_null();
+  if (const Thread* const thread = ThreadRegistry::current_or_null();
       thread == nullptr || &thread->running() != &Greenlet::of(value)) {
-    Greenlet::of(value).become_scheduler();
+    Greenlet::of(value).set_scheduler();
   }
   return 0;
 }

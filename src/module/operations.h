@@ -16,6 +16,11 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* args, PyObject* kwargs);
 // For tp_init: greenlet.__init__(run, parent), both may be null.
 int initialize(core::Greenlet& greenlet, PyObject* run, PyObject* parent);
 
+// greenlet.getcurrent(): a new reference to the running greenlet of the calling thread, after the
+// thread has killed its greenlets that other threads dropped. RuntimeError while the interpreter
+// finalizes.
+PyObject* get_current();
+
 // Switches to `target`, or to whoever stands in for it, after greenlets of this thread that other
 // threads dropped have been ended. Returns what the next switch back brings.
 PyObject* send(core::Greenlet& target, core::Message message, const core::Operands& operands = {});
