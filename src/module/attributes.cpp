@@ -93,19 +93,20 @@ PyObject* get_stack_saved(PyObject* self, void*) {
   return PyLong_FromSize_t(core::stack_in_use(greenlet));
 }
 
-PyDoc_STRVAR(kRunDoc,
-             "The callable the first switch calls. Gone (AttributeError) once it has started.");
+PyDoc_STRVAR(
+    kRunDoc,
+    "The callable that the first switch calls. AttributeError when the greenlet has started.");
 PyDoc_STRVAR(kParentDoc,
              "The greenlet that receives what this one returns or raises. None for a main\n"
-             "greenlet, whose parent cannot be set. ValueError for a cycle.");
+             "greenlet, whose parent cannot be set. A cycle raises ValueError.");
+PyDoc_STRVAR(kFrameDoc, "The innermost frame of a suspended greenlet; None for any other.");
 PyDoc_STRVAR(
-    kFrameDoc,
-    "The innermost frame of a suspended greenlet; None if it is unstarted, running, dead.");
-PyDoc_STRVAR(kContextDoc,
-             "The contextvars.Context it runs in, or None while it has none. ValueError if it is\n"
-             "running in another thread.");
-PyDoc_STRVAR(kDeadDoc, "True if it has ended, or its thread has.");
-PyDoc_STRVAR(kStackSavedDoc, "Bytes of C stack that it has in use while suspended; else 0.");
+    kContextDoc,
+    "The contextvars.Context in which it runs, or None while it has none. ValueError if it\n"
+    "is running in another thread.");
+PyDoc_STRVAR(kDeadDoc, "True if its run has finished, or if its thread has ended.");
+PyDoc_STRVAR(kStackSavedDoc,
+             "The bytes of C stack that it uses while it is suspended; otherwise 0.");
 
 }  // namespace
 

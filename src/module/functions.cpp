@@ -65,21 +65,26 @@ PyObject* get_clocks_used_doing_optional_cleanup(PyObject* module, PyObject*) {
 }
 
 PyDoc_STRVAR(kGetcurrentDoc,
-             "getcurrent()\n\nThe running greenlet of this thread; its main greenlet at first.");
-PyDoc_STRVAR(kSettraceDoc,
-             "settrace(callback, /)\n"
-             "\n"
-             "Have callback(event, (origin, target)) called in the target after each switch of\n"
-             "this thread, event being 'switch' or 'throw'; None removes it. Returns the previous\n"
-             "one. If it raises, it is removed and the exception is raised in the target.");
-PyDoc_STRVAR(kGettraceDoc, "gettrace()\n\nThe trace callback of this thread, or None.");
-PyDoc_STRVAR(kPendingDoc,
-             "get_pending_cleanup_count()\n\n"
-             "Greenlets whose last reference went away in another thread than their own, which\n"
-             "has not ended them yet.");
+             "getcurrent()\n\n"
+             "Return the running greenlet of this thread. At first that is its main greenlet.");
 PyDoc_STRVAR(
-    kMainsDoc,
-    "get_total_main_greenlets()\n\nThreads of this interpreter that have a main greenlet.");
+    kSettraceDoc,
+    "settrace(callback, /)\n"
+    "\n"
+    "Set the trace callback of this thread and return the previous one. None removes it.\n"
+    "\n"
+    "After each switch it is called in the target: callback(event, (origin, target)). The\n"
+    "event is 'switch' or 'throw'. If the callback raises, it is removed, and the\n"
+    "exception is raised in the target.");
+PyDoc_STRVAR(kGettraceDoc, "gettrace()\n\nReturn the trace callback of this thread, or None.");
+PyDoc_STRVAR(
+    kPendingDoc,
+    "get_pending_cleanup_count()\n\n"
+    "Return how many suspended greenlets have lost their last reference in another thread\n"
+    "and wait for their own thread to kill them.");
+PyDoc_STRVAR(kMainsDoc,
+             "get_total_main_greenlets()\n\n"
+             "Return how many threads of this interpreter have a main greenlet.");
 
 }  // namespace
 
@@ -90,10 +95,11 @@ PyMethodDef functions[] = {
     {"get_pending_cleanup_count", &get_pending_cleanup_count, METH_NOARGS, kPendingDoc},
     {"get_total_main_greenlets", &get_total_main_greenlets, METH_NOARGS, kMainsDoc},
     {"enable_optional_cleanup", &enable_optional_cleanup, METH_O,
-     "enable_optional_cleanup(enabled, /)\n\nKept for compatibility; see the function below."},
+     "enable_optional_cleanup(enabled, /)\n\n"
+     "Kept for compatibility: sets what get_clocks_used_doing_optional_cleanup() returns."},
     {"get_clocks_used_doing_optional_cleanup", &get_clocks_used_doing_optional_cleanup, METH_NOARGS,
      "get_clocks_used_doing_optional_cleanup()\n\n"
-     "0, as there is no such work here; None after enable_optional_cleanup(False)."},
+     "Kept for compatibility: return 0, or None after enable_optional_cleanup(False)."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -1,3 +1,5 @@
+// The table of the type greenlet.greenlet: creation, switch(), throw(). The slots for collection
+// and deallocation are core/collection.h.
 #include "module/greenlet_type.h"
 
 #include <structmember.h>
@@ -21,7 +23,7 @@ using core::Ref;
 using core::Thread;
 using core::ThreadRegistry;
 
-// The arguments of a vectorcall as a tuple and (if there are any) a dict of keywords; false with an
+// Puts the arguments of a vectorcall into a tuple and, if there are keywords, a dict. False with an
 // exception set if memory runs out.
 bool collect_arguments(PyObject* const* args, Py_ssize_t count, PyObject* names, Ref& positional,
                        Ref& keywords) {
@@ -60,8 +62,8 @@ int init(PyObject* self, PyObject* args, PyObject* kwargs) {
   return initialize(Greenlet::of(self), run, parent);
 }
 
-// The class itself is called, not a subclass: what type.__call__ does with tp_new and tp_init,
-// mostly without making a tuple.
+// The vectorcall of the class itself, not of a subclass: does what type.__call__ does with tp_new
+// and tp_init. It makes no tuple if there are at most two positional arguments.
 PyObject* construct(PyObject* type, PyObject* const* args, std::size_t flagged_count,
                     PyObject* names) {
   const Py_ssize_t count = PyVectorcall_NARGS(flagged_count);
@@ -132,37 +134,41 @@ PyObject* get_state(PyObject* self, PyObject*) {
 
 // --- tables ---------------------------------------------------------------------------------
 
-PyDoc_STRVAR(kTypeDoc,
-             "greenlet(run=None, parent=None)\n"
-             "\n"
-             "A call stack that can be left and entered again, made but not started.\n"
-             "\n"
-             "run: the callable that the first switch calls with its arguments; may also be set\n"
-             "    later, or be a method of a subclass.\n"
-             "parent: who receives what run returns or raises; by default the running greenlet.");
+PyDoc_STRVAR(
+    kTypeDoc,
+    "greenlet(run=None, parent=None)\n"
+    "\n"
+    "A call stack that can be left and entered again. The first switch starts it.\n"
+    "\n"
+    "run: the callable that the first switch calls with its arguments. It may also be set\n"
+    "    later, or be a method of a subclass.\n"
+    "parent: the greenlet that receives what run returns or raises; by default the\n"
+    "    running greenlet.");
 
-PyDoc_STRVAR(kSwitchDoc,
-             "switch(*args, **kwargs)\n"
-             "\n"
-             "Leave the running greenlet for this one; return what the next switch back brings.\n"
-             "\n"
-             "Started by it, the greenlet calls run(*args, **kwargs). Waiting in switch(), it\n"
-             "receives () for no argument, a single positional argument as it is, else the tuple\n"
-             "of them, the dict of keyword arguments, or a pair of both. A dead greenlet hands\n"
-             "them on to its parent.\n"
-             "\n"
-             "Raises whatever is thrown into the running greenlet meanwhile; greenlet.error if\n"
-             "this greenlet belongs to another thread; MemoryError if there is no room for a\n"
-             "stack; AttributeError if there is no run to start.");
+PyDoc_STRVAR(
+    kSwitchDoc,
+    "switch(*args, **kwargs)\n"
+    "\n"
+    "Leave the running greenlet for this one; return what the next switch back brings.\n"
+    "\n"
+    "A greenlet that has not started calls run(*args, **kwargs). A greenlet that waits in\n"
+    "switch() receives () for no argument, a single positional argument as it is,\n"
+    "several as a tuple, keyword arguments alone as a dict, and both as a pair of the\n"
+    "tuple and the dict. A dead greenlet hands the arguments on to its parent.\n"
+    "\n"
+    "Raises an exception that is thrown into the running greenlet while it waits;\n"
+    "greenlet.error if this greenlet belongs to another thread; MemoryError if there is\n"
+    "no room for a stack; AttributeError if there is no run to start.");
 
-PyDoc_STRVAR(kThrowDoc,
-             "throw(type=GreenletExit, value=None, traceback=None, /)\n"
-             "\n"
-             "Switch to this greenlet and raise an exception there, where it waits.\n"
-             "\n"
-             "The exception is given as in the raise statement's old form: a class with an\n"
-             "optional value, or an instance. A greenlet that has not started dies of it, and its\n"
-             "parent gets the exception; so does a dead one's. Returns and raises as switch().");
+PyDoc_STRVAR(
+    kThrowDoc,
+    "throw(type=GreenletExit, value=None, traceback=None, /)\n"
+    "\n"
+    "Switch to this greenlet and raise an exception there, where it waits.\n"
+    "\n"
+    "The exception is a class with an optional value, or an instance. A greenlet that has\n"
+    "not started dies of it, and its parent receives the exception. The parent of a dead\n"
+    "greenlet receives it, too. Returns and raises like switch().");
 
 PyMethodDef methods[] = {
     {"switch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&switch_method)),
@@ -191,15 +197,16 @@ constexpr unsigned long kTypeFlags =
 constinit PyNumberMethods number_methods{};
 constinit PyTypeObject static_type{};
 
-// At its end an interpreter leaves the static types of extensions as they are: with a dict, bases,
-// caches and a version that are its own. The next one would take them for its own, if the type did
-// not begin from nothing. What the last one has left is not freed: nothing of it can be relied on.
+// An interpreter that ends leaves the static types of extensions as they are, with its own dict,
+// bases, caches and version in them. The next main interpreter would take them for its own. So the
+// type is made from zeros each time. What the last interpreter has left is not freed, because
+// nothing about it is certain.
 PyTypeObject* make_static_type() {
   number_methods.nb_bool = &is_active;
   PyTypeObject type{};
   type.ob_base = {PyObject_HEAD_INIT(nullptr) 0};
   if (Py_REFCNT(&static_type) != 0) {
-    type.ob_base = static_type.ob_base;  // what is left may own references to it
+    type.ob_base = static_type.ob_base;  // objects of the last interpreter may own references
   }
   type.tp_name = kTypeName;
   type.tp_basicsize = sizeof(Object);
@@ -257,7 +264,7 @@ PyTypeObject* make_heap_type(PyObject* module) {
     Py_XDECREF(type);
     return nullptr;
   }
-  // There is a slot for it from 3.14 on only. Subclasses do not inherit it.
+  // Py_tp_vectorcall exists since 3.14. Subclasses do not inherit the slot.
   type->tp_vectorcall = &construct;
   return type;
 }

@@ -8,9 +8,9 @@
 namespace greenlet::module {
 
 // The type for `module`, a new reference; null with an exception set on failure. In the main
-// interpreter it is a static type, as compiled classes that are static can derive from no other,
-// and there is only that one: not to be made again while it is in use. In others it is a new heap
-// type.
+// interpreter it is the one static type, because static compiled classes can only derive from
+// static types. Do not make it a second time while it is in use. In other interpreters it is a new
+// heap type.
 PyTypeObject* make_greenlet_type(PyObject* module);
 
 }  // namespace greenlet::module

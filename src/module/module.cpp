@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <ctime>
 #include <new>
+#include <thread>
 
 #include "core/module_state.h"
 #include "core/thread_end.h"
@@ -33,11 +35,11 @@ ModuleState& state_of(PyObject* module) {
 
 // --- module ---------------------------------------------------------------------------------
 
-// These names of the module are attributes of the type as well.
+// Names of the module that are attributes of the type as well.
 constexpr const char* kSharedWithType[] = {"GreenletExit", "error", "getcurrent", "settrace",
                                            "gettrace"};
 
-// Reads them off a class with __del__.
+// Finds the functions that CPython does not export, in the slots of a class with __del__.
 bool find_hidden_slots(ModuleState& state) {
   const Ref names = Ref::take(Py_BuildValue("{sO}", "__del__", Py_None));
   const Ref sample =
@@ -52,8 +54,8 @@ bool find_hidden_slots(ModuleState& state) {
   return true;
 }
 
-// The method __reduce__ of the class ModuleState::final_exit, which has no name that others could
-// import: copies and pickles are plain instances of its base class GreenletExit.
+// The method __reduce__ of the class ModuleState::final_exit. That class has no name by which
+// pickle could import it, so copies and pickles are instances of its base class GreenletExit.
 PyObject* reduce_final_exit(PyObject*, PyObject* self) {
   const Ref reduced = Ref::take(PyObject_CallMethod(PyExc_BaseException, "__reduce__", "O", self));
   if (!reduced) {
@@ -67,7 +69,7 @@ PyObject* reduce_final_exit(PyObject*, PyObject* self) {
 
 PyObject* make_final_exit(PyObject* greenlet_exit) {
   static PyMethodDef reduce = {"__reduce__", &reduce_final_exit, METH_O, nullptr};
-  // A function in C is bound to an instance only if it is made an instance method.
+  // A C function in a class is bound to an instance only if it is wrapped as an instance method.
   const Ref function = Ref::take(PyCFunction_New(&reduce, nullptr));
   const Ref method = Ref::take(function ? PyInstanceMethod_New(function.get()) : nullptr);
   return !method ? nullptr
@@ -80,16 +82,17 @@ PyObject* make_final_exit(PyObject* greenlet_exit) {
 }
 
 int add_types(PyObject* module, ModuleState& state) {
-  // One after the other: nothing may be made while the MemoryError of another is set.
+  // One after the other, each with its check: nothing may be made while an exception is set.
   state.error = PyErr_NewExceptionWithDoc(
-      "greenlet.error", "A switch that cannot be: to another thread's greenlet, for instance.",
-      nullptr, nullptr);
+      "greenlet.error",
+      "Raised for a switch that is impossible, such as one to another thread's greenlet.", nullptr,
+      nullptr);
   if (state.error == nullptr) {
     return -1;
   }
   state.greenlet_exit = PyErr_NewExceptionWithDoc(
       "greenlet.GreenletExit",
-      "Ends the greenlet it is raised in, quietly: its parent gets it as a value.",
+      "Ends the greenlet in which it is raised. The parent receives it as a value.",
       PyExc_BaseException, nullptr);
   if (state.greenlet_exit == nullptr ||
       (state.final_exit = make_final_exit(state.greenlet_exit)) == nullptr) {
@@ -107,7 +110,7 @@ int add_types(PyObject* module, ModuleState& state) {
   }
   for (const char* const name : kSharedWithType) {
     const Ref value = Ref::take(PyObject_GetAttrString(module, name));
-    // The type is immutable for Python code, and nobody has looked at it yet.
+    // The type is immutable for Python code. No code has used it yet, so this change is safe.
     if (!value || PyDict_SetItemString(state.greenlet_type->tp_dict, name, value.get()) < 0) {
       return -1;
     }
@@ -173,7 +176,7 @@ int clear(PyObject* module) {
 
 void free_module(void* module) { clear(static_cast<PyObject*>(module)); }
 
-// The module that owns the state, one in each interpreter. Nobody imports it; see create().
+// The module that owns the state, one in each interpreter. No code imports it; see create().
 PyModuleDef owner_definition = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "greenlet._greenlet",
@@ -188,21 +191,21 @@ PyModuleDef owner_definition = {
 
 // --- creation -------------------------------------------------------------------------------
 
-// The right to look for an owner, and to make one: one thread of the process at a time. For the
-// type is static in the main interpreter, and PyInterpreterState_GetDict() makes the dict without a
-// lock. No Python code runs meanwhile, so a thread that has the right never asks for it again.
-// Under one GIL no other thread runs meanwhile, either; else others wait.
-class Turn {
+// The lock for finding and making the owner: one thread of the process at a time. It is needed
+// because the type is static in the main interpreter, and because PyInterpreterState_GetDict()
+// makes the dict without a lock. The thread that holds it runs no Python code, so it never takes it
+// twice. It is no mutex, because a fork may leave it held: the child then takes it from the parent.
+class CreationLock {
  public:
-  // Waits, detached; false with an exception set if the program is finalizing, for then the thread
-  // whose turn it is may have been stopped for good.
+  // Waits, detached. False with an exception set if the interpreter is finalizing, because then the
+  // thread that holds the lock may have been stopped for good.
   bool take() noexcept {
     const pid_t process = getpid();
     for (;;) {
       pid_t found = 0;
-      // A thread that had it before a fork does not exist in the child.
-      if (maker_.compare_exchange_strong(found, process) ||
-          (found != process && maker_.compare_exchange_strong(found, process))) {
+      // If another process has it, this is a child, and the thread that has it is not here.
+      if (process_.compare_exchange_strong(found, process) ||
+          (found != process && process_.compare_exchange_strong(found, process))) {
         taken_ = true;
         return true;
       }
@@ -210,32 +213,31 @@ class Turn {
         PyErr_SetString(PyExc_ImportError, "greenlet is being imported already");
         return false;
       }
-      constexpr useconds_t kMicroseconds = 100;
-      Py_BEGIN_ALLOW_THREADS  // others are quick, and seldom there
-      usleep(kMicroseconds);
+      Py_BEGIN_ALLOW_THREADS  // the other thread needs little time, and there seldom is one
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
       Py_END_ALLOW_THREADS
     }
   }
-  ~Turn() {
+  ~CreationLock() {
     if (taken_) {
-      maker_.store(0);
+      process_.store(0);
     }
   }
-  Turn() = default;
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
+  CreationLock() = default;
+  CreationLock(const CreationLock&) = delete;
+  CreationLock& operator=(const CreationLock&) = delete;
 
  private:
-  static constinit inline std::atomic<pid_t> maker_{0};  // the process whose thread has it, or 0
+  static constinit inline std::atomic<pid_t> process_{0};  // the one whose thread has it, or 0
   bool taken_ = false;
 };
 
-// Borrowed, it lasts as long as the interpreter; null with an exception set on failure. Runs no
-// Python code.
+// The module that owns the state, borrowed; it lives as long as the interpreter. Null with an
+// exception set on failure. Runs no Python code.
 PyObject* find_or_make_owner() {
   const cpython::NoCollection no_finalizers;
-  Turn turn;
-  if (!turn.take()) {
+  CreationLock lock;
+  if (!lock.take()) {
     return nullptr;
   }
   if (PyObject* const owner = ModuleState::registered_module();
@@ -247,15 +249,15 @@ PyObject* find_or_make_owner() {
     return nullptr;
   }
   if (!PyType_HasFeature(state_of(owner.get()).greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
-    Py_INCREF(owner.get());  // for the type: a static one has no place for it, nor an end
+    Py_INCREF(owner.get());  // for the type: a static type cannot own the module, and never ends
   }
   return owner.get();
 }
 
-// Makes the module whole, so that nothing is left to do when it is executed: memory profilers call
-// settrace() in between. What importlib gets is a view, without state of its own. Programs drop
-// modules from sys.modules and import them again; they must find the same type and the same
-// exceptions, so all views show the names of one module, the owner of the state.
+// Makes the module complete. Nothing is left to do when importlib executes it, because memory
+// profilers call settrace() before that. importlib gets a view, a module without a state. Programs
+// remove modules from sys.modules and import them again, and must find the same type and the same
+// exceptions. So all views show the names of one module, the owner of the state.
 PyObject* create(PyObject* spec, PyModuleDef*) {
   if (read_stack_environment() < 0) {
     return nullptr;
@@ -306,7 +308,8 @@ PyModuleDef view_definition = {
 PyMODINIT_FUNC PyInit__greenlet() {
   using greenlet::module::owner_definition;
   using greenlet::module::view_definition;
-  // Here and not first in PyModule_Create(), which several interpreters may call at the same time.
+  // owner_definition is initialized here, because several interpreters may call PyModule_Create()
+  // at the same time.
   return PyModuleDef_Init(&owner_definition) == nullptr ? nullptr
                                                         : PyModuleDef_Init(&view_definition);
 }

@@ -1,3 +1,4 @@
+// Operations on greenlets: checks of arguments, and the errors for them.
 #include "module/operations.h"
 
 #include "core/collection.h"
@@ -18,12 +19,12 @@ using core::ThreadRegistry;
 
 namespace {
 
-// True, with the TypeError set that object.__new__() has for it, if the class has abstract methods.
+// True, with the TypeError of object.__new__() set, if the class has abstract methods.
 bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
   if (!PyType_HasFeature(type, Py_TPFLAGS_IS_ABSTRACT)) [[likely]] {
     return false;
   }
-  // It makes an object if another thread has just taken the methods away.
+  // It makes an object if another thread has just defined the methods.
   const Ref made = Ref::take(PyBaseObject_Type.tp_new(type, no_arguments, nullptr));
   return !made;
 }
@@ -90,7 +91,7 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   } else if (value != nullptr && PyObject_TypeCheck(value, reinterpret_cast<PyTypeObject*>(type))) {
     exception = Ref::share(value);
   } else {
-    // Makes the instance; if that fails, the error takes its place.
+    // Makes the instance. If that fails, the error is raised instead.
     PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), nullptr);
     exception = Ref::take(cpython::take_exception());
   }

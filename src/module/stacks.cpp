@@ -20,7 +20,7 @@ PyObject* stack_default_size(PyObject*, PyObject*) {
   return PyLong_FromSize_t(stack::default_size());
 }
 
-// A count of bytes or regions from Python; false with an exception set.
+// Converts a count from Python. False with an exception set.
 bool as_size(PyObject* value, std::size_t& size) {
   size = PyLong_AsSize_t(value);
   if (PyErr_Occurred() == nullptr) {
@@ -32,6 +32,7 @@ bool as_size(PyObject* value, std::size_t& size) {
   return false;
 }
 
+// The same for the size of a stack, which must be in range.
 bool as_stack_size(PyObject* value, std::size_t& size) {
   size = PyLong_AsSize_t(value);
   if (PyErr_Occurred() != nullptr) {
@@ -122,11 +123,11 @@ PyDoc_STRVAR(
     "\n"
     "Call a function on the stack of the OS thread; return what it returns.\n"
     "\n"
-    "For code that compares the stack pointer with the bounds of the thread's stack, which\n"
-    "a greenlet's own stack is not in: the JVM, R, V8, Qt's JavaScript, Rust's stacker. The\n"
-    "running greenlet stays the running one, and exceptions pass through. In the call no\n"
-    "greenlet of this thread can be switched to or thrown into: that raises greenlet.error.\n"
-    "In a main greenlet, or in such a call, it is an ordinary call.");
+    "For code that compares the stack pointer with the bounds of the thread's stack: the JVM,\n"
+    "R, V8, Qt's JavaScript, Rust's stacker. A greenlet's own stack lies outside of those\n"
+    "bounds. The running greenlet stays the running one, and exceptions pass through. During\n"
+    "the call, a switch to another greenlet of this thread, or a throw into one, raises\n"
+    "greenlet.error. In a main greenlet, or in such a call, this is an ordinary call.");
 
 }  // namespace
 
