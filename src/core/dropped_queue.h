@@ -10,7 +10,8 @@
 namespace greenlet::core {
 
 // Linked by Greenlet::next_queued_; owns a reference to each greenlet in it. Every change is made
-// under ModuleState::owners. is_empty() needs no lock: it may be a moment late in the owner thread.
+// under ModuleState::owners. is_empty() needs no lock: the owner thread may see a new greenlet a
+// moment late.
 class DroppedQueue {
  public:
   bool is_empty() const noexcept { return head_.load(std::memory_order_relaxed) == nullptr; }

@@ -1,9 +1,6 @@
 // The greenlets of one thread that have a stack, as an intrusive list.
 #pragma once
 
-#include <iterator>
-#include <utility>
-
 #include "core/greenlet.h"
 
 namespace greenlet::core {

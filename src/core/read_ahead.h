@@ -1,4 +1,5 @@
-// Reading ahead of the collector, from one suspended stack to the next.
+// Reading ahead of the collector, from one suspended stack to the next. Implemented in
+// collection.cpp.
 #pragma once
 
 namespace greenlet::core {

@@ -136,7 +136,7 @@ def trim() -> int:
 def on_thread_stack(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Decorate a function: each call of it becomes a ``call_on_thread_stack``.
 
-    A generator function or a coroutine function raises ``TypeError``, because its call only makes an
+    A generator function or a coroutine function raises ``TypeError``. The call of one only makes an
     object. The body runs later, on the stack of the code that resumes the object.
     """
     if getattr(getattr(function, "__code__", None), "co_flags", 0) & _RUNS_LATER:
