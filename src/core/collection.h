@@ -12,7 +12,7 @@
 //             in its own thread, the generators that the greenlet resumes.
 //   recount   traverse_greenlet() hands the noted greenlets over to their owners, and counts each
 //             greenlet that is still suspended as used. So nothing that it refers to is cleared.
-//   clear     clear_greenlet() comes to greenlets that are not suspended only.
+//   clear     clear_greenlet() clears greenlets that are not suspended. Suspended ones keep all.
 #pragma once
 
 #include <Python.h>

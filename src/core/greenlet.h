@@ -55,9 +55,8 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 //   kill        GreenletExit is raised in a suspended greenlet, so that it finishes (killing.h).
 //   spare       A scheduler is not killed when its thread or its interpreter ends.
 //   keep        A killed greenlet did not finish. Its thread owns a reference to it until it does.
-//   hand over   Another thread than the owner has dropped or collected a suspended greenlet. It
-//   puts
-//               the greenlet into the owner's DroppedQueue, and the owner kills it.
+//   hand over   A thread has dropped or collected a suspended greenlet of another thread. It puts
+//               the greenlet into that thread's DroppedQueue, and the owner kills it.
 //   end         Of a thread, a Thread or an interpreter: it kills its greenlets, spares schedulers,
 //               and abandons those that are left (thread_end.h).
 //   abandon     A suspended greenlet's thread has ended. The greenlet is kAbandoned: it never runs
@@ -82,9 +81,9 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 //                                  atomic: any thread reads them without a lock
 //   thread_                        atomic; the end of a thread makes it null under
 //                                  ModuleState::owners. See thread().
-// A thread reads other fields of another thread's greenlet only while the world is stopped
-// (cpython::StoppedWorld) or, on other builds, under the GIL: see inspection.h. So does the
-// collector.
+// Other threads use the other fields only while the greenlet is suspended and its owner cannot run:
+// in a stopped world (cpython::StoppedWorld), or under the GIL. gr_context does so (inspection.h),
+// and the collector.
 class Greenlet {
  public:
   // A new object of `type` and its control block. Its parent is the object `parent` (null for a

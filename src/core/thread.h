@@ -1,8 +1,8 @@
 // The state of one Python thread that uses greenlets: its data, and the switch.
 //
-// What else there is to do with a Thread has files of its own: finding and making it
-// (thread_registry.h), tracing (tracing.h), killing greenlets (killing.h), the end (thread_end.h),
-// calls on the thread's own stack (thread_stack.h).
+// Other jobs have files of their own: finding and making a Thread (thread_registry.h), tracing
+// (tracing.h), killing greenlets (killing.h), the end of a thread (thread_end.h), calls on the
+// thread's own stack (thread_stack.h).
 #pragma once
 
 #include <Python.h>
@@ -40,15 +40,14 @@ struct Operands {
 //
 // Its own thread alone touches it, with these exceptions:
 //   owner_tstate_, owner_id_   atomic; see is_of()
-//   dropped_                   other threads hand greenlets over (DroppedQueue says under what
-//   lock) main_                      another thread follows it under ModuleState::owners
-//   read_ahead_, started_      a collection of another thread, under the GIL or with the world
-//                              stopped
+//   dropped_                   ModuleState::owners; see DroppedQueue
+//   main_                      another thread reads it under ModuleState::owners
+//   read_ahead_, started_      a collection in another thread, under the GIL or in a stopped world
 //
-// The memory of a Thread is never freed, only used for another Thread. For an OS thread may have
-// several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread state
-// may move between OS threads, and either may end in another OS thread. So the Thread that an OS
-// thread remembers may have ended, and is_of() must still give the right answer.
+// The memory of a Thread is never freed, only used for another Thread. The reason: an OS thread may
+// have several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread
+// state may move between OS threads, and either may end in another OS thread. So the Thread that an
+// OS thread remembers may have ended, and is_of() must still give the right answer.
 //
 // No two Threads share a cache line, nor a pair of lines, which processors fetch together.
 class alignas(128) Thread {
