@@ -130,7 +130,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
                         result != nullptr ? Message::value(Ref::take(result))
                                           : Message::raise(std::move(exception)));
     cpython::require(can_enter(Greenlet::of(heir.get())),
-                     "greenlet: a greenlet that has ended has nobody to go on with");
+                     "greenlet: a greenlet has finished and no other greenlet can go on");
   }
   // The reference goes to the thread.
   Greenlet& next = Greenlet::of(heir.release());

@@ -69,8 +69,8 @@ Ref hold_those_to_kill(const Thread& thread) noexcept {
   return held;
 }
 
-// Kills the started greenlets of `thread` that are not spared, and those that are started
-// meanwhile, until none is left or each has been killed often enough.
+// Kills the started greenlets of `thread` that are not spared, and those that start while it does,
+// until none is left or each has been killed often enough.
 void kill_started(Thread& thread) noexcept {
   Ref held;
   const auto hold_next = [&] {

@@ -144,7 +144,7 @@ Thread* ThreadRegistry::attach() noexcept {
     return nullptr;
   }
   // The dict must go when the thread does, and the capsule with it, not later and in another
-  // thread. So no thread may own their reference counts, and nobody else may find the dict by
+  // thread. So no thread may own their reference counts, and no other code may find the dict by
   // gc.get_objects(). Collections do not miss it: they cannot see the thread state's reference.
   cpython::unbias(dict);
   cpython::unbias(capsule.get());

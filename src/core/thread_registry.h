@@ -29,7 +29,7 @@ class ThreadRegistry {
   // state, and with an exception set, which stays.
   static Thread* current_or_null() noexcept;
 
-  // The stack of a greenlet that the calling OS thread runs on, whichever thread state it has.
+  // The stack of a greenlet that the calling OS thread runs on, with any thread state.
   // False if it runs on its own stack. For cpython::watch_new_thread_states().
   static bool find_stack(cpython::StackBounds& found) noexcept;
 
