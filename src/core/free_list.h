@@ -6,15 +6,16 @@
 
 namespace greenlet::core {
 
-// Holds those that are nobody's, linked by their member `Next`. Any thread of any interpreter may
-// use it, under whichever GIL. It has no lock, which fork() could leave held: other interpreters'
-// threads do not wait for the one that forks. A fork in the middle of take() may lose some.
+// Holds objects that are not in use, linked by their member `Next`. Any thread of any interpreter
+// may use it, under any GIL. It has no lock, because fork() could leave a lock held: threads of
+// other interpreters do not wait for the thread that forks. A fork in the middle of take() may lose
+// objects.
 template <typename T, T* T::* Next>
 class FreeList {
  public:
-  // One that was put here; null if there is none.
+  // Takes an object; null if there is none.
   T* take() noexcept {
-    // Takes the whole list, so that nobody can change what it looks at.
+    // Takes the whole list. So no other thread can change the objects that it looks at.
     T* const first = head_.exchange(nullptr, std::memory_order_acquire);
     if (first == nullptr) {
       return nullptr;
@@ -23,7 +24,7 @@ class FreeList {
     T* none = nullptr;
     if (!head_.compare_exchange_strong(none, rest, std::memory_order_release,
                                        std::memory_order_relaxed)) {
-      while (rest != nullptr) {  // others have put some meanwhile
+      while (rest != nullptr) {  // other threads have put objects here in between
         T* const next = rest->*Next;
         put(rest);
         rest = next;

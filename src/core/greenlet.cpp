@@ -1,3 +1,4 @@
+// The control block: creation and destruction, run, parents, the call of run, traversal.
 #include "core/greenlet.h"
 
 #include <mutex>
@@ -44,8 +45,8 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
 
 void Greenlet::destroy() noexcept {
   cpython::require(!is_active(), "greenlet: a greenlet is deallocated that has a stack in use");
-  const Ref parent = Ref::take(std::exchange(parent_, nullptr));  // it is in nobody's chain
-  drop_rest();
+  const Ref parent = Ref::take(std::exchange(parent_, nullptr));  // no chain of parents has it
+  drop_references();
   object_->greenlet = nullptr;
   const bool embedded = is_embedded();
   this->~Greenlet();
@@ -103,7 +104,7 @@ Ref Greenlet::thread_representative() const noexcept {
 }
 
 PyObject* Greenlet::call_run() noexcept {
-  if (args_are_one_) {
+  if (args_is_single_) {
     if (PyVectorcall_Function(run_) != nullptr) [[likely]] {
       return PyObject_Vectorcall(run_, &args_, 1, nullptr);
     }
@@ -111,14 +112,14 @@ PyObject* Greenlet::call_run() noexcept {
     if (tuple == nullptr) {
       return nullptr;
     }
-    args_are_one_ = false;
+    args_is_single_ = false;
     Py_SETREF(args_, tuple);
   }
   if (kwargs_ == nullptr || PyVectorcall_Function(run_) == nullptr) {
     return PyObject_Call(run_, args_, kwargs_);
   }
-  // PyObject_Call() would spread the dict over an array on the heap, with counted references that
-  // nobody can visit. So spread it over tuples.
+  // PyObject_Call() would copy the dict's items to an array on the heap. That array owns references
+  // which the collector cannot visit. So copy them to tuples.
   const Py_ssize_t positional = PyTuple_GET_SIZE(args_);
   const Py_ssize_t keywords = PyDict_GET_SIZE(kwargs_);
   Ref all = Ref::take(PyTuple_New(positional + keywords));
@@ -148,16 +149,35 @@ std::size_t Greenlet::stack_in_use() const noexcept {
   if (state() != State::kSuspended) {
     return 0;
   }
-  // A main greenlet's boundary is only where its thread first met us; it may have returned since.
+  // A main greenlet's boundary is the place on the stack where its thread first used greenlets. The
+  // thread may have returned from there.
   const std::byte* const now = context_.stack_pointer();
   return now < region_.boundary ? static_cast<std::size_t>(region_.boundary - now) : 1;
 }
 
 void Greenlet::keep() noexcept {
-  if (!kept_) {
-    kept_ = true;
+  if (!is_kept_) {
+    is_kept_ = true;
     Py_INCREF(object());
   }
+}
+
+void Greenlet::abandon(const cpython::ImplFields& fields) noexcept {
+  thread_ = nullptr;
+  state_ = State::kAbandoned;
+  // Nothing can unwind the frames any more. They own what they refer to for good, and frame objects
+  // may point to them. So neither the stack nor the greenlet can be freed.
+  stack_state_.abandon(fields);
+  if (!cpython::is_being_deallocated(object())) {
+    keep();
+  }
+}
+
+void Greenlet::abandon_main() noexcept {
+  // Its stack goes with the thread, and may be gone already (daemon threads).
+  stack_state_.finish();
+  thread_ = nullptr;
+  state_ = State::kAbandoned;
 }
 
 int Greenlet::traverse(visitproc visit, void* arg) noexcept {
@@ -165,13 +185,13 @@ int Greenlet::traverse(visitproc visit, void* arg) noexcept {
   Py_VISIT(run_);
   Py_VISIT(args_);
   Py_VISIT(kwargs_);
-  if (state() != State::kRunning) {  // else the thread state has it all
-    if (Thread* const owner = thread()) {
-      owner->read_ahead_of(*this);
-    }
-    return stack_state_.traverse(visit, arg);
+  if (state() == State::kRunning) {
+    return 0;  // the thread state has all that its stack refers to
   }
-  return 0;
+  if (Thread* const owner = thread()) {
+    owner->read_ahead().visit(*owner, *this);
+  }
+  return stack_state_.traverse(visit, arg);
 }
 
 void Greenlet::clear() noexcept {
@@ -183,14 +203,14 @@ void Greenlet::clear() noexcept {
     const std::lock_guard chains(module_->parents);
     parent = Ref::take(std::exchange(parent_, nullptr));
   }
-  drop_rest();
+  drop_references();
 }
 
-void Greenlet::drop_rest() noexcept {
+void Greenlet::drop_references() noexcept {
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   if (state() != State::kRunning) {
     const Ref context = Ref::take(stack_state_.exchange_context(nullptr));
-    // The frames of one that was abandoned stay, for whoever has objects of them.
+    // The frames of an abandoned greenlet stay: frame objects may point to them.
     if (state() != State::kAbandoned || is_main_) {
       stack_state_.release_held();
     }

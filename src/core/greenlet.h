@@ -1,4 +1,5 @@
-// One greenlet: the object that Python sees and the control block behind it.
+// One greenlet: the object that Python sees and the control block behind it. Also the words of this
+// project for every way in which something ends.
 #pragma once
 
 #include <Python.h>
@@ -19,6 +20,8 @@
 namespace greenlet::core {
 
 class Greenlet;
+class GreenletList;
+class DroppedQueue;
 class Sweep;
 class Thread;
 
@@ -36,27 +39,58 @@ struct Object {
 //   kNew ------> kRunning <----> kSuspended        a switch; kNew only as its first target
 //                   |                |
 //                   v                v
-//                 kDead         kAbandoned         its run ended; its thread ended around it
+//                 kDead         kAbandoned         its run finished; its thread ended around it
 //
 // kRunning is the one greenlet that its thread runs at this moment. A main greenlet begins as
-// kRunning and is kAbandoned with its thread. Written by the owner thread (kNew: by the thread
-// that starts it); read by any.
+// kRunning and becomes kAbandoned with its thread. The owner thread writes the state (kNew: the
+// thread that starts the greenlet writes it); any thread reads it.
 //
-// What is stored may be more than kSuspended: that is suspended, too, with a mark of the Sweep. Any
-// switch takes the mark away, as it stores the bare state.
+// The stored value may be greater than kSuspended. The greenlet is then suspended as well, and the
+// difference is a mark of the Sweep. Every switch stores the bare state, which removes the mark.
 enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended };
 
-// The control block: everything of a greenlet that is not on its stack. Owned by its Object, of
-// which there is exactly one. After the start only the owner thread changes it, with the exception
-// of `parent`. The object's lock guards that, and `run` and the start itself; parents are changed
-// under module().parents as well, so that who holds that sees chains of them that stay.
+// The words for endings. Each has one meaning, in names and in comments:
+//
+//   finish      A greenlet's run has returned or raised. The greenlet is kDead; its heir goes on.
+//   kill        GreenletExit is raised in a suspended greenlet, so that it finishes (killing.h).
+//   spare       A scheduler is not killed when its thread or its interpreter ends.
+//   keep        A killed greenlet did not finish. Its thread owns a reference to it until it does.
+//   hand over   A thread has dropped or collected a suspended greenlet of another thread. It puts
+//               the greenlet into that thread's DroppedQueue, and the owner kills it.
+//   end         Of a thread, a Thread or an interpreter: it kills its greenlets, spares schedulers,
+//               and abandons those that are left (thread_end.h).
+//   abandon     A suspended greenlet's thread has ended. The greenlet is kAbandoned: it never runs
+//               again, and its stack stays as it is for good.
+//   retire      A Context never runs again; the sanitizers are told.
+//   release     A stack region goes back to its pool.
+//   drop        A reference is given up (Py_DECREF).
+//   finalize    CPython calls tp_finalize: for the last reference, or from a collection.
+//   deallocate  CPython calls tp_dealloc, and the memory is freed.
+
+// The control block: everything of a greenlet that is not on its stack. Owned by its Object, which
+// has exactly one.
+//
+// Locks. After the start the owner thread alone writes the fields, with these exceptions:
+//   run_, and the start itself     the object's own lock (cpython::ObjectLock)
+//   parent_                        written under the object's own lock and ModuleState::parents, so
+//                                  either is enough to read it; clear() and destroy() write it when
+//                                  no other thread can reach the greenlet by its object
+//   is_queued_, next_queued_, queued_by_collector_
+//                                  ModuleState::owners
+//   state_, is_scheduler_, wanted_stack_units_
+//                                  atomic: any thread reads them without a lock
+//   thread_                        atomic; the end of a thread makes it null under
+//                                  ModuleState::owners. See thread().
+// Other threads use the other fields only while the greenlet is suspended and its owner cannot run:
+// in a stopped world (cpython::StoppedWorld), or under the GIL. gr_context does so (inspection.h),
+// and the collector.
 class Greenlet {
  public:
-  // A new object of `type` and its control block, with the object `parent` as parent (null for a
+  // A new object of `type` and its control block. Its parent is the object `parent` (null for a
   // main greenlet). Empty with an exception set if there is no memory.
   static Ref create(PyTypeObject* type, ModuleState* module, PyObject* parent) noexcept;
-  // The object is going away: releases the control block and what it still owns. Not while
-  // suspended.
+  // The object is being deallocated: frees the control block and drops what it still owns. Never
+  // call it for a suspended greenlet.
   void destroy() noexcept;
 
   static Greenlet& of(PyObject* object) noexcept {
@@ -79,13 +113,14 @@ class Greenlet {
   }
   bool is_main() const noexcept { return is_main_; }
 
-  // The thread it started in, while that lives and it has not ended; else null. Another thread may
-  // compare it, but look into it only under module().owners.
+  // The owner: the Thread it was started in. Null before the start, and after it has finished or
+  // its thread has ended. Any thread may compare the pointer. To follow the pointer, another thread
+  // must hold module().owners.
   Thread* thread() const noexcept { return thread_.load(std::memory_order_acquire); }
 
-  // The callable to run, a new reference; empty if none is set or it has started.
+  // The callable to run, a new reference; empty if none is set or the greenlet has started.
   Ref run() const noexcept;
-  // False if it has started.
+  // False if the greenlet has started.
   bool set_run(Ref run) noexcept;
 
   // A new reference, empty for main greenlets.
@@ -94,54 +129,106 @@ class Greenlet {
     const cpython::ObjectLock lock(object());
     return parent_ == other.object();
   }
-  // Who goes on when this one ends: whoever kills it and waits for that, else its parent.
+  // The greenlet that goes on when this one finishes: the one that kills it and waits, if any;
+  // otherwise its parent.
   Ref heir() const noexcept {
-    return kills_ != nullptr && kills_->heir != nullptr ? Ref::share(kills_->heir->object())
-                                                        : parent();
+    return kills_ != nullptr && kills_->heir_ != nullptr ? Ref::share(kills_->heir_->object())
+                                                         : parent();
   }
   bool has_dead_parent() const noexcept {
     const Ref now = parent();
     return now && of(now.get()).is_dead();
   }
-  // Puts `parent` in its place, and the old one into `parent`. False, and nothing done, if that
-  // would close a circle of parents.
+  // Makes `parent` the parent, and puts the old one into `parent`. Returns false and changes
+  // nothing if the chain of parents would become a cycle.
   bool exchange_parent(Ref& parent) noexcept;
-  // The greenlet that says which thread this one belongs to: itself, or if it has not started or
-  // is dead its nearest ancestor for which neither holds, or the last of the chain.
+  // The greenlet whose thread counts as this one's: this one if it is running, suspended or
+  // abandoned; otherwise its nearest ancestor of these states, or the last ancestor.
   Ref thread_representative() const noexcept;
 
-  // Bytes of C stack that it is to start with; zero for the default. Rounded up to a unit that lets
-  // every size fit into a gap between other fields.
+  // The bytes of C stack to start with; zero for the default. Rounded up to kStackUnit, so that the
+  // number fits into two bytes.
   std::size_t wanted_stack_bytes() const noexcept {
     return wanted_stack_units_.load(std::memory_order_relaxed) * kStackUnit;
   }
-  void want_stack_bytes(std::size_t bytes) noexcept {
+  void set_wanted_stack_bytes(std::size_t bytes) noexcept {
     wanted_stack_units_.store(static_cast<std::uint16_t>((bytes + kStackUnit - 1) / kStackUnit),
                               std::memory_order_relaxed);
   }
 
   cpython::StackState& stack_state() noexcept { return stack_state_; }
-  // Bytes of C stack in use while suspended.
+  const cpython::StackState& stack_state() const noexcept { return stack_state_; }
+  context::Context& context() noexcept { return context_; }
+  // Its stack; of a main greenlet only the boundary is known.
+  const stack::Region& region() const noexcept { return region_; }
+  // The bytes of C stack in use while suspended.
   std::size_t stack_in_use() const noexcept;
 
-  // For one that refused to die: its thread takes a reference, and drops it when it has ended.
-  void keep() noexcept;
-  // Another greenlet has been given this one as its parent, explicitly, by code that did not run in
-  // this one. So it is a scheduler, such as the hubs of gevent and eventlet: see Thread::Cause.
+  // True for a scheduler, such as the hubs of gevent and eventlet: code that did not run in this
+  // greenlet has given it to another greenlet as parent. See KillCause.
   bool is_scheduler() const noexcept { return is_scheduler_.load(std::memory_order_relaxed); }
-  void become_scheduler() noexcept { is_scheduler_.store(true, std::memory_order_relaxed); }
-  // True once: a subclass's __del__ is called only once, however often the greenlet is finalized.
-  bool may_call_del() noexcept { return !std::exchange(del_called_, true); }
+  void set_scheduler() noexcept { is_scheduler_.store(true, std::memory_order_relaxed); }
 
+  // --- what killing.h, thread_end.h and collection.h record here ---
+
+  // Keeps it: its thread owns a reference until it finishes.
+  void keep() noexcept;
+  // Abandons it, a suspended greenlet. Call it with module().owners held.
+  void abandon(const cpython::ImplFields& fields) noexcept;
+  // The same for the main greenlet of a thread.
+  void abandon_main() noexcept;
+
+  // A call of kill() that waits for `killed` to finish; it lies on the stack of the greenlet that
+  // waits. Several calls may wait for one greenlet, and any of them may return first.
+  class WaitingKill {
+   public:
+    // `heir` is the greenlet that waits, borrowed; null if the parent shall be the heir.
+    WaitingKill(Greenlet& killed, Greenlet* heir) noexcept
+        : killed_(killed), heir_(heir), outer_(std::exchange(killed.kills_, this)) {}
+    ~WaitingKill() {
+      WaitingKill** link = &killed_.kills_;
+      while (*link != this) [[unlikely]] {
+        link = &(*link)->outer_;
+      }
+      *link = outer_;
+    }
+    WaitingKill(const WaitingKill&) = delete;
+    WaitingKill& operator=(const WaitingKill&) = delete;
+
+   private:
+    friend class Greenlet;
+
+    Greenlet& killed_;
+    Greenlet* heir_;
+    WaitingKill* outer_;
+  };
+  bool is_being_killed() const noexcept { return kills_ != nullptr; }
+
+  // How often the end of its thread has killed it.
+  int kills_at_end() const noexcept { return kills_at_end_; }
+  void set_kills_at_end(int kills) noexcept { kills_at_end_ = kills; }
+
+  // The collection that is under way has finalized it, in another thread than its owner. Only the
+  // thread that collects calls these two.
+  void set_found_by_collector() noexcept { found_by_collector_ = true; }
+  bool take_found_by_collector() noexcept { return std::exchange(found_by_collector_, false); }
+
+  // True in the first call: a subclass's __del__ is called only once, however often the greenlet is
+  // finalized.
+  bool claim_del() noexcept { return !std::exchange(del_called_, true); }
+
+  // Visits what the control block owns, and the suspended stack.
   int traverse(visitproc visit, void* arg) noexcept;
-  // Breaks cycles through a greenlet that is not suspended; one that is keeps everything.
+  // Breaks cycles through a greenlet that is not suspended. A suspended one keeps everything.
   void clear() noexcept;
 
  private:
-  friend class Sweep;
-  friend class Thread;
+  friend class DroppedQueue;  // next_queued_, is_queued_, queued_by_collector_
+  friend class GreenletList;  // next_, previous_
+  friend class Sweep;         // marks, and the pages that a suspended stack does not need
+  friend class Thread;        // the start, the switch and the finish
 
-  // For its owner: the state with its mark. Equal to kSuspended if suspended without one.
+  // For its owner: the state with its mark. Equal to kSuspended if suspended without a mark.
   State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
   // The marks: how many laps have found it suspended, or one of these.
   static constexpr unsigned kOnlyMarked = 100;
@@ -159,69 +246,53 @@ class Greenlet {
   bool is_trimmed() const noexcept { return raw_state() == marked(kTrimmed); }
   void set_mark(unsigned mark) noexcept { state_.store(marked(mark), std::memory_order_release); }
 
-  // A call of Thread::kill(), on the stack of the greenlet that waits in it. Several may wait for
-  // one greenlet, and any of them may return first.
-  struct Kill {
-    Greenlet* heir;  // the greenlet that waits, not owned; null if the parent is the heir
-    Kill* outer;
-  };
-  void remove_kill(const Kill& kill) noexcept {
-    Kill** link = &kills_;
-    while (*link != &kill) [[unlikely]] {
-      link = &(*link)->outer;
-    }
-    *link = kill.outer;
-  }
-
   static constexpr std::size_t kStackUnit = std::size_t{64} << 10;
   static_assert(stack::kMaxSize / kStackUnit <= UINT16_MAX);
 
-  // Calls run with the arguments it was started with. The control block keeps them all meanwhile,
-  // where the collector sees them, and the C stack has no reference of its own to any.
+  // Calls run with the arguments of the start. The control block owns them during the call, and the
+  // collector visits them there. The C stack has no reference of its own to any.
   PyObject* call_run() noexcept;
 
   // True if the control block lies in the same memory as its object, right behind it. Not so for
   // subclasses, which may append fields there.
   bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
 
-  // What destroy() and clear() have in common: all references but the one to the parent.
-  void drop_rest() noexcept;
+  // What destroy() and clear() have in common: drops all references but the one to the parent.
+  void drop_references() noexcept;
 
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 
-  // Hot: what one switch reads and writes, in the order it does.
+  // Hot: what one switch reads and writes, in the order in which it does.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
-  bool kept_ = false;  // refused to die; its thread owns a reference to it
+  bool is_kept_ = false;  // see keep()
   std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
   std::atomic<std::uint16_t> wanted_stack_units_{0};
   std::uint8_t laps_to_trim_ = 4;  // see Sweep
-  int end_tries_ = 0;              // how often its thread, which is ending, has tried to kill it
-  // In the queue of its thread, and put there by the collector; both guarded by module().owners.
-  bool is_pending_ = false;
-  bool collected_ = false;
-  bool is_found_ = false;  // finalized by the collection that is under way, in that one's thread
-  bool args_are_one_ = false;  // see args_
+  int kills_at_end_ = 0;
+  bool is_queued_ = false;            // in its owner's DroppedQueue
+  bool queued_by_collector_ = false;  // and a collection has put it there
+  bool found_by_collector_ = false;
+  bool args_is_single_ = false;  // see args_
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;
   context::Context context_;
   cpython::StackState stack_state_;
 
-  // The calls of Thread::kill() that wait for this greenlet to end, the last one first.
-  Kill* kills_ = nullptr;
+  // The calls of kill() that wait for this greenlet to finish, the last one first.
+  WaitingKill* kills_ = nullptr;
 
   // Cold.
   ModuleState* const module_;
   PyObject* parent_ = nullptr;
   PyObject* run_ = nullptr;
-  PyObject* args_ = nullptr;    // of the call of run, while it lasts: a tuple, or the only one
+  PyObject* args_ = nullptr;    // of the call of run, while it lasts: a tuple, or a single argument
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
-  stack::Region region_;  // of a main greenlet only the boundary, about where its stack begins
-  // Started greenlets of one thread form a list, so that its end can end them.
-  Greenlet* next_ = nullptr;
+  stack::Region region_;      // of a main greenlet only the boundary, about where its stack begins
+  Greenlet* next_ = nullptr;  // in the GreenletList of its thread
   Greenlet* previous_ = nullptr;
-  Greenlet* next_pending_ = nullptr;  // in the queue of greenlets other threads dropped
+  Greenlet* next_queued_ = nullptr;
 };
 
 }  // namespace greenlet::core

@@ -1,3 +1,4 @@
+// What becomes of a message when its target is known.
 #include "core/message.h"
 
 #include "cpython/errors.h"
@@ -6,7 +7,7 @@ namespace greenlet::core {
 
 Message Message::raise_current() { return raise(Ref::take(cpython::take_exception())); }
 
-void Message::settle_exit(PyObject* greenlet_exit) noexcept {
+void Message::exit_to_value(PyObject* greenlet_exit) noexcept {
   if (raises_any(greenlet_exit)) {
     kind_ = Kind::kValueOrNothing;
   }
@@ -31,9 +32,9 @@ PyObject* Message::take_value() noexcept {
 
 Arguments Message::take_call(PyObject* empty_tuple) noexcept {
   if (kind_ == Kind::kValueOrNothing) {
-    return {Ref::share(empty_tuple), {}, /*is_one=*/false};
+    return {Ref::share(empty_tuple), {}, /*is_single=*/false};
   }
-  return {std::move(first_), std::move(second_), /*is_one=*/kind_ == Kind::kValue};
+  return {std::move(first_), std::move(second_), /*is_single=*/kind_ == Kind::kValue};
 }
 
 }  // namespace greenlet::core

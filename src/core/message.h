@@ -5,16 +5,17 @@
 
 namespace greenlet::core {
 
-// The arguments of a call. One alone, the usual case, needs no tuple: the collector would have to
-// look through one for each greenlet.
+// The arguments of a call. A single one, the usual case, has no tuple: the collector would have to
+// visit a tuple for each greenlet.
 struct Arguments {
-  Ref args;    // the argument if `is_one`, else a tuple
+  Ref args;    // the argument if `is_single`, else a tuple
   Ref kwargs;  // a dict or null
-  bool is_one = false;
+  bool is_single = false;
 };
 
-// On its way between greenlets, before it is known whether the target waits in switch() (wants one
-// value), has not started (wants arguments) or is dead (hands it on).
+// A message on its way between greenlets, while it is not known yet what the target does with it:
+// one that waits in switch() receives one value, one that has not started is called with arguments,
+// and a dead one hands the message on.
 class Message {
  public:
   static Message value(Ref value) { return {Kind::kValue, std::move(value), {}}; }
@@ -23,8 +24,8 @@ class Message {
     return {Kind::kCall, std::move(args), std::move(kwargs)};
   }
   static Message of(Arguments arguments) {
-    return arguments.is_one ? value(std::move(arguments.args))
-                            : call(std::move(arguments.args), std::move(arguments.kwargs));
+    return arguments.is_single ? value(std::move(arguments.args))
+                               : call(std::move(arguments.args), std::move(arguments.kwargs));
   }
   // The value that switch() returns. A greenlet that has not started gets no argument.
   static Message value_or_nothing(Ref value) {
@@ -40,17 +41,18 @@ class Message {
     return raises() && PyErr_GivenExceptionMatches(first_.get(), type) != 0;
   }
 
-  // A GreenletExit becomes a value_or_nothing() where nothing is left for it to end.
-  void settle_exit(PyObject* greenlet_exit) noexcept;
+  // A GreenletExit becomes a value_or_nothing(): there is no greenlet left for it to kill.
+  void exit_to_value(PyObject* greenlet_exit) noexcept;
 
-  // What switch() returns for it, a new reference: of a call's arguments the only one, the tuple,
-  // the dict, or both. Null (with the exception set) if memory runs out. Not for raises().
+  // What switch() returns for it, a new reference. For the arguments of a call that is the single
+  // argument, the tuple, the dict, or a pair of both. Null with an exception set if memory runs
+  // out. Not if raises().
   PyObject* take_value() noexcept;
-  // As the arguments of a call, moved out. Not for raises().
+  // The arguments of a call, moved out. Not if raises().
   Arguments take_call(PyObject* empty_tuple) noexcept;
-  // Takes back what take_call() has returned.
+  // The inverse of take_call().
   void put_back(Arguments arguments) noexcept {
-    if (kind_ != Kind::kValueOrNothing) {  // that one was not moved out
+    if (kind_ != Kind::kValueOrNothing) {  // of that kind, take_call() moves nothing out
       *this = of(std::move(arguments));
     }
   }

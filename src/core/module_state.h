@@ -1,4 +1,4 @@
-// What the extension module owns once per interpreter.
+// What the extension module owns once per interpreter, and how an interpreter finds it.
 #pragma once
 
 #include <Python.h>
@@ -10,21 +10,21 @@
 
 namespace greenlet::core {
 
-class Thread;
-
-// Made when the extension module is first created, alive as long as the module object that owns it
-// (each Thread holds that object, and so does the greenlet type, for all greenlets).
+// Lives in the module object that owns it (module/module.cpp makes that object), and as long as the
+// object. Each Thread owns a reference to the object, and so does the greenlet type, for all
+// greenlets. The fields without a rule of their own are written before the module is registered,
+// and only read afterwards.
 struct ModuleState {
-  PyObject* object = nullptr;  // the module object that owns it, borrowed
+  PyObject* object = nullptr;  // the module object that owns this, borrowed
   PyTypeObject* greenlet_type = nullptr;
   PyObject* error = nullptr;
   PyObject* greenlet_exit = nullptr;
-  // A subclass of GreenletExit and SystemExit: what ends greenlets that a collection has found, or
-  // whose thread ends. Event loops catch whatever a callback raises and go on, except for
+  // A subclass of GreenletExit and SystemExit. It kills greenlets that a collection has found, and
+  // greenlets whose thread ends. Event loops catch whatever a callback raises and go on, except for
   // SystemExit.
   PyObject* final_exit = nullptr;
-  // Functions of CPython's that it does not export: tp_dealloc and tp_traverse of all classes made
-  // in Python, and tp_finalize of those that define __del__.
+  // Functions that CPython does not export: tp_dealloc and tp_traverse of all classes made in
+  // Python, and tp_finalize of the classes that define __del__.
   destructor subtype_dealloc = nullptr;
   traverseproc subtype_traverse = nullptr;
   destructor slot_tp_finalize = nullptr;
@@ -32,31 +32,42 @@ struct ModuleState {
   PyObject* run_name = nullptr;  // the interned string "run"
   PyObject* empty_tuple = nullptr;
 
-  // Orders a thread's end against other threads that look at its greenlets: guards the owner of
-  // every started greenlet, each thread's main greenlet and queue. Held only for a few
-  // instructions that neither run Python nor allocate. Free of contention under a GIL.
+  // Orders the end of a thread against other threads that look at its greenlets. It guards the
+  // DroppedQueue of each Thread, the fields of greenlets that belong to it, and the change of
+  // Greenlet::thread_ to null when a thread ends; with it held, a Thread that thread_ points to
+  // cannot end. Held for a few instructions that neither run Python code, allocate, nor wait.
   platform::Mutex owners;
-  // Orders changes of parents, of which two at once could close a circle. Held only for a walk up
-  // one chain. Innermost: what holds it takes no other lock.
+  // Orders changes of Greenlet::parent_: two changes at once could close a cycle. A thread that
+  // holds it sees chains of parents that do not change. Held for a walk up one chain. The object
+  // lock of the changed greenlet is taken before it; no other lock is taken while it is held.
   platform::Mutex parents;
 
-  std::atomic<Py_ssize_t> main_greenlets{0};     // threads that have one
-  std::atomic<Py_ssize_t> pending_greenlets{0};  // queued for their own thread to finish
+  // Counts for the module's functions of these names. Atomic, any thread writes them.
+  std::atomic<Py_ssize_t> main_greenlets{0};    // threads that have a main greenlet
+  std::atomic<Py_ssize_t> queued_greenlets{0};  // greenlets in DroppedQueues
 
-  // See Thread::watch_exit().
-  std::atomic<bool> exit_is_watched{false};
+  // See kill_at_exit().
+  std::atomic<bool> kills_at_exit{false};
 
-  // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so always 0.
+  // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so the count is 0.
   std::atomic<bool> counts_cleanup_clocks{true};
 
   // Tells this state from every other that the process has had or will have.
   std::uint64_t serial = 0;
 
-  // The state of the module that the calling thread's interpreter has loaded, borrowed; null with
-  // an exception if it has loaded none.
+  // The state of the module that the calling thread's interpreter has loaded, borrowed. Null with
+  // an exception set if it has loaded none.
   static ModuleState* of_interpreter() noexcept;
-  // The same without an exception.
+  // The same, but null without an exception.
   static ModuleState* of_interpreter_or_null() noexcept;
+
+  // The module object whose state serves the calling thread's interpreter, borrowed. Null without
+  // an exception if none is registered; null with an exception set if there is no memory to look.
+  // Call it without an exception set.
+  static PyObject* registered_module() noexcept;
+  // Registers `module`, for as long as the interpreter lives. False with an exception set if there
+  // is no memory. One thread at a time.
+  static bool register_module(PyObject* module) noexcept;
 };
 
 }  // namespace greenlet::core

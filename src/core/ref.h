@@ -7,7 +7,7 @@
 
 namespace greenlet::core {
 
-// Owns one reference, or none. Dropping it may run any Python code.
+// Owns one reference, or none. To drop it may run any Python code.
 class Ref {
  public:
   Ref() = default;

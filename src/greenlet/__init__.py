@@ -1,10 +1,10 @@
 """Greenlets: lightweight cooperative tasks, each on a call stack of its own.
 
-A greenlet runs until it calls ``switch()`` on another one and goes on from there when somebody
-switches back to it. ``greenlet.stacks`` has the settings of the stacks they run on.
+A greenlet runs until it calls ``switch()`` on another one. It goes on from there when a greenlet
+switches back to it. ``greenlet.stacks`` has the settings of the stacks.
 """
 
-# Reachable, but no part of what ``from greenlet import *`` gives.
+# Names `X as X` are public, but ``from greenlet import *`` does not import them.
 from ._greenlet import (
     _C_API,
     CLOCKS_PER_SEC as CLOCKS_PER_SEC,
@@ -22,7 +22,7 @@ from ._greenlet import (
     settrace,
 )
 
-# What `from greenlet import *` has always given; the other names are for those who ask.
+# What `from greenlet import *` has always imported.
 __all__ = [
     "__version__",
     "_C_API",
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 
-# greenlet.stacks is imported when it is asked for: it needs modules that take longer to import than
-# this package.
+# greenlet.stacks is imported at its first use: it imports modules that take longer than all of this
+# package.
 def __getattr__(name: str) -> object:
     if name != "stacks":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -37,23 +37,23 @@ CLOCKS_PER_SEC: Final[int]
 """The unit of ``get_clocks_used_doing_optional_cleanup()``."""
 
 class GreenletExit(BaseException):
-    """Ends the greenlet it is raised in, quietly: its parent gets it as a value."""
+    """Ends the greenlet in which it is raised. The parent receives it as a value."""
 
 class error(Exception):  # noqa: N801
-    """A switch that cannot be: to another thread's greenlet, for instance."""
+    """Raised for a switch that is impossible, such as one to another thread's greenlet."""
 
 class greenlet:  # noqa: N801
-    """A task with a call stack of its own, which runs when somebody switches to it.
+    """A task with a call stack of its own. It runs when another greenlet switches to it.
 
-    ``greenlet(run=None, parent=None)``: the first switch calls ``run`` with that switch's
-    arguments; when it ends, its parent goes on. The parent is the running greenlet unless given.
+    ``greenlet(run=None, parent=None)``: the first switch calls ``run`` with its arguments. When
+    ``run`` finishes, the parent goes on. Without ``parent``, the running greenlet is the parent.
     """
 
     GreenletExit: ClassVar[type[GreenletExit]]
     error: ClassVar[type[error]]
 
     run: Callable[..., Any]
-    """What the first switch calls. Gone from the start on; it can be set or deleted until then."""
+    """What the first switch calls. It can be set and deleted until then, and is gone afterwards."""
 
     def __init__(
         self, run: Callable[..., Any] | None = None, parent: greenlet | None = None
@@ -63,7 +63,7 @@ class greenlet:  # noqa: N801
 
         No argument arrives as ``()``, one positional argument as itself, several as a tuple,
         keywords alone as a dict, and both as ``(args, kwargs)``. A greenlet that has not started
-        gets them as the arguments of ``run``. The nearest living ancestor of a dead one gets them.
+        calls ``run`` with them. If the greenlet is dead, its nearest living ancestor receives them.
         """
 
     @overload
@@ -73,9 +73,10 @@ class greenlet:  # noqa: N801
         val: BaseException | object = None,
         tb: TracebackType | None = None,
     ) -> Any:
-        """Raise an exception (``GreenletExit`` unless given) where this greenlet waits.
+        """Raise an exception (by default ``GreenletExit``) where this greenlet waits.
 
-        Otherwise like ``switch``. One that has not started dies of it, and its parent gets it.
+        Otherwise like ``switch``. A greenlet that has not started dies of the exception, and its
+        parent receives it.
         """
 
     @overload
@@ -84,27 +85,27 @@ class greenlet:  # noqa: N801
 
     @property
     def parent(self) -> greenlet | None:
-        """Who goes on when this greenlet ends; ``None`` for a main greenlet only."""
+        """The greenlet that goes on when this one finishes; ``None`` only for a main greenlet."""
 
     @parent.setter
     def parent(self, parent: greenlet) -> None: ...
     @property
     def dead(self) -> bool:
-        """Whether it has ended, or its thread has."""
+        """Whether its run has finished, or its thread has ended."""
 
     @property
     def gr_frame(self) -> FrameType | None:
-        """The innermost frame if suspended, else ``None``."""
+        """The innermost frame of a suspended greenlet; otherwise ``None``."""
 
     @property
     def gr_context(self) -> Context | None:
-        """The ``contextvars`` context it runs in; ``None`` for an empty one not made yet."""
+        """The ``contextvars`` context in which it runs; ``None`` while it has none."""
 
     @gr_context.setter
     def gr_context(self, context: Context | None) -> None: ...
     @property
     def _stack_saved(self) -> int:
-        """Bytes of its C stack in use while it is suspended, else 0."""
+        """The bytes of C stack that it uses while it is suspended; otherwise 0."""
 
     def __bool__(self) -> bool:
         """Whether it is active: started and not dead."""
@@ -122,20 +123,20 @@ class greenlet:  # noqa: N801
         """Return this thread's trace callback."""
 
 def getcurrent() -> greenlet:
-    """Return the running greenlet of this thread: its main greenlet outside of any other."""
+    """Return the running greenlet of this thread. At first that is its main greenlet."""
 
 def settrace(callback: _TraceCallback | None, /) -> _TraceCallback | None:
-    """Set this thread's trace callback (``None``: none) and return the previous one.
+    """Set this thread's trace callback and return the previous one. ``None`` removes it.
 
-    After each switch it is called in the target with ``"switch"`` or ``"throw"`` and the pair
-    ``(origin, target)``. If it raises, tracing is turned off and the target gets the exception.
+    After each switch the callback is called in the target with ``"switch"`` or ``"throw"`` and the
+    pair ``(origin, target)``. If it raises, it is removed and the target gets the exception.
     """
 
 def gettrace() -> _TraceCallback | None:
     """Return this thread's trace callback, or ``None``."""
 
 def enable_optional_cleanup(enabled: bool, /) -> None:
-    """Kept for compatibility: whether ``get_clocks_used_doing_optional_cleanup`` counts."""
+    """Kept for compatibility: sets what ``get_clocks_used_doing_optional_cleanup`` returns."""
 
 def get_clocks_used_doing_optional_cleanup() -> int | None:
-    """Kept for compatibility: an int, or ``None`` after ``enable_optional_cleanup(False)``."""
+    """Kept for compatibility: 0, or ``None`` after ``enable_optional_cleanup(False)``."""

@@ -21,7 +21,7 @@ from . import (
 )
 
 def get_pending_cleanup_count() -> int:
-    """Return how many greenlets are queued for another thread to finish."""
+    """Return how many greenlets that were dropped wait for their own thread to kill them."""
 
 def get_total_main_greenlets() -> int:
     """Return how many threads have a main greenlet."""
@@ -37,14 +37,14 @@ def call_on_thread_stack(
 ) -> _Result:
     """Call a function on the stack of the OS thread; return what it returns.
 
-    For code that compares the stack pointer with the bounds of the thread's stack, which a
-    greenlet's own stack is not in: the JVM, R, V8, Qt's JavaScript, Rust's stacker. The running
-    greenlet stays the running one, and exceptions pass through. In the call no greenlet of this
-    thread can be switched to or thrown into: that raises ``greenlet.error``. In a main greenlet, or
-    in such a call, it is an ordinary call.
+    For code that compares the stack pointer with the bounds of the thread's stack: the JVM, R, V8,
+    Qt's JavaScript, Rust's stacker. A greenlet's own stack lies outside of those bounds. The
+    running greenlet stays the running one, and exceptions pass through. During the call, a switch
+    to another greenlet of this thread, or a throw into one, raises ``greenlet.error``. In a main
+    greenlet, or in such a call, this is an ordinary call.
     """
 
-# What greenlet.stacks wraps; see there. The setters raise ValueError when out of range.
+# The functions that greenlet.stacks wraps. The setters raise ValueError for values out of range.
 _STACK_MIN_SIZE: int
 _STACK_MAX_SIZE: int
 

@@ -1,17 +1,18 @@
-"""The stacks greenlets run on: settings, statistics, and calls on the thread's own stack.
+"""The stacks of greenlets: settings, statistics, and calls on the thread's own stack.
 
 Every greenlet runs on a stack region of its own. A region reserves address space; memory is used
-only for the pages that calls have touched. The region of a greenlet that ended is kept in a pool
-of its thread and given to the next one that starts there.
+only for the pages that calls have touched. When a greenlet finishes, its region goes to a pool of
+its thread, and the next greenlet that starts in this thread gets it.
 
 Memory follows use. A greenlet that went deep and has been waiting for a second or longer keeps only
-the pages that it is in the middle of; its thread sees to that now and then, when it starts another
-greenlet or runs the garbage collector. Pools keep a few MiB in all. ``trim()`` does it at once.
+the pages that its suspended calls use. Its thread gives the others back now and then, when it
+starts another greenlet or runs the garbage collector. Pools keep a few MiB in all. ``trim()`` gives
+back at once.
 
 The environment variable ``GREENLET_STACK_SIZE``, read when greenlet is imported, sets the default
-size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. A value that is none of
-these, or out of range, is ignored with a ``RuntimeWarning``. ``GREENLET_REPORT_OVERFLOW=1`` is the
-same as ``report_overflow()`` at that moment.
+size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. Any other value, or one
+out of range, is ignored with a ``RuntimeWarning``. ``GREENLET_REPORT_OVERFLOW=1`` does the same as
+``report_overflow()`` at that moment.
 """
 
 from collections.abc import Callable
@@ -39,34 +40,34 @@ __all__ = [
 ]
 
 MIN_SIZE: Final = _greenlet._STACK_MIN_SIZE
-"""The least size of a stack, in bytes: 256 KiB."""
+"""The smallest size of a stack, in bytes: 256 KiB."""
 MAX_SIZE: Final = _greenlet._STACK_MAX_SIZE
-"""The greatest size of a stack, in bytes: 1 GiB."""
+"""The largest size of a stack, in bytes: 1 GiB."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
-# Of code objects: generators, coroutines, asynchronous generators. The module inspect has names for
-# them, but takes long to import.
+# Flags of the code of generators, coroutines and asynchronous generators. The module inspect has
+# names for them, but takes long to import.
 _RUNS_LATER = 0x20 | 0x80 | 0x200
 
 
 class StackStatistics(NamedTuple):
-    """How many stack regions there are."""
+    """Numbers of stack regions."""
 
     reserved: int
-    """Regions mapped: those in use and those pooled."""
+    """Mapped regions: in use or pooled."""
     in_use: int
-    """Regions that belong to a greenlet which has started and not ended."""
+    """Regions of greenlets that have started and not finished."""
     pooled: int
-    """Regions kept for reuse."""
+    """Regions that are kept for reuse."""
 
 
 def get_default_size() -> int:
-    """Return the least bytes of C stack that a greenlet gets which starts now in this thread.
+    """Return how many bytes of C stack a greenlet gets, at least, that starts now in this thread.
 
-    Without a default that was set: as many as the thread's own stack has, in whole MiB, and no less
-    than 8 MiB. (The main thread's is as large as its RLIMIT_STACK, ``ulimit -s``, says.)
+    If no default was set: as many as the thread's own stack has, in whole MiB, and at least 8 MiB.
+    (The limit RLIMIT_STACK, ``ulimit -s``, is the size of the main thread's stack.)
     """
     return _greenlet._stack_default_size()
 
@@ -74,34 +75,34 @@ def get_default_size() -> int:
 def set_default_size(size: int | None) -> int | None:
     """Set the bytes of C stack for greenlets that start from now on, in all threads.
 
-    Returns what was set before: None if nothing was. None as the size sets nothing again: greenlets
-    then have stacks as large as their threads have, see ``get_default_size()``.
+    Returns what was set before, or None. The size None removes the setting: greenlets then have
+    stacks as large as their thread's stack, see ``get_default_size()``.
 
-    The size is rounded up to whole pages. It is address space, not memory. A stack may be larger,
-    by about a quarter, or smaller where address space is short, but never smaller than
-    ``MIN_SIZE``. A size out of range raises ``ValueError``.
+    The size is rounded up to whole pages. It is address space, not memory. A stack may be larger by
+    about a quarter. It may be smaller if address space is short, but not smaller than ``MIN_SIZE``.
+    A size out of range raises ``ValueError``.
     """
     return _greenlet._set_stack_default_size(size)
 
 
 def set_size(greenlet: _greenlet.greenlet, size: int | None) -> None:
-    """Set the bytes of C stack for one greenlet, which has not started; None for the default.
+    """Set the bytes of C stack for one greenlet that has not started; None for the default.
 
-    For a few that recurse deeply, in a program whose other greenlets need no such stacks: those of
-    sizes of their own are not pooled. The size is rounded up to 64 KiB, and as with
-    ``set_default_size()`` the stack may be larger or, where address space is short, smaller. A size
-    out of range, or a greenlet that has started, raises ``ValueError``.
+    For a few greenlets that recurse deeply, in a program whose other greenlets do not. Regions of
+    such a size are not pooled. The size is rounded up to 64 KiB. As with ``set_default_size()`` the
+    stack may be larger or, if address space is short, smaller. A size out of range, or a greenlet
+    that has started, raises ``ValueError``.
     """
     _greenlet._set_stack_size(greenlet, size)
 
 
 def get_pool_bound() -> int:
-    """Return how many regions each thread keeps for reuse at most; memory may allow fewer."""
+    """Return how many regions each thread may keep for reuse; the bound on memory may be lower."""
     return _greenlet._stack_pool_bound()
 
 
 def set_pool_bound(bound: int) -> int:
-    """Set how many regions each thread keeps for reuse at most; return the previous value.
+    """Set how many regions each thread may keep for reuse; return the previous number.
 
     A negative number raises ``ValueError``.
     """
@@ -111,24 +112,25 @@ def set_pool_bound(bound: int) -> int:
 
 
 def statistics() -> StackStatistics:
-    """Count the regions of this process. Fast: adds up what each thread has counted."""
+    """Count the regions of this process. Fast: adds up the counts of each thread."""
     return StackStatistics(*_greenlet._stack_statistics())
 
 
 def resident_bytes() -> int:
-    """Return the bytes of all regions that are backed by memory.
+    """Return how many bytes of all regions are backed by memory.
 
-    Slow: asks the kernel about every page of every region. About right while other threads run;
-    zero where there is no memory to find out.
+    Slow: asks the kernel about every page of every region. While other threads run the result is
+    approximate. It is zero if there is no memory for the question.
     """
     return _greenlet._stack_resident_bytes()
 
 
 def trim() -> int:
-    """Give back at once what the stacks do not need, and return how many bytes of memory that were.
+    """Give back at once the memory that stacks do not need; return how many bytes that were.
 
-    These are the unused pages of the calling thread's suspended greenlets, however short they have
-    been waiting, and its pool. Regions that no thread has are unmapped.
+    This is the memory of unused pages of the calling thread's suspended greenlets, and of the
+    thread's pool. It does not matter how long the greenlets have been waiting. Regions of no thread
+    are unmapped.
     """
     return _greenlet._trim_stacks()
 
@@ -151,8 +153,8 @@ def report_overflow(enable: bool = True) -> None:
 def on_thread_stack(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
     """Decorate a function: each call of it becomes a ``call_on_thread_stack``.
 
-    A generator function or a coroutine function raises ``TypeError``: the call of one only makes an
-    object, and what it does is done later, on the stack of whoever resumes it.
+    A generator function or a coroutine function raises ``TypeError``. The call of one only makes an
+    object. The body runs later, on the stack of the code that resumes the object.
     """
     if getattr(getattr(function, "__code__", None), "co_flags", 0) & _RUNS_LATER:
         raise TypeError(f"{function!r} does not run when it is called")

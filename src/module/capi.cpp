@@ -1,3 +1,4 @@
+// The entries of the C API's table, and the memory of the tables.
 #include "module/capi.h"
 
 #include <greenlet/greenlet.h>
@@ -8,7 +9,7 @@
 
 #include "core/free_list.h"
 #include "core/greenlet.h"
-#include "core/thread.h"
+#include "core/thread_registry.h"
 #include "module/operations.h"
 
 namespace greenlet::module {
@@ -18,12 +19,13 @@ using core::Greenlet;
 using core::ModuleState;
 using core::Ref;
 using core::Thread;
+using core::ThreadRegistry;
 
 constexpr const char* kCapsuleName = "greenlet._C_API";
 
-// Programs keep the address of a table in static storage, by which they may call us after the end
-// of the interpreter that it was made for: in another one, or from what the end destroys last. So
-// tables are never freed, but used again for the next interpreter.
+// Programs keep the address of a table in static storage. They may call us by it after the end of
+// its interpreter: in another interpreter, or from objects that the end destroys last. So tables
+// are never freed. They are used again for later interpreters.
 struct Table {
   PyGreenlet_CAPI entries;
   Table* next_free;
@@ -32,8 +34,8 @@ static_assert(offsetof(Table, entries) == 0);
 
 constinit core::FreeList<Table, &Table::next_free> unused;
 
-// The main interpreter has the same table in each of its lives: its type is always the same, too,
-// and a program that keeps the address finds the objects of the present life.
+// The main interpreter's table, the same one after Py_Finalize() and Py_Initialize(). Its type is
+// the same, too. So a program that keeps the address finds the present objects there.
 constinit Table main_table{};
 
 static_assert(sizeof(PyGreenlet_CAPI) == 12 * sizeof(void*));
@@ -45,17 +47,18 @@ static_assert(offsetof(PyGreenlet, pimpl) == offsetof(core::Object, greenlet));
 PyObject* as_object(PyGreenlet* greenlet) { return reinterpret_cast<PyObject*>(greenlet); }
 PyGreenlet* as_greenlet(PyObject* object) { return reinterpret_cast<PyGreenlet*>(object); }
 
-// Null with an exception set if greenlet is not loaded in the interpreter. A thread that has used
-// greenlets knows without a look into the interpreter's dict, which takes longer than a switch.
+// The state of the calling thread's interpreter. Null with an exception set if greenlet is not
+// loaded there. A look into the interpreter's dict takes longer than a switch; a thread that has
+// used greenlets needs none.
 ModuleState* current_state() {
-  if (Thread* const thread = Thread::current_or_null()) [[likely]] {
+  if (Thread* const thread = ThreadRegistry::current_or_null()) [[likely]] {
     return &thread->running().module();
   }
-  (void)PyThreadState_Get();  // ends the process with a text if there is none
+  (void)PyThreadState_Get();  // ends the process with a text if there is no thread state
   return ModuleState::of_interpreter();
 }
 
-// The greenlet behind a caller's argument; null with TypeError set if it is none.
+// The greenlet of a caller's argument; null with TypeError set if the argument is no greenlet.
 Greenlet* checked(PyGreenlet* self) {
   ModuleState* const state = current_state();
   if (state == nullptr) {
@@ -89,7 +92,7 @@ PyGreenlet* create(PyObject* run, PyGreenlet* parent) {
   return as_greenlet(self.release());
 }
 
-PyGreenlet* get_current() { return as_greenlet(Thread::getcurrent()); }
+PyGreenlet* get_current() { return as_greenlet(module::get_current()); }
 
 PyObject* throw_entry(PyGreenlet* self, PyObject* type, PyObject* value, PyObject* traceback) {
   Greenlet* const target = checked(self);
@@ -103,12 +106,12 @@ PyObject* throw_entry(PyGreenlet* self, PyObject* type, PyObject* value, PyObjec
   return throw_into(*target, type, value, traceback);
 }
 
-// None for the arguments is delivered as it is, or starts a greenlet without arguments. But beside
-// keywords it stands for no arguments.
+// None as `args`: the target receives None, or starts without arguments. With keywords, None means
+// that there are no positional arguments.
 PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
   Greenlet* const target = checked(self);
   if (target == nullptr || PyErr_Occurred() != nullptr) {
-    return nullptr;  // to switch with an exception set would raise it wherever it is found first
+    return nullptr;  // after a switch, the exception would be raised in unrelated code
   }
   if (kwargs == Py_None) {
     kwargs = nullptr;
@@ -117,7 +120,7 @@ PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
     PyErr_BadArgument();
     return nullptr;
   }
-  Thread* const thread = Thread::current_or_null();
+  Thread* const thread = ThreadRegistry::current_or_null();
   if (args == Py_None) [[unlikely]] {
     if (kwargs == nullptr || PyDict_GET_SIZE(kwargs) == 0) {
       return send(*target, core::Message::value_or_nothing(Ref::share(Py_None)));
@@ -139,7 +142,7 @@ PyObject* switch_entry(PyGreenlet* self, PyObject* args, PyObject* kwargs) {
     PyErr_BadArgument();
     return nullptr;
   }
-  // A copy, as a Python call makes one: the caller may change its dict while we spread it.
+  // A copy, like the one of a Python call: the caller may change its dict while run is called.
   Ref keywords = Ref::take(kwargs != nullptr ? PyDict_Copy(kwargs) : nullptr);
   if (kwargs != nullptr && !keywords) {
     return nullptr;
@@ -183,7 +186,8 @@ PyGreenlet* get_parent(PyGreenlet* self) {
 }
 
 void give_back(Table* table) {
-  // These objects are going. PyGreenlet_Check() is false for null, but to raise null would crash.
+  // The interpreter destroys these objects. PyGreenlet_Check() is false for null. But null in place
+  // of an exception would crash.
   table->entries.type = nullptr;
   table->entries.error = PyExc_RuntimeError;
   table->entries.exit = PyExc_RuntimeError;
@@ -197,8 +201,8 @@ void destroy(PyObject* capsule) {
 }  // namespace
 
 PyObject* make_capi(const ModuleState& state) {
-  const bool lasts = !PyType_HasFeature(state.greenlet_type, Py_TPFLAGS_HEAPTYPE);
-  Table* table = lasts ? &main_table : unused.take();
+  const bool is_main_table = !PyType_HasFeature(state.greenlet_type, Py_TPFLAGS_HEAPTYPE);
+  Table* table = is_main_table ? &main_table : unused.take();
   if (table == nullptr) {
     void* const memory = PyMem_RawMalloc(sizeof(Table));
     if (memory == nullptr) {
@@ -209,8 +213,8 @@ PyObject* make_capi(const ModuleState& state) {
   table->entries = {state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
                     &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,
                     &is_active,          &get_parent};
-  PyObject* const capsule = PyCapsule_New(table, kCapsuleName, lasts ? nullptr : &destroy);
-  if (capsule == nullptr && !lasts) {
+  PyObject* const capsule = PyCapsule_New(table, kCapsuleName, is_main_table ? nullptr : &destroy);
+  if (capsule == nullptr && !is_main_table) {
     give_back(table);
   }
   return capsule;

@@ -7,7 +7,7 @@
 
 namespace greenlet::module {
 
-// A new capsule over a table of this interpreter's own; null with an exception set on failure.
+// A new capsule for this interpreter's table; null with an exception set on failure.
 PyObject* make_capi(const core::ModuleState& state);
 
 }  // namespace greenlet::module

@@ -7,14 +7,10 @@
 
 namespace greenlet::module {
 
-// To be called before an instance of `type` can be suspended: if the class defines __del__, which
-// then stands in for our finalizer, has both called.
-void adopt_finalizer(PyTypeObject* type, const core::ModuleState& state);
-
 // The type for `module`, a new reference; null with an exception set on failure. In the main
-// interpreter it is a static type, as compiled classes that are static can derive from no other,
-// and there is only that one: not to be made again while it is in use. In others it is a new heap
-// type.
+// interpreter it is the one static type, because static compiled classes can only derive from
+// static types. Do not make it a second time while it is in use. In other interpreters it is a new
+// heap type.
 PyTypeObject* make_greenlet_type(PyObject* module);
 
 }  // namespace greenlet::module

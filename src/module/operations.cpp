@@ -1,7 +1,13 @@
+// Operations on greenlets: checks of arguments, and the errors for them.
 #include "module/operations.h"
 
+#include "core/collection.h"
+#include "core/inspection.h"
+#include "core/killing.h"
+#include "core/thread_registry.h"
+#include "core/thread_stack.h"
 #include "cpython/errors.h"
-#include "module/greenlet_type.h"
+#include "cpython/thread_states.h"
 
 namespace greenlet::module {
 
@@ -9,28 +15,16 @@ using core::Greenlet;
 using core::Message;
 using core::Ref;
 using core::Thread;
+using core::ThreadRegistry;
 
 namespace {
 
-// The thread it belongs to, only to be compared; null if that has ended.
-const Thread* thread_of(const Greenlet& greenlet) {
-  for (;;) {
-    const Ref representative = greenlet.thread_representative();
-    const Greenlet& owner = Greenlet::of(representative.get());
-    const Thread* const thread = owner.thread();
-    if (thread != nullptr || owner.state() != core::State::kDead || !owner.parent()) {
-      return thread;
-    }
-    // It has ended since, in its own thread; now another stands for it.
-  }
-}
-
-// True, with the TypeError set that object.__new__() has for it, if the class has abstract methods.
+// True, with the TypeError of object.__new__() set, if the class has abstract methods.
 bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
   if (!PyType_HasFeature(type, Py_TPFLAGS_IS_ABSTRACT)) [[likely]] {
     return false;
   }
-  // It makes an object if another thread has just taken the methods away.
+  // It makes an object if another thread has just defined the methods.
   const Ref made = Ref::take(PyBaseObject_Type.tp_new(type, no_arguments, nullptr));
   return !made;
 }
@@ -38,19 +32,34 @@ bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
 }  // namespace
 
 PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
-  Thread* const thread = Thread::current();
+  Thread* const thread = ThreadRegistry::current();
   if (thread == nullptr || is_refused_as_abstract(type, thread->empty_tuple())) {
     return nullptr;
   }
-  thread->finish_pending();
+  core::kill_dropped(*thread);
   Greenlet& running = thread->running();
-  adopt_finalizer(type, running.module());
+  core::adopt_finalizer(type, running.module());
   return Greenlet::create(type, &running.module(), running.object()).release();
 }
 
+PyObject* get_current() {
+  // A part of what CPython tears down then is gone. Switches still work, for finally blocks.
+  if (cpython::is_finalizing()) {
+    (void)PyThreadState_Get();  // ends the process with a text if there is no thread state
+    PyErr_SetString(PyExc_RuntimeError, "greenlet is being finalized");
+    return nullptr;
+  }
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  core::kill_dropped(*thread);
+  return Py_NewRef(thread->running().object());
+}
+
 PyObject* send(Greenlet& target, Message message, const core::Operands& operands) {
-  Thread* const thread = Thread::current();
-  if (thread == nullptr || !thread->may_switch()) {
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr || !core::may_switch(*thread)) {
     return nullptr;
   }
   return thread->deliver(target, std::move(message), operands);
@@ -82,15 +91,15 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   } else if (value != nullptr && PyObject_TypeCheck(value, reinterpret_cast<PyTypeObject*>(type))) {
     exception = Ref::share(value);
   } else {
-    // Makes the instance; if that fails, the error takes its place.
+    // Makes the instance. If that fails, the error is raised instead.
     PyErr_Restore(Py_NewRef(type), Py_XNewRef(value), nullptr);
     exception = Ref::take(cpython::take_exception());
   }
   if (traceback != nullptr && PyException_SetTraceback(exception.get(), traceback) < 0) {
     return nullptr;
   }
-  Thread* const thread = Thread::current();
-  if (thread == nullptr || !thread->may_switch()) {
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr || !core::may_switch(*thread)) {
     return nullptr;
   }
   return thread->deliver(target, Message::raise(std::move(exception)), operands);
@@ -129,7 +138,7 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
                  Py_TYPE(value)->tp_name);
     return -1;
   }
-  if (greenlet.is_started() && thread_of(greenlet) != thread_of(Greenlet::of(value))) {
+  if (greenlet.is_started() && core::thread_of(greenlet) != core::thread_of(Greenlet::of(value))) {
     PyErr_SetString(PyExc_ValueError, "parent cannot be on a different thread");
     return -1;
   }
@@ -138,9 +147,9 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
     PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
     return -1;
   }
-  if (const Thread* const thread = Thread::current_or_null();
+  if (const Thread* const thread = ThreadRegistry::current_or_null();
       thread == nullptr || &thread->running() != &Greenlet::of(value)) {
-    Greenlet::of(value).become_scheduler();
+    Greenlet::of(value).set_scheduler();
   }
   return 0;
 }

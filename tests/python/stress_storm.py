@@ -9,7 +9,7 @@ that acts; leave generators, coroutines, exception handlers and critical section
 switches; toggle trace functions and sys.monitoring; collect, freeze and ask the collector for
 objects; trim stacks and change their sizes. What a greenlet keeps for itself is checked after each
 switch. In the end every greenlet that was started must have ended, except for schedulers that their
-thread left (see Thread::Cause), and no greenlet may be left in memory.
+thread left (see KillCause), and no greenlet may be left in memory.
 
 The program ends with status 1 if something was wrong, and with 3 and the traces of all threads if a
 thread made no progress for long. Numbers that the seed decides are drawn thread by thread,

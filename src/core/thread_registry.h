@@ -1,0 +1,58 @@
+// Finding the calling thread's Thread, making it at the first use, and ending it.
+#pragma once
+
+#include <Python.h>
+
+#include "core/free_list.h"
+#include "core/os_thread.h"
+#include "core/thread.h"
+#include "cpython/stack_bounds.h"
+#include "cpython/thread_states.h"
+
+namespace greenlet::core {
+
+// A Thread is found in two places: what the OS thread remembers (os_thread.h), and the capsule in
+// the dict of the thread state, which owns the Thread. All functions are for the calling thread.
+class ThreadRegistry {
+ public:
+  // The Thread, made at the first use. Null with an exception set if there is no memory, or if the
+  // interpreter is finalizing or the thread is ending.
+  static Thread* current() noexcept {
+    PyThreadState* const tstate = cpython::current_thread_state();
+    Thread* const thread = os_thread.thread;
+    if (thread != nullptr && thread->is_of(tstate)) [[likely]] {
+      return thread;
+    }
+    return attach();
+  }
+  // The Thread if it exists already; otherwise null without an exception. Also without a thread
+  // state, and with an exception set, which stays.
+  static Thread* current_or_null() noexcept;
+
+  // The stack of a greenlet that the calling OS thread runs on, with any thread state.
+  // False if it runs on its own stack. For cpython::watch_new_thread_states().
+  static bool find_stack(cpython::StackBounds& found) noexcept;
+
+ private:
+  static Thread* attach() noexcept;
+  // A Thread that no capsule owns yet, for begin(). Null with MemoryError.
+  static Thread* allocate() noexcept;
+  // current_or_null() if os_thread.thread is not the one.
+  [[gnu::noinline]] static Thread* find_slowly(PyThreadState* tstate) noexcept;
+  // Finds the Thread in the thread state's dict, and remembers it. Null if there is none; an
+  // exception is set if there is no memory to look. Call it without an exception set.
+  static Thread* find_in_dict() noexcept;
+  // The OS thread remembers `thread`, the one of its present thread state.
+  static void remember(Thread& thread) noexcept;
+  // True if `tstate`, the calling thread's, had a Thread that has ended. See OsThread::Ended.
+  static bool has_ended(PyThreadState* tstate) noexcept;
+
+  static void end_from_capsule(PyObject* capsule) noexcept;
+  // Ends `thread`: its greenlets first (thread_end.h), then the rest.
+  static void end(Thread& thread, bool in_own_thread) noexcept;
+
+  // The memory of Threads that have ended. Of the whole process; takes no lock.
+  static constinit FreeList<Thread, &Thread::next_unused_> unused_;
+};
+
+}  // namespace greenlet::core

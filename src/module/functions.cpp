@@ -1,0 +1,106 @@
+// The functions of the module but those about stacks: the running greenlet, tracing, counts.
+#include "module/functions.h"
+
+#include "core/module_state.h"
+#include "core/thread_registry.h"
+#include "module/operations.h"
+
+namespace greenlet::module {
+namespace {
+
+using core::Ref;
+using core::Thread;
+using core::ThreadRegistry;
+
+core::ModuleState& state_of(PyObject* module) {
+  return *static_cast<core::ModuleState*>(PyModule_GetState(module));
+}
+
+PyObject* getcurrent(PyObject*, PyObject*) { return get_current(); }
+
+PyObject* settrace(PyObject*, PyObject* args) {
+  PyObject* callback;
+  if (!PyArg_ParseTuple(args, "O", &callback)) {
+    return nullptr;
+  }
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  Ref old = thread->exchange_tracer(callback == Py_None ? Ref() : Ref::share(callback));
+  return old ? old.release() : Py_NewRef(Py_None);
+}
+
+PyObject* gettrace(PyObject*, PyObject*) {
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr) {
+    return nullptr;
+  }
+  PyObject* const callback = thread->tracer().callback();
+  return Py_NewRef(callback != nullptr ? callback : Py_None);
+}
+
+PyObject* get_pending_cleanup_count(PyObject* module, PyObject*) {
+  return PyLong_FromSsize_t(state_of(module).queued_greenlets);
+}
+
+PyObject* get_total_main_greenlets(PyObject* module, PyObject*) {
+  return PyLong_FromSsize_t(state_of(module).main_greenlets);
+}
+
+PyObject* enable_optional_cleanup(PyObject* module, PyObject* flag) {
+  const int enabled = PyObject_IsTrue(flag);
+  if (enabled < 0) {
+    return nullptr;
+  }
+  state_of(module).counts_cleanup_clocks = enabled != 0;
+  Py_RETURN_NONE;
+}
+
+PyObject* get_clocks_used_doing_optional_cleanup(PyObject* module, PyObject*) {
+  if (!state_of(module).counts_cleanup_clocks) {
+    Py_RETURN_NONE;
+  }
+  return PyLong_FromLong(0);
+}
+
+PyDoc_STRVAR(kGetcurrentDoc,
+             "getcurrent()\n\n"
+             "Return the running greenlet of this thread. At first that is its main greenlet.");
+PyDoc_STRVAR(
+    kSettraceDoc,
+    "settrace(callback, /)\n"
+    "\n"
+    "Set the trace callback of this thread and return the previous one. None removes it.\n"
+    "\n"
+    "After each switch it is called in the target: callback(event, (origin, target)). The\n"
+    "event is 'switch' or 'throw'. If the callback raises, it is removed, and the\n"
+    "exception is raised in the target.");
+PyDoc_STRVAR(kGettraceDoc, "gettrace()\n\nReturn the trace callback of this thread, or None.");
+PyDoc_STRVAR(
+    kPendingDoc,
+    "get_pending_cleanup_count()\n\n"
+    "Return how many suspended greenlets have lost their last reference in another thread\n"
+    "and wait for their own thread to kill them.");
+PyDoc_STRVAR(kMainsDoc,
+             "get_total_main_greenlets()\n\n"
+             "Return how many threads of this interpreter have a main greenlet.");
+
+}  // namespace
+
+PyMethodDef functions[] = {
+    {"getcurrent", &getcurrent, METH_NOARGS, kGetcurrentDoc},
+    {"settrace", &settrace, METH_VARARGS, kSettraceDoc},
+    {"gettrace", &gettrace, METH_NOARGS, kGettraceDoc},
+    {"get_pending_cleanup_count", &get_pending_cleanup_count, METH_NOARGS, kPendingDoc},
+    {"get_total_main_greenlets", &get_total_main_greenlets, METH_NOARGS, kMainsDoc},
+    {"enable_optional_cleanup", &enable_optional_cleanup, METH_O,
+     "enable_optional_cleanup(enabled, /)\n\n"
+     "Kept for compatibility: sets what get_clocks_used_doing_optional_cleanup() returns."},
+    {"get_clocks_used_doing_optional_cleanup", &get_clocks_used_doing_optional_cleanup, METH_NOARGS,
+     "get_clocks_used_doing_optional_cleanup()\n\n"
+     "Kept for compatibility: return 0, or None after enable_optional_cleanup(False)."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace greenlet::module

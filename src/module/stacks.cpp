@@ -1,0 +1,181 @@
+// The functions that greenlet.stacks wraps: sizes, the pool, statistics, trimming, and the call on
+// the thread's own stack.
+#include "module/stacks.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/greenlet.h"
+#include "core/module_state.h"
+#include "core/sweep.h"
+#include "core/thread_stack.h"
+#include "stack/stack.h"
+
+namespace greenlet::module {
+namespace {
+
+using core::Greenlet;
+
+PyObject* stack_default_size(PyObject*, PyObject*) {
+  return PyLong_FromSize_t(stack::default_size());
+}
+
+// Converts a count from Python. False with an exception set.
+bool as_size(PyObject* value, std::size_t& size) {
+  size = PyLong_AsSize_t(value);
+  if (PyErr_Occurred() == nullptr) {
+    return true;
+  }
+  if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+    PyErr_Format(PyExc_ValueError, "%R is out of range", value);
+  }
+  return false;
+}
+
+// The same for the size of a stack, which must be in range.
+bool as_stack_size(PyObject* value, std::size_t& size) {
+  size = PyLong_AsSize_t(value);
+  if (PyErr_Occurred() != nullptr) {
+    if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+      return false;
+    }
+    PyErr_Clear();
+    size = 0;
+  }
+  if (size < stack::kMinSize || size > stack::kMaxSize) {
+    PyErr_Format(PyExc_ValueError, "a stack of %R bytes is out of range (%zu to %zu)", value,
+                 stack::kMinSize, stack::kMaxSize);
+    return false;
+  }
+  return true;
+}
+
+// Returns the size that was chosen before, or None.
+PyObject* set_stack_default_size(PyObject*, PyObject* value) {
+  const std::size_t previous = stack::chosen_size();
+  std::size_t size;
+  if (value == Py_None) {
+    stack::unset_default_size();
+  } else if (as_stack_size(value, size)) {
+    stack::set_default_size(size);
+  } else {
+    return nullptr;
+  }
+  return previous != 0 ? PyLong_FromSize_t(previous) : Py_NewRef(Py_None);
+}
+
+PyObject* set_stack_size(PyObject* module, PyObject* args) {
+  const auto& state = *static_cast<core::ModuleState*>(PyModule_GetState(module));
+  PyObject *object, *value;
+  std::size_t size = 0;
+  if (!PyArg_ParseTuple(args, "O!O", state.greenlet_type, &object, &value) ||
+      (value != Py_None && !as_stack_size(value, size))) {
+    return nullptr;
+  }
+  Greenlet& greenlet = Greenlet::of(object);
+  if (greenlet.is_started()) {
+    PyErr_SetString(PyExc_ValueError, "cannot set the stack size of a greenlet that has started");
+    return nullptr;
+  }
+  greenlet.set_wanted_stack_bytes(size);
+  Py_RETURN_NONE;
+}
+
+PyObject* stack_pool_bound(PyObject*, PyObject*) { return PyLong_FromSize_t(stack::pool_bound()); }
+
+PyObject* set_stack_pool_bound(PyObject*, PyObject* value) {
+  std::size_t regions;
+  if (!as_size(value, regions)) {
+    return nullptr;
+  }
+  stack::set_pool_bound(regions);
+  Py_RETURN_NONE;
+}
+
+PyObject* stack_statistics(PyObject*, PyObject*) {
+  const stack::Statistics statistics = stack::statistics();
+  return Py_BuildValue("(nnn)", statistics.reserved, statistics.in_use, statistics.pooled);
+}
+
+PyObject* call_on_thread_stack(PyObject*, PyObject* const* args, Py_ssize_t count,
+                               PyObject* names) {
+  if (count == 0) {
+    PyErr_SetString(PyExc_TypeError, "call_on_thread_stack() needs a function to call");
+    return nullptr;
+  }
+  return core::call_on_thread_stack(args[0], args + 1, static_cast<std::size_t>(count - 1), names);
+}
+
+PyObject* stack_resident_bytes(PyObject*, PyObject*) {
+  std::size_t bytes;
+  Py_BEGIN_ALLOW_THREADS  // looks at every page
+  bytes = stack::resident_bytes();
+  Py_END_ALLOW_THREADS
+  return PyLong_FromSize_t(bytes);
+}
+
+PyObject* report_overflow(PyObject*, PyObject* enable) {
+  const int enabled = PyObject_IsTrue(enable);
+  if (enabled < 0 || stack::report_overflow(enabled != 0)) {
+    return enabled < 0 ? nullptr : Py_NewRef(Py_None);
+  }
+  return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject* trim_stacks(PyObject*, PyObject*) { return PyLong_FromSize_t(core::trim_now()); }
+
+PyDoc_STRVAR(
+    kCallOnThreadStackDoc,
+    "call_on_thread_stack($module, function, /, *args, **kwargs)\n"
+    "--\n"
+    "\n"
+    "Call a function on the stack of the OS thread; return what it returns.\n"
+    "\n"
+    "For code that compares the stack pointer with the bounds of the thread's stack: the JVM,\n"
+    "R, V8, Qt's JavaScript, Rust's stacker. A greenlet's own stack lies outside of those\n"
+    "bounds. The running greenlet stays the running one, and exceptions pass through. During\n"
+    "the call, a switch to another greenlet of this thread, or a throw into one, raises\n"
+    "greenlet.error. In a main greenlet, or in such a call, this is an ordinary call.");
+
+}  // namespace
+
+PyMethodDef stack_functions[] = {
+    {"_stack_default_size", &stack_default_size, METH_NOARGS, nullptr},
+    {"_set_stack_default_size", &set_stack_default_size, METH_O, nullptr},
+    {"_set_stack_size", &set_stack_size, METH_VARARGS, nullptr},
+    {"_stack_pool_bound", &stack_pool_bound, METH_NOARGS, nullptr},
+    {"_set_stack_pool_bound", &set_stack_pool_bound, METH_O, nullptr},
+    {"_stack_statistics", &stack_statistics, METH_NOARGS, nullptr},
+    {"call_on_thread_stack",
+     reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call_on_thread_stack)),
+     METH_FASTCALL | METH_KEYWORDS, kCallOnThreadStackDoc},
+    {"_stack_resident_bytes", &stack_resident_bytes, METH_NOARGS, nullptr},
+    {"_trim_stacks", &trim_stacks, METH_NOARGS, nullptr},
+    {"_report_overflow", &report_overflow, METH_O, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+int read_stack_environment() {
+  static constinit std::atomic<bool> was_read{false};
+  constexpr const char* kVariable = "GREENLET_STACK_SIZE";
+  if (was_read.exchange(true)) {
+    return 0;
+  }
+  if (const char* const report = std::getenv("GREENLET_REPORT_OVERFLOW");
+      report != nullptr && std::strcmp(report, "1") == 0) {
+    stack::report_overflow(true);
+  }
+  const char* const text = std::getenv(kVariable);
+  std::size_t size = 0;
+  if (text == nullptr || *text == '\0' ||
+      (stack::parse_size(text, size) && stack::set_default_size(size))) {
+    return 0;
+  }
+  return PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                          "%s=%.100s is ignored: it must be a number of bytes from %zu to %zu, or "
+                          "one with a suffix K, M or G",
+                          kVariable, text, stack::kMinSize, stack::kMaxSize);
+}
+
+}  // namespace greenlet::module
