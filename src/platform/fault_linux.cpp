@@ -2,7 +2,6 @@
 // which inherits the handlers and the stack of the thread that forks.
 #include "platform/fault.h"
 
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +10,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstddef>
+
+#include "platform/memory.h"
 
 namespace greenlet::platform {
 namespace {
@@ -26,7 +27,7 @@ struct Watched {
 
 constinit std::array<Watched, 2> watched{{{SIGSEGV, false, {}}, {SIGBUS, false, {}}}};
 constinit std::atomic<FaultHook> current_hook{nullptr};
-constinit thread_local void* signal_stack = nullptr;
+constinit thread_local std::byte* signal_stack = nullptr;
 
 bool is_function(const struct sigaction& action) noexcept {
   // sa_handler and sa_sigaction are one word.
@@ -133,9 +134,9 @@ void ensure_signal_stack() noexcept {
       (now.ss_flags & SS_DISABLE) == 0) {
     return;
   }
-  void* const memory = mmap(nullptr, kSignalStackBytes, PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-  if (memory == MAP_FAILED) {
+  bool locks = false;
+  std::byte* const memory = map(kSignalStackBytes, kPageSize, locks);
+  if (memory == nullptr) {
     return;
   }
   stack_t ours{};
@@ -144,7 +145,7 @@ void ensure_signal_stack() noexcept {
   if (sigaltstack(&ours, nullptr) == 0) {
     signal_stack = memory;
   } else {
-    munmap(memory, kSignalStackBytes);
+    unmap({memory, memory + kSignalStackBytes});
   }
 }
 
@@ -159,7 +160,7 @@ void release_signal_stack() noexcept {
   // from a handler that runs on it. Then ours stays.
   if (sigaltstack(nullptr, &now) == 0 && now.ss_sp == signal_stack &&
       sigaltstack(&none, nullptr) == 0) {
-    munmap(signal_stack, kSignalStackBytes);
+    unmap({signal_stack, signal_stack + kSignalStackBytes});
   }
   signal_stack = nullptr;
 }

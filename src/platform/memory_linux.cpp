@@ -32,7 +32,9 @@ constexpr int kPidfdSelf = -10000;
 
 // System calls that older C libraries have no function for.
 constexpr long kSysProcessMadvise = 440;  // Linux 5.10; the number on every architecture
-#ifdef __x86_64__
+#if defined(SYS_mlock2)
+constexpr long kSysMlock2 = SYS_mlock2;
+#elif defined(__x86_64__)
 constexpr long kSysMlock2 = 325;
 #else
 constexpr long kSysMlock2 = 284;  // in the kernel's generic table, which newer architectures use

@@ -433,25 +433,4 @@ Reserve& reserve() noexcept { return the.reserve; }
 const int Reserve::kWatchesForks =
     platform::around_fork([] { the.reserve.mutex_.lock(); }, [] { the.reserve.mutex_.unlock(); });
 
-// --- what the rooms above call ------------------------------------------------------------------
-
-Region region_at(const void* address) noexcept {
-  return reserve().region_at(static_cast<const std::byte*>(address));
-}
-
-void empty_pools(const void* family) noexcept { reserve().empty_pools(family); }
-
-Statistics statistics() noexcept { return reserve().statistics(); }
-
-std::size_t resident_bytes() noexcept { return reserve().resident_bytes(); }
-
-void trim_reserve() noexcept { reserve().trim(); }
-
 }  // namespace greenlet::stack
-
-namespace greenlet::stack::for_tests {
-
-std::size_t guard_bytes() noexcept { return Layout::compact(kMinSize).low; }
-std::size_t regions_per_batch() noexcept { return kBatchRegions; }
-
-}  // namespace greenlet::stack::for_tests

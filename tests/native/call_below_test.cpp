@@ -30,12 +30,12 @@ using tests::Fiber;
 void* number(std::uintptr_t value) { return reinterpret_cast<void*>(value); }
 std::uintptr_t number(void* value) { return reinterpret_cast<std::uintptr_t>(value); }
 
-// Where the caller's frame is, also where AddressSanitizer keeps locals elsewhere.
+// The address of a frame on the current stack. AddressSanitizer keeps local variables elsewhere.
 [[gnu::noinline]] std::byte* frame_address() {
   return static_cast<std::byte*>(__builtin_frame_address(0));
 }
 
-// Runs `function(argument)` from a fiber on the stack of whoever has resumed it.
+// Calls `function(argument)` from a fiber, on the stack that has resumed the fiber.
 void* call_below_resumer(void* (*function)(void*), void* argument) {
   void* result = nullptr;
   Fiber fiber([&](Fiber& self, void*) {
@@ -127,8 +127,8 @@ TEST(CallBelow, ThrowsAndCatchesCppExceptions) {
   call_below_resumer(&Body::run, nullptr);
 }
 
-// It is one flow of control: what the caller handles is handled in the call, too, and what the
-// suspended side handles is not.
+// The call belongs to the caller's flow of control: an exception that the caller handles is being
+// handled in the call, too, and one that the suspended side handles is not.
 TEST(CallBelow, KeepsTheCallersExceptions) {
   try {
     throw std::runtime_error("suspended");
@@ -233,7 +233,7 @@ TEST(CallBelow, IsWalkedToTheCallerAndToTheEndOfItsStack) {
             1);
 }
 
-// As daemon threads of CPython up to 3.13 do it that meet a finalizing interpreter.
+// Daemon threads of CPython up to 3.13 end like this when they meet a finalizing interpreter.
 TEST(CallBelow, MayEndTheThread) {
   if (tests::kThreadSanitizer) {
     GTEST_SKIP() << "ThreadSanitizer hangs when a thread ends on another fiber than its own";
@@ -243,7 +243,7 @@ TEST(CallBelow, MayEndTheThread) {
               pthread_create(
                   &thread, nullptr,
                   [](void*) -> void* {
-                    // Never destroyed: a stack that somebody may be running on stays mapped.
+                    // Never destroyed: a stack that a thread may be running on stays mapped.
                     (new Fiber([](Fiber& self, void*) {
                       return self.resumer().call_below(
                           [](void*) -> void* { pthread_exit(number(7)); }, nullptr);

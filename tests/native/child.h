@@ -47,7 +47,7 @@ Ending in_child(Body body, unsigned seconds = 60) {
   const pid_t child = fork();
   if (child == 0) {
     alarm(seconds);
-    // Sanitizers catch what kills a program and turn it into an exit status.
+    // Sanitizers handle these signals, and exit with a status instead.
     for (const int signal : {SIGSEGV, SIGBUS, SIGABRT}) {
       std::signal(signal, SIG_DFL);
     }
@@ -55,7 +55,7 @@ Ending in_child(Body body, unsigned seconds = 60) {
   }
   int status = 0;
   waitpid(child, &status, 0);
-  // A core dump says nothing about the ending.
+  // Without the bit that tells of a core dump.
   return Ending{status & ~0x80};
 }
 

@@ -49,7 +49,7 @@ TEST(Context, RunsOnItsOwnStack) {
   fiber.resume();
 }
 
-// As the calling convention promises to every function: vector instructions rely on it.
+// The calling convention promises this to every function, and vector instructions rely on it.
 TEST(Context, StartsWithAnAlignedStack) {
   Fiber fiber([](Fiber& self, void*) {
     alignas(16) std::byte here{};
@@ -88,7 +88,7 @@ TEST(Context, SwitchesMillionsOfTimes) {
   EXPECT_TRUE(fiber.done());
 }
 
-// Each context switches straight to the next one, not back to who resumed it.
+// Each context switches straight to the next one, not back to the one that has resumed it.
 TEST(Context, PassesTheTurnAroundARing) {
   constexpr std::size_t kContexts = 1000;
   constexpr std::uintptr_t kRounds = tests::kSanitizer ? 3 : 100;
@@ -101,7 +101,7 @@ TEST(Context, PassesTheTurnAroundARing) {
   for (std::size_t i = 0; i < kContexts; ++i) {
     ring.fibers.push_back(std::make_unique<Fiber>([](Fiber&, void*) { return nullptr; }));
   }
-  // Prepared anew with an entry that knows the ring; the fibers lend their stacks.
+  // Prepared again, with an entry that knows the ring. They run on the stacks of the fibers.
   static Ring* const current = &ring;
   static std::size_t entering;
   for (const auto& fiber : ring.fibers) {

@@ -70,7 +70,7 @@ def step_through_call() -> int:
     """Step through a call: all the time, the caller is found with its registers."""
     steps = 0
     caller = gdb.newest_frame().older()
-    name, saved = caller.name(), registers(caller)[:-1]  # all but the place in the caller
+    name, saved = caller.name(), registers(caller)[:-1]  # without the place in the caller
     while (names := backtrace())[0] != name:
         if side(names) != "inside" or name not in names:
             raise gdb.GdbError(f"lost the caller: {names}")

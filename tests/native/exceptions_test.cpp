@@ -195,7 +195,7 @@ TEST(Exceptions, OfManyContextsMixInAnyOrder) {
   }
 }
 
-// Nothing could catch it: it must not run into whatever lies beyond the stack.
+// Nothing could catch it. It must not run into the memory beyond the stack.
 TEST(Exceptions, ThatLeaveTheEntryTerminate) {
   EXPECT_EQ(tests::in_child([] {
               std::set_terminate([] { _exit(current() == "lost" ? 42 : 1); });

@@ -13,7 +13,7 @@ inline thread_local stack::Pool thread_pool;
 
 class Fiber {
  public:
-  // `body` is given the fiber and the first message, and its result goes to whoever resumed last.
+  // `body` gets the fiber and the first message. Its result goes to the last caller of resume().
   using Body = std::function<void*(Fiber&, void*)>;
 
   explicit Fiber(Body body) : body_(std::move(body)) {
@@ -45,13 +45,13 @@ class Fiber {
     return result;
   }
 
-  // Called by the body: back to whoever resumed.
+  // Called by the body: back to the caller of resume().
   void* suspend(void* message = nullptr) { return context_.switch_to(resumer_, live_, message); }
 
   bool done() const { return done_; }
   const stack::Region& region() const { return region_; }
   context::Context& context() { return context_; }
-  // Of whoever resumed the fiber last; suspended while that runs.
+  // The context that has called resume() last; suspended while the fiber runs.
   context::Context& resumer() { return resumer_; }
 
  private:

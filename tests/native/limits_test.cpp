@@ -29,7 +29,7 @@ std::size_t virtual_bytes() {
 }
 
 // Leaves the process `bytes` of address space, or of writable private memory. False where that has
-// no effect: under an emulator, or beneath a sanitizer, whose shadow takes more than any limit.
+// no effect: under an emulator, or with a sanitizer, whose shadow takes more than any limit.
 bool set_limit(decltype(RLIMIT_AS) resource, std::size_t total) {
   const rlimit limit{total, total};
   if (tests::kSanitizer || setrlimit(resource, &limit) != 0) {
@@ -68,7 +68,7 @@ constexpr int kNoLimit = 77;
     GTEST_SKIP() << "RLIMIT_AS cannot be lowered under an emulator or a sanitizer"; \
   }
 
-// As few greenlets have large stacks, and very many the least.
+// Takes regions until none are left: the first ones have large stacks, the last ones the smallest.
 int run_short(Failure expected) {
   Pool pool;
   Regions regions(pool);
@@ -125,7 +125,7 @@ TEST(DataLimit, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
   EXPECT_EQ(ending, exited(0));
 }
 
-// The same ways without the kernel's help, so that they are walked everywhere.
+// The same paths without a limit of the kernel, so that these tests run everywhere.
 class LimitedRoom : public ::testing::Test {
  protected:
   void SetUp() override { empty_the_reserve(); }
@@ -157,7 +157,7 @@ TEST_F(LimitedRoom, OfATerabyteIsPlenty) {
   EXPECT_GE(regions.all().back().stack_bytes(), default_size());
 }
 
-// As 128 TiB are for a hundred times as many.
+// With 1 TiB of addresses in place of 128 TiB, and a hundredth of the regions that fill them.
 TEST_F(LimitedRoom, OfAllAddressesIsLeftToTheRestOfTheProgram) {
   constexpr std::size_t kAll = std::size_t{1} << 40;
   const std::size_t before = virtual_bytes();
@@ -204,7 +204,7 @@ TEST_F(LimitedRoom, ComesBackWhenLimitsDo) {
   EXPECT_GE(regions.all().back().stack_bytes(), default_size());
 }
 
-// The same ways without the kernel's help, so that they are walked everywhere.
+// The same paths without a limit of the kernel, so that these tests run everywhere.
 class LargestMapping : public ::testing::Test {
  protected:
   void TearDown() override { platform::for_tests::switches.largest_mapping = 0; }

@@ -40,7 +40,7 @@ inline void touch(std::byte* begin, std::byte* end) {
   }
 }
 
-// As a greenlet does that uses `depth` bytes of C stack.
+// Touches what a greenlet touches that uses `depth` bytes of C stack.
 inline void touch_stack(const stack::Region& region, std::size_t depth) {
   touch(region.boundary - depth, region.boundary);
 }

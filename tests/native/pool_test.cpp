@@ -26,7 +26,8 @@ using tests::SettingsGuard;
 
 constexpr std::size_t kKilobyte = 1024;
 constexpr std::size_t kMegabyte = 1024 * kKilobyte;
-// What a pooled region may hold, and what all pools may together, with a little for each.
+// What a pooled region may hold in memory, what all pools may hold together, and what each pool may
+// hold in addition.
 constexpr std::size_t kMostOfOne = 168 * kKilobyte;
 constexpr std::size_t kMostOfAll = 2 * kMegabyte;
 constexpr std::size_t kMostBesides = kMostOfOne;
@@ -203,7 +204,7 @@ TEST(Pool, IsEmptiedForItsFamilyAlone) {
   EXPECT_TRUE(regions.acquire(20));
 }
 
-// Threads with stacks of other sizes, say, side by side.
+// For threads whose own stacks have different sizes.
 TEST(Size, OfEachPoolMayDiffer) {
   const SettingsGuard restore;
   Pool pool;
@@ -348,8 +349,7 @@ TEST(Trimming, SparesThePagesNearTheBoundary) {
   EXPECT_GE(resident_bytes(region), 16 * kKilobyte);
 }
 
-// A burst of deep calls after any number of shallow ones, whatever the number of releases is
-// between checks by then.
+// A burst of deep calls after any number of shallow ones, and so with any interval between checks.
 TEST(Trimming, NoticesABurstOfDeepCallsAmongManyShallowOnes) {
   Pool pool;
   Regions regions(pool);
@@ -369,7 +369,7 @@ TEST(Trimming, NoticesABurstOfDeepCallsAmongManyShallowOnes) {
   }
 }
 
-// One greenlet in two is deep: no alignment of checks with shallow ones may hide that for long.
+// One greenlet in `period` is deep. Checks may not coincide with shallow ones for long.
 TEST(Trimming, NoticesRegularPatterns) {
   for (const int period : {2, 3, 4, 8, 16, 64}) {
     Pool pool;
@@ -389,7 +389,7 @@ TEST(Trimming, NoticesRegularPatterns) {
   }
 }
 
-// What a burst leaves in the pools: so much memory, however deep the greenlets were.
+// A burst leaves no more memory than this in the pools, however deep the greenlets were.
 TEST(Budget, BoundsTheMemoryOfAPoolHoweverDeepItsRegionsAre) {
   for (const std::size_t depth :
        {kKilobyte, 8 * kKilobyte, 40 * kKilobyte, 140 * kKilobyte, kMegabyte}) {
@@ -526,7 +526,7 @@ class Trimmers : public testing::TestWithParam<bool> {
 INSTANTIATE_TEST_SUITE_P(Ways, Trimmers, testing::Bool(),
                          [](const auto& way) { return way.param ? "OneByOne" : "Together"; });
 
-// As the sweep does with greenlets that wait: more at once than one call takes.
+// The sweep does this with greenlets that wait. These are more than one system call takes.
 TEST_P(Trimmers, KeepsWhatIsInUseAndTheGuard) {
   Pool pool;
   Regions regions(pool);
@@ -672,7 +672,7 @@ TEST(Threads, NeverShareARegion) {
   std::atomic<int> errors = 0;
   in_threads(kThreads + 1, [&](int index) {
     if (index == kThreads) {
-      // Meanwhile: settings change and statistics are read.
+      // While the others run: changes settings and reads statistics.
       for (std::size_t i = 0; running > 0; ++i) {
         set_default_size((i % 3 + 1) * kMegabyte);
         const Statistics now = statistics();

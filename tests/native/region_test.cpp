@@ -18,7 +18,7 @@ using tests::in_child;
 using tests::killed;
 using tests::Regions;
 
-// Whether guards cost no mappings here: else the kernel is older than 6.13 or emulated.
+// Whether guards cost no mappings here. They do if the kernel is older than 6.13 or emulated.
 bool guards_by_advice() {
   Pool pool;
   Regions regions(pool);
@@ -149,7 +149,7 @@ INSTANTIATE_TEST_SUITE_P(Means, Guard,
                            return "ByMprotect";
                          });
 
-// So that the pages which every greenlet touches spread over the sets of the TLB.
+// The pages which every greenlet touches then spread over the sets of the TLB.
 TEST(Region, IsAnOddNumberOfPagesFromTheNext) {
   const tests::SettingsGuard restore;
   for (const std::size_t size : {default_size(), default_size() + tests::page_size()}) {
@@ -180,7 +180,7 @@ TEST(Region, IsRefusedRatherThanHandedOutUnguarded) {
 
 TEST(Region, HasItsBoundaryWhereThePageTableOfTheNextGuardReaches) {
   const tests::SettingsGuard restore;
-  // Stacks much smaller than what a page table reaches share one, mostly; no need to look after it.
+  // Stacks that are much smaller than the reach of a page table mostly share one in any case.
   ASSERT_TRUE(set_default_size(std::max(default_size(), page_table_reach() - (1U << 20))));
   Pool pool;
   Regions regions(pool);

@@ -1,4 +1,5 @@
-// What walks the stack finds its end: backtraces, and the forced unwinding that ends a thread.
+// Everything that walks the stack finds its end: backtraces, and the forced unwinding that ends a
+// thread.
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <unwind.h>
@@ -147,7 +148,7 @@ int join_a_thread_that(void* (*body)(void*)) {
   return ended.thread_locals == 1 ? 0 : 3;
 }
 
-// Never destroyed: a stack that somebody may be running on stays mapped, as core does it.
+// Never destroyed: a stack that a thread may be running on stays mapped, as core does it.
 Fiber& immortal(Fiber::Body body) { return *new Fiber(std::move(body)); }
 
 TEST_F(ThreadExit, InsideAContextEndsTheThreadCleanly) {

@@ -1,4 +1,4 @@
-"""greenlet.stacks.report_overflow(): one sentence when a C stack is full, and nothing else changes."""
+"""greenlet.stacks.report_overflow(): a sentence when a C stack is full; nothing else changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from helpers import TIME_SCALE, Outcome
@@ -52,7 +51,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> str:
           if (sigsetjmp(landing, 1) == 0) *(volatile int *)8 = 1;
           return faults;
         }
-        /* SIGSEGV is handled as before: 0, by another function: 1. */
+        /* Whether SIGSEGV calls a function. */
         int has_handler(void) {
           struct sigaction action;
           sigaction(SIGSEGV, 0, &action);
@@ -147,8 +146,8 @@ def test_the_environment_can_ask_for_it(library: str) -> None:
 def test_it_is_off_by_default(value: str | None, library: str) -> None:
     env = {} if value is None else {"GREENLET_REPORT_OVERFLOW": value}
     outcome = run(
-        "in_greenlet(int)\nassert not library.has_handler()\nassert not library.has_signal_stack()\n"
-        "in_greenlet(overflow)",
+        "in_greenlet(int)\nassert not library.has_handler()\n"
+        "assert not library.has_signal_stack()\nin_greenlet(overflow)",
         library,
         env=env,
     )
