@@ -252,10 +252,9 @@ def rows_that_name_nothing(document: str, files: Files, tests: Files) -> list[st
 # --- the sources keep them ------------------------------------------------------------------------
 
 
-def none(faults: list[str]) -> bool:
-    """Whether there are no faults; if there are, the test shows each on a line."""
+def check(faults: list[str]) -> None:
+    """Fail with each fault on a line of its own."""
     assert not faults, "\n".join(["", *faults])
-    return True
 
 
 def test_every_room_of_the_sources_has_its_arrows() -> None:
@@ -267,15 +266,15 @@ def test_every_room_of_the_sources_has_its_arrows() -> None:
 
 
 def test_no_file_includes_against_the_arrows() -> None:
-    assert none(includes_against_the_arrows(sources()))
+    check(includes_against_the_arrows(sources()))
 
 
 def test_only_the_room_cpython_knows_versions_of_cpython() -> None:
-    assert none(versions_outside_cpython(sources()))
+    check(versions_outside_cpython(sources()))
 
 
 def test_only_the_room_platform_calls_the_system() -> None:
-    assert none(system_calls_outside_platform(sources()))
+    check(system_calls_outside_platform(sources()))
 
 
 def test_each_exception_for_system_calls_is_in_use() -> None:
@@ -286,27 +285,27 @@ def test_each_exception_for_system_calls_is_in_use() -> None:
 
 
 def test_no_source_file_is_too_long_to_read() -> None:
-    assert none(files_that_are_too_long(sources()))
+    check(files_that_are_too_long(sources()))
 
 
 def test_no_file_points_outside_the_repository() -> None:
-    assert none(pointers_outside_the_repository(tracked()))
+    check(pointers_outside_the_repository(tracked()))
 
 
 def test_links_of_the_documents_lead_to_files_of_the_repository() -> None:
-    assert none(links_that_lead_nowhere(tracked()))
+    check(links_that_lead_nowhere(tracked()))
 
 
 def test_the_table_names_tests_for_every_source_file() -> None:
     document = (CHECKOUT / "CONTRIBUTING.md").read_text()
     assert rows_of_the_table(document)
-    assert none(sources_without_tests(document, sources()))
+    check(sources_without_tests(document, sources()))
 
 
 def test_the_table_names_only_files_that_are_there() -> None:
     tests = {path.relative_to(CHECKOUT).as_posix(): "" for path in (CHECKOUT / "tests").rglob("*")}
     document = (CHECKOUT / "CONTRIBUTING.md").read_text()
-    assert none(rows_that_name_nothing(document, sources(), tests))
+    check(rows_that_name_nothing(document, sources(), tests))
 
 
 # --- and each rule finds what breaks it -----------------------------------------------------------
