@@ -10,12 +10,13 @@ import sys
 import sysconfig
 import textwrap
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self, TypeVar
 
 import pytest
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
 
@@ -27,6 +28,10 @@ THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFI
 # Interpreters compiled with assertions or ThreadSanitizer are several times slower; their time
 # limits stretch, and what tests do many times they do less often.
 TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if DEBUG_BUILD else 1.0
+
+# How deep recursion through C goes in 8 MiB, and in eight times as much. 3.12 and 3.13 count calls,
+# whatever the size of the stack.
+IN_USUAL, IN_LARGE = (400, 400) if (3, 12) <= VERSION < (3, 14) else (4_000, 40_000)
 
 # The first CPython release that has a feature tests speak about.
 FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
@@ -182,6 +187,20 @@ def collect() -> None:
     for _ in range(3):
         if gc.collect() == 0:
             break
+
+
+def collect_twice() -> None:
+    """Collect what is garbage now, and what the finalizers of that have let go of."""
+    for _ in range(2):
+        gc.collect()
+
+
+def in_a_cycle(run: Callable[[], Any]) -> weakref.ref[greenlet]:
+    """Leave a greenlet suspended in `run`, with nothing but its own attribute to refer to it."""
+    g: Any = greenlet(run)
+    g.itself = g
+    g.switch()
+    return weakref.ref(g)
 
 
 def collect_until(stop: threading.Event) -> None:

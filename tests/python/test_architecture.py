@@ -1,7 +1,8 @@
-"""The architecture, checked in the sources: which room includes which, where versions of CPython and
-system calls may appear, how long a file may be, where a source file is tested, and that nothing in
-the repository points outside it. A rule is a function of files, so that each is shown to find a
-fault in a sample, too.
+"""The architecture, checked in the sources.
+
+Which room includes which; where versions of CPython and system calls may appear; how long a file may
+be; where a source file is tested; and that nothing in the repository points outside it. Each rule is
+a function of files, so the tests also show that it finds a fault in a sample.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ def links_that_lead_nowhere(files: Files) -> list[str]:
 
 
 def rows_of_the_table(document: str) -> list[tuple[list[str], list[str]]]:
-    """The globs of sources and the paths of tests of each row, in the section of CONTRIBUTING.md."""
+    """The globs of sources and the paths of tests, a pair for each row of CONTRIBUTING.md."""
     _, _, section = document.partition(f"{TABLE_HEADING}\n")
     rows = []
     for line in section.partition("\n## ")[0].splitlines():
@@ -315,18 +316,15 @@ GOOD: Files = {
     "stack/pool.h": '#include "platform/memory.h"\n',
     "stack/pool.cpp": '#include "pool.h"\n#include <vector>\nvoid f() { region.open(); '
     'platform::mmap(1); error("raise the limit, see /proc/meminfo"); }  // PY_VERSION_HEX, mmap()\n',
-    "context/context.h": "/* #include \"core/thread.h\"\n   madvise(p) */\nint mmap_count(int);\n",
+    "context/context.h": '/* #include "core/thread.h"\n   madvise(p) */\nint mmap_count(int);\n',
     "cpython/frames.cpp": '#include "platform/memory.h"\n#if PY_VERSION_HEX >= 0x030E0000\n#endif\n',
     "core/thread.h": '#include "cpython/frames.cpp"\n#include "stack/pool.h"\n',
     "module/module.cpp": '#include "core/thread.h"\n#include <greenlet/greenlet.h>\n',
     "greenlet/__init__.py": "import os\n",
 }
-SOURCE_RULES: tuple[Rule, ...] = (
-    includes_against_the_arrows,
-    versions_outside_cpython,
-    system_calls_outside_platform,
-    files_that_are_too_long,
-)
+ARROW, VERSION = includes_against_the_arrows, versions_outside_cpython
+SYSTEM, POINTER = system_calls_outside_platform, pointers_outside_the_repository
+SOURCE_RULES: tuple[Rule, ...] = (ARROW, VERSION, SYSTEM, files_that_are_too_long)
 
 
 @pytest.mark.parametrize("rule", SOURCE_RULES)
@@ -337,28 +335,48 @@ def test_a_rule_finds_no_fault_in_good_files(rule: Rule) -> None:
 @pytest.mark.parametrize(
     ("rule", "path", "text", "fault"),
     [
-        (includes_against_the_arrows, "core/a.h", '#include "module/module.cpp"', "may not include"),
-        (includes_against_the_arrows, "core/a.h", "#include <module/module.cpp>", "may not include"),
-        (includes_against_the_arrows, "stack/a.S", '# include "context/context.h"', "context"),
-        (includes_against_the_arrows, "context/a.h", '#include "../stack/pool.h"', "context may not"),
-        (includes_against_the_arrows, "cpython/a.h", '#include "stack/pool.h"', "may not include"),
-        (includes_against_the_arrows, "platform/a.h", '#include "stack/pool.h"', "may not include"),
-        (includes_against_the_arrows, "attic/a.h", '#include "stack/pool.h"', "attic may not"),
-        (includes_against_the_arrows, "core/a.h", '#include "gone.h"', "no file of src/"),
-        (versions_outside_cpython, "core/a.h", "#if PY_VERSION_HEX < 1", "core/a.h:1"),
-        (versions_outside_cpython, "module/a.cpp", "\nif (Py_Version) {", "module/a.cpp:2"),
-        (versions_outside_cpython, "core/a.h", "#if PY_MINOR_VERSION == 14", "PY_MINOR_VERSION"),
-        (system_calls_outside_platform, "stack/a.cpp", "return ::mmap(nullptr, 1);", "mmap"),
-        (system_calls_outside_platform, "core/a.cpp", "x = {clock_gettime(1, &now)};", "core/a.cpp"),
-        (system_calls_outside_platform, "core/a.cpp", "#include <unistd.h>", "unistd.h"),
-        (system_calls_outside_platform, "core/a.cpp", "#include <sys/mman.h>", "sys/mman.h"),
-        (system_calls_outside_platform, "stack/a.cpp", 'File f("/proc/self/maps");', "/proc/self"),
-        (system_calls_outside_platform, "cpython/stack_bounds.cpp", "f = open(path);", "open"),
+        (
+            includes_against_the_arrows,
+            "core/a.h",
+            '#include "module/module.cpp"',
+            "may not include",
+        ),
+        (
+            includes_against_the_arrows,
+            "core/a.h",
+            "#include <module/module.cpp>",
+            "may not include",
+        ),
+        (ARROW, "stack/a.S", '# include "context/context.h"', "context"),
+        (
+            includes_against_the_arrows,
+            "context/a.h",
+            '#include "../stack/pool.h"',
+            "context may not",
+        ),
+        (ARROW, "cpython/a.h", '#include "stack/pool.h"', "may not include"),
+        (ARROW, "platform/a.h", '#include "stack/pool.h"', "may not include"),
+        (ARROW, "attic/a.h", '#include "stack/pool.h"', "attic may not"),
+        (ARROW, "core/a.h", '#include "gone.h"', "no file of src/"),
+        (VERSION, "core/a.h", "#if PY_VERSION_HEX < 1", "core/a.h:1"),
+        (VERSION, "module/a.cpp", "\nif (Py_Version) {", "module/a.cpp:2"),
+        (VERSION, "core/a.h", "#if PY_MINOR_VERSION == 14", "PY_MINOR_VERSION"),
+        (SYSTEM, "stack/a.cpp", "return ::mmap(nullptr, 1);", "mmap"),
+        (
+            system_calls_outside_platform,
+            "core/a.cpp",
+            "x = {clock_gettime(1, &now)};",
+            "core/a.cpp",
+        ),
+        (SYSTEM, "core/a.cpp", "#include <unistd.h>", "unistd.h"),
+        (SYSTEM, "core/a.cpp", "#include <sys/mman.h>", "sys/mman.h"),
+        (SYSTEM, "stack/a.cpp", 'File f("/proc/self/maps");', "/proc/self"),
+        (SYSTEM, "cpython/stack_bounds.cpp", "f = open(path);", "open"),
         (files_that_are_too_long, "core/a.S", "\n" * 451, "451 lines"),
-        (pointers_outside_the_repository, "a.py", "# see ../shared/x", "../shared"),
-        (pointers_outside_the_repository, "a.md", "in /work/main/x", "a.md:1: /work/m"),
-        (pointers_outside_the_repository, "a.h", "// .library/tools", ".library"),
-        (pointers_outside_the_repository, "a.h", "// see API.md", "API.md"),
+        (POINTER, "a.py", "# see ../shared/x", "../shared"),
+        (POINTER, "a.md", "in /work/main/x", "a.md:1: /work/m"),
+        (POINTER, "a.h", "// .library/tools", ".library"),
+        (POINTER, "a.h", "// see API.md", "API.md"),
         (links_that_lead_nowhere, "docs/a.md", "[this](b.md)", "docs/a.md: b.md"),
         (links_that_lead_nowhere, "a.md", "[this](../b.md#part)", "../b.md"),
     ],

@@ -210,6 +210,104 @@ def test_the_started_greenlet_of_an_ended_thread_hands_nothing_to_a_new_parent()
         g.switch()
 
 
+def test_a_thread_that_ends_runs_the_finally_blocks_of_its_suspended_greenlets() -> None:
+    log: list[int] = []
+
+    def body() -> int:
+        def run() -> None:
+            try:
+                to_parent()
+            finally:
+                log.append(threading.get_ident())
+
+        family = [greenlet(run) for _ in range(10)]
+        for g in family:
+            g.switch()
+        return threading.get_ident()
+
+    ident = in_thread(body)
+    collect()
+    assert log == [ident] * 10
+
+
+def test_a_greenlet_held_by_another_thread_may_be_dropped_after_its_own_has_ended() -> None:
+    run_clean(
+        """
+        import gc, threading
+        from greenlet import getcurrent, greenlet
+
+        kept = []
+
+        class Local:
+            pass
+
+        def body():
+            local = Local()
+            getcurrent().parent.switch()
+            del local
+
+        def thread_body():
+            for _ in range(50):
+                g = greenlet(body)
+                g.switch()
+                kept.append(g)
+
+        for _ in range(5):
+            thread = threading.Thread(target=thread_body)
+            thread.start()
+            thread.join()
+            gc.collect()
+            assert all(g.dead for g in kept)
+            kept.clear()
+            gc.collect()
+        """
+    )
+
+
+def test_the_world_of_an_ended_thread_is_freed() -> None:
+    for _ in range(20):
+        in_thread(lambda: greenlet(lambda: None).switch())
+    collect()
+    getcurrent()
+    before = _greenlet.get_total_main_greenlets()
+    for _ in range(50):
+        in_thread(lambda: greenlet(lambda: None).switch())
+    collect()
+    getcurrent()
+    assert _greenlet.get_total_main_greenlets() == before
+
+
+def test_a_thousand_threads_leave_suspended_greenlets_behind() -> None:
+    run_clean(
+        """
+        import threading
+        from greenlet import getcurrent, greenlet
+
+        finished = []
+
+        def body():
+            try:
+                getcurrent().parent.switch()
+            finally:
+                finished.append(1)
+
+        def thread_body():
+            for _ in range(10):
+                greenlets.append(greenlet(body))
+                greenlets[-1].switch()
+            del greenlets[:5]
+
+        for _ in range(1_000):
+            greenlets = []
+            thread = threading.Thread(target=thread_body)
+            thread.start()
+            thread.join()
+        assert len(finished) >= 5_000, len(finished)
+        """,
+        timeout=60,
+    )
+
+
 def test_a_greenlet_may_catch_its_end_and_is_dead_all_the_same() -> None:
     log: list[str] = []
 
