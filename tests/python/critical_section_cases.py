@@ -23,6 +23,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
+from child import run_threads
 from greenlet import getcurrent, greenlet
 
 TOOL = 3  # an id of sys.monitoring's that nobody else uses
@@ -1167,11 +1168,7 @@ def at_once(case: Case) -> None:
         except BaseException as failure:
             failures.append(failure)
 
-    threads = [threading.Thread(target=work, args=(f,)) for f in (case.first, case.second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(lambda: work(case.first), lambda: work(case.second))
     assert not failures, failures
 
 

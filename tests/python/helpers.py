@@ -77,6 +77,11 @@ class Outcome(NamedTuple):
     stderr: str
 
 
+def with_tests_on_path() -> str:
+    """Return a PYTHONPATH with this folder, so that a program can import child.py and the rest."""
+    return os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
+
+
 def run_script(
     source: str,
     *,
@@ -93,7 +98,7 @@ def run_script(
             text=True,
             timeout=timeout * TIME_SCALE,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "PYTHONPATH": with_tests_on_path(), **(env or {})},
             check=False,
         )
     except subprocess.TimeoutExpired as hung:

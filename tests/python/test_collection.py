@@ -471,7 +471,8 @@ def test_a_collection_at_every_allocation_disturbs_nothing() -> None:
 def test_a_collection_at_every_allocation_of_several_threads_disturbs_nothing() -> None:
     run_clean(
         """
-        import gc, threading
+        import gc
+        from child import run_threads
         from greenlet import getcurrent, greenlet
 
         gc.set_threshold(1)
@@ -490,11 +491,7 @@ def test_a_collection_at_every_allocation_of_several_threads_disturbs_nothing() 
                     values = [g.switch(value) for g, value in zip(family, values)]
                 assert values == [[index] for index in range(5)]
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[work] * 4)
         """,
         timeout=60,
     )

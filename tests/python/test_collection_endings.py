@@ -648,6 +648,7 @@ def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
     outcome = run_script(
         """
         import gc, sys, threading, time
+        from child import run_threads
         from greenlet import getcurrent, greenlet, stacks
 
         gc.disable()
@@ -691,13 +692,7 @@ def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
 
         for _ in range(2):
             ready, done = threading.Event(), threading.Event()
-            threads = [
-                threading.Thread(target=target, args=(ready, done)) for target in (own, collect)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            run_threads(lambda: own(ready, done), lambda: collect(ready, done))
         gc.collect()
         left = sum(isinstance(each, greenlet) for each in gc.get_objects())
         print(len(ended), stacks.statistics().in_use, left - 1)  # the main greenlet

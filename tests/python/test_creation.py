@@ -174,6 +174,9 @@ def test_the_capsule_is_there_once_the_module_is_created() -> None:
 
 
 CREATE_IN_THREADS = """
+    from functools import partial
+    from child import run_threads
+
     def work(number):
         barrier.wait()
         module = make(f"view{number}")
@@ -183,11 +186,7 @@ CREATE_IN_THREADS = """
     for _ in range(THREADS_START):
         found = []
         barrier = threading.Barrier(8)
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[partial(work, number) for number in range(8)])
         assert len(found) == 8 and len(set(found)) == 1, found
 """
 
@@ -256,27 +255,8 @@ def test_the_collector_stays_off_if_it_was_off() -> None:
 
 
 OTHERS = """
-    class Interpreter:
-        def __init__(self, own_gil):
-            if sys.version_info >= (3, 13):
-                import _interpreters as module
-                self.id = module.create("isolated" if own_gil else "legacy")
-            else:
-                import _xxsubinterpreters as module
-                self.id = module.create(isolated=own_gil)
-            self.module = module
-
-        def run(self, source):
-            if sys.version_info >= (3, 13):
-                failure = self.module.exec(self.id, source)
-                if failure is not None:
-                    raise RuntimeError(failure.errdisplay)
-            else:
-                self.module.run_string(self.id, source)
-
-        def close(self):
-            self.module.destroy(self.id)
-
+    from functools import partial
+    from child import Interpreter, run_threads
     PRELUDE = '''{prelude}'''
 """
 
@@ -341,11 +321,7 @@ def test_many_interpreters_that_create_it_at_once_have_each_their_own() -> None:
 
         done = []
         barrier = threading.Barrier(4)
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[partial(work, number) for number in range(4)])
         assert len(done) == 4
         """
     )

@@ -7,14 +7,12 @@ import contextlib
 import copy
 import gc
 import logging
-import os
 import pickle
 import sys
 import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -834,8 +832,7 @@ print("went on")
 
 
 def run_endless(loop: Callable[[], None], end: str, parent: str) -> set[str]:
-    path = os.pathsep.join((str(Path(__file__).parent), *filter(None, sys.path)))
-    printed = run_clean(ENDLESS, args=[loop.__name__, end, parent], env={"PYTHONPATH": path})
+    printed = run_clean(ENDLESS, args=[loop.__name__, end, parent])
     return set(printed.splitlines())
 
 

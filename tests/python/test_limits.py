@@ -21,12 +21,9 @@ from helpers import (
 
 
 ADDRESS_SPACE = """
-import os, resource
+import gc, os, resource
+from child import address_space, resident
 from greenlet import getcurrent, greenlet, stacks
-
-def pages(field):
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[field]) * resource.getpagesize()
 
 def suspended(count):
     main = getcurrent()
@@ -41,9 +38,9 @@ def suspended(count):
 def test_a_handful_of_greenlets_reserves_tens_of_mebibytes(count: int, mebibytes: int) -> None:
     script = """
 suspended(0)
-before = pages(0)
+before = address_space()
 family = suspended({count})
-print((pages(0) - before) >> 20)
+print((address_space() - before) >> 20)
 """
     assert int(run_clean(ADDRESS_SPACE + script.format(count=count))) <= mebibytes
 
@@ -65,18 +62,11 @@ def test_reservations_pass_by_whoever_counts_calls_of_mmap() -> None:
 
 # A limit, some MiB above what is in use; then as many greenlets as it lets start.
 SHORT_OF_MEMORY = """
-import resource
+from child import set_limit
 from greenlet import getcurrent, greenlet
 
 main = getcurrent()
-
-def in_use():
-    with open("/proc/self/statm") as file:
-        field = 0 if %(resource)r == "RLIMIT_AS" else 5
-        return int(file.read().split()[field]) * resource.getpagesize()
-
-limit = in_use() + (%(mebibytes)d << 20)
-resource.setrlimit(resource.%(resource)s, (limit, limit))
+set_limit(%(resource)r, %(mebibytes)d)
 
 family = []
 message = None
@@ -136,7 +126,8 @@ print(len(family))
 def test_the_first_greenlets_under_a_limit_have_large_stacks(limit: str) -> None:
     run_clean(
         f"""
-        import resource, sys
+        import sys
+        from child import set_limit
         from greenlet import greenlet
 
         sys.setrecursionlimit(100_000)
@@ -144,11 +135,7 @@ def test_the_first_greenlets_under_a_limit_have_large_stacks(limit: str) -> None
         def deep(level):
             return 0 if level == 0 else next(map(deep, [level - 1])) + 1
 
-        with open("/proc/self/statm") as file:
-            sizes = file.read().split()
-        used = int(sizes[0 if {limit!r} == "RLIMIT_AS" else 5]) * resource.getpagesize()
-        limit = used + (400 << 20)
-        resource.setrlimit(resource.{limit}, (limit, limit))
+        set_limit({limit!r}, 400)
         assert greenlet(deep).switch({IN_USUAL}) == {IN_USUAL}
         """
     )
@@ -158,7 +145,8 @@ def test_the_first_greenlets_under_a_limit_have_large_stacks(limit: str) -> None
 def test_stacks_that_other_threads_keep_are_given_back_before_a_memory_error(limit: str) -> None:
     run_clean(
         f"""
-        import resource, threading
+        import threading
+        from child import set_limit
         from greenlet import getcurrent, greenlet
 
         def suspended(count):
@@ -176,11 +164,7 @@ def test_stacks_that_other_threads_keep_are_given_back_before_a_memory_error(lim
             for g in suspended(10):
                 g.switch()
 
-        with open("/proc/self/statm") as file:
-            sizes = file.read().split()
-        used = int(sizes[0 if {limit!r} == "RLIMIT_AS" else 5]) * resource.getpagesize()
-        limit = used + (800 << 20)
-        resource.setrlimit(resource.{limit}, (limit, limit))
+        set_limit({limit!r}, 800)
         threading.stack_size(1 << 20)
         done = threading.Event()
         for _ in range(6):
@@ -207,15 +191,10 @@ def test_short_of_address_space_smaller_stacks_serve() -> None:
 def test_no_memory_while_greenlets_nest_is_memory_error_in_each_caller() -> None:
     run_clean(
         """
-        import resource
+        from child import set_limit
         from greenlet import getcurrent, greenlet
 
-        def address_space():
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[0]) * resource.getpagesize()
-
-        limit = address_space() + (256 << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        set_limit("RLIMIT_AS", 256)
         depth = 0
 
         def run():
@@ -264,9 +243,9 @@ def test_reservations_use_no_memory_after_mlockall(flags: str) -> None:
         LOCKED
         + f"""
 lock({flags})
-before = pages(1)
+before = resident()
 family = suspended(100)
-grown = pages(1) - before
+grown = resident() - before
 assert grown < 4 << 20, grown
 
 def deep(level):
@@ -314,9 +293,9 @@ if os.geteuid() == 0:
 limit = 4 << 20, 4 << 20
 resource.setrlimit(resource.RLIMIT_MEMLOCK, limit)
 assert libc.mlockall(FUTURE) == 0
-before = pages(1)
+before = resident()
 family = suspended(100)
-assert pages(1) - before < 4 << 20
+assert resident() - before < 4 << 20
 for g in family:
     g.switch()
 """

@@ -349,13 +349,8 @@ def test_tracemalloc_sees_no_growth_and_survives_switches() -> None:
 
 
 RESIDENT = """
-import gc, resource
+from child import resident
 from greenlet import getcurrent, greenlet
-
-def resident():
-    gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 def run(value):
     local = [value]
@@ -390,13 +385,8 @@ def test_resident_memory_is_flat_over_a_million_greenlets() -> None:
 def test_resident_memory_is_flat_over_many_threads() -> None:
     run_clean(
         """
-        import gc, resource, threading
+        from child import resident, run_threads
         from greenlet import getcurrent, greenlet
-
-        def resident():
-            gc.collect()
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[1]) * resource.getpagesize()
 
         def body():
             family = [greenlet(getcurrent().switch) for _ in range(5)]
@@ -405,9 +395,7 @@ def test_resident_memory_is_flat_over_many_threads() -> None:
 
         def threads(count):
             for _ in range(count):
-                thread = threading.Thread(target=body)
-                thread.start()
-                thread.join()
+                run_threads(body)
 
         threads(300)
         before = resident()
@@ -420,15 +408,11 @@ def test_resident_memory_is_flat_over_many_threads() -> None:
 
 
 COLLECTED = """
-import gc, resource
+import gc
+from child import resident
 from greenlet import getcurrent, greenlet
 
 main = getcurrent()
-
-def resident():
-    gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 def run(held):
     me = getcurrent()

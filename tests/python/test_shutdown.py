@@ -412,7 +412,7 @@ def test_the_interpreter_exits_with_thousands_of_suspended_greenlets() -> None:
 def test_the_interpreter_exits_after_threads_that_left_suspended_greenlets() -> None:
     run_clean(
         """
-        import threading
+        from child import run_threads
         from greenlet import getcurrent, greenlet
 
         kept = []
@@ -423,11 +423,7 @@ def test_the_interpreter_exits_after_threads_that_left_suspended_greenlets() -> 
                 g.switch()
                 kept.append(g)
 
-        threads = [threading.Thread(target=body) for _ in range(10)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[body] * 10)
         """
     )
 

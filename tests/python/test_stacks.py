@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import resource
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
+from child import address_space
 from greenlet import getcurrent, greenlet, stacks
 from helpers import (
     IN_LARGE,
@@ -22,11 +22,6 @@ from helpers import (
 
 T = TypeVar("T")
 MIB = 1 << 20
-
-
-def address_space() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 @pytest.fixture(autouse=True)

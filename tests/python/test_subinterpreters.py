@@ -14,32 +14,11 @@ from helpers import (
     since,
 )
 
-# What the scripts start with: Interpreter, over what each version has.
+# What the scripts start with.
 PRELUDE = """
     import sys, textwrap, threading
+    from child import Interpreter, pages_as_bytes, run_threads
     from greenlet import getcurrent, greenlet, stacks
-
-    class Interpreter:
-        def __init__(self, own_gil=True):
-            if sys.version_info >= (3, 13):
-                import _interpreters as module
-                self.id = module.create("isolated" if own_gil else "legacy")
-            else:
-                import _xxsubinterpreters as module
-                self.id = module.create(isolated=own_gil)
-            self.module = module
-
-        def run(self, source):
-            source = textwrap.dedent(source)
-            if sys.version_info >= (3, 13):
-                failure = self.module.exec(self.id, source)
-                if failure is not None:
-                    raise RuntimeError(failure.errdisplay)
-            else:
-                self.module.run_string(self.id, source)
-
-        def close(self):
-            self.module.destroy(self.id)
 
     USE = textwrap.dedent('''
         from greenlet import GreenletExit, error, getcurrent, greenlet, settrace
@@ -306,11 +285,7 @@ def test_several_interpreters_work_at_once_in_threads(kind: str) -> None:
             except BaseException as failure:
                 failures.append(failure)
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[work] * 4)
         if failures:
             raise failures[0]
         """,
@@ -507,9 +482,7 @@ PLACES = """
         stacks.set_default_size(size)
 
     def in_a_thread(function):
-        thread = threading.Thread(target=lambda: greenlet(function).switch())
-        thread.start()
-        thread.join()
+        run_threads(lambda: greenlet(function).switch())
 
     def deep_in_a_greenlet(function):
         def down(level):
@@ -517,8 +490,7 @@ PLACES = """
         greenlet(lambda: [None for _ in [0] if down(200)]).switch()
 
     def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096 >> 20
+        return pages_as_bytes(1) >> 20
 """
 NAMES_OF_PLACES = [
     "on_own_stack",
@@ -686,7 +658,7 @@ def test_what_another_interpreter_was_given_before_is_deallocated_on_every_stack
             other = Interpreter(OWN_GIL)
             for count in range(200):
                 values = {{"value": (count, b"x" * 1_000_000)}}
-                other.module.set___main___attrs(other.id, values)
+                other._module.set___main___attrs(other.id, values)
             other.close()
 
         {place}(use)

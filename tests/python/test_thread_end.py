@@ -233,7 +233,8 @@ def test_a_thread_that_ends_runs_the_finally_blocks_of_its_suspended_greenlets()
 def test_a_greenlet_held_by_another_thread_may_be_dropped_after_its_own_has_ended() -> None:
     run_clean(
         """
-        import gc, threading
+        import gc
+        from child import run_threads
         from greenlet import getcurrent, greenlet
 
         kept = []
@@ -253,9 +254,7 @@ def test_a_greenlet_held_by_another_thread_may_be_dropped_after_its_own_has_ende
                 kept.append(g)
 
         for _ in range(5):
-            thread = threading.Thread(target=thread_body)
-            thread.start()
-            thread.join()
+            run_threads(thread_body)
             gc.collect()
             assert all(g.dead for g in kept)
             kept.clear()
@@ -280,7 +279,7 @@ def test_the_world_of_an_ended_thread_is_freed() -> None:
 def test_a_thousand_threads_leave_suspended_greenlets_behind() -> None:
     run_clean(
         """
-        import threading
+        from child import run_threads
         from greenlet import getcurrent, greenlet
 
         finished = []
@@ -299,9 +298,7 @@ def test_a_thousand_threads_leave_suspended_greenlets_behind() -> None:
 
         for _ in range(1_000):
             greenlets = []
-            thread = threading.Thread(target=thread_body)
-            thread.start()
-            thread.join()
+            run_threads(thread_body)
         assert len(finished) >= 5_000, len(finished)
         """,
         timeout=60,
@@ -1305,7 +1302,7 @@ started.wait()
 def test_threads_without_end_leave_no_memory_behind() -> None:
     printed = run_clean(
         """
-        import gc, os, threading
+        from child import resident, run_threads
         from greenlet import getcurrent, greenlet, stacks
 
         finished = 0
@@ -1326,17 +1323,11 @@ def test_threads_without_end_leave_no_memory_behind() -> None:
                     g.itself = g
                 held.append(g)
 
-        def resident():
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
         warm = None
         for number in range(1, 20_001):
-            thread = threading.Thread(target=thread_body)
-            thread.start()
-            thread.join()
+            run_threads(thread_body)
             if number % 500 == 0:
-                gc.collect()  # free-threaded builds hardly ever do for threads as short as these
+                resident()  # free-threaded builds hardly ever do for threads as short as these
             if number == 2_000:
                 warm = resident()
         print(finished, warm, resident(), stacks.statistics().in_use)

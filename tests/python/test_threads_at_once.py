@@ -15,7 +15,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -275,7 +274,8 @@ def test_the_frame_of_a_greenlet_may_be_asked_for_while_its_thread_resumes_and_e
     # Once walked frames that their thread was just leaving.
     run_clean(
         """
-        import threading, time
+        import time
+        from child import run_threads
         from greenlet import getcurrent, greenlet
 
         end = time.monotonic() + 1.5
@@ -297,11 +297,7 @@ def test_the_frame_of_a_greenlet_may_be_asked_for_while_its_thread_resumes_and_e
             while time.monotonic() < end:
                 shared[0].gr_frame
 
-        threads = [threading.Thread(target=function) for function in (owner, looker, looker)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(owner, looker, looker)
         """
     )
 
@@ -593,8 +589,7 @@ def hammer(owner: str, rounds: int) -> None:
 
 def run_here(statement: str) -> str:
     """Run a function of this file in a child process."""
-    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-    return run_clean(f"import test_threads_at_once as t; t.{statement}", env={"PYTHONPATH": path})
+    return run_clean(f"import test_threads_at_once as t; t.{statement}")
 
 
 @pytest.mark.parametrize("owner", OWNERS)
@@ -756,11 +751,9 @@ def test_greenlets_that_another_thread_collects_are_ended_by_their_own() -> None
 @pytest.mark.stress
 def test_threads_do_everything_with_each_others_greenlets_for_minutes() -> None:
     seconds = os.environ.get("GREENLET_STRESS_SECONDS", "600")
-    directory = str(Path(__file__).parent)
     run_clean(
         "import sys, stress_threads; stress_threads.main(float(sys.argv[1]))",
         args=[seconds],
-        env={"PYTHONPATH": os.pathsep.join((directory, os.environ.get("PYTHONPATH", "")))},
         timeout=float(seconds) + 300,
     )
 
@@ -771,12 +764,7 @@ def storm(seconds: float, stall: float) -> None:
     outcome = run_script(
         "import stress_storm; stress_storm.main()",
         args=[str(seconds), "--stall", str(stall * TIME_SCALE), *without],
-        env={
-            "PYTHONMALLOC": "debug",
-            "PYTHONPATH": os.pathsep.join(
-                (str(Path(__file__).parent), os.environ.get("PYTHONPATH", ""))
-            ),
-        },
+        env={"PYTHONMALLOC": "debug"},
         timeout=seconds + 2 * stall,
     )
     unexpected = [

@@ -13,6 +13,7 @@ from helpers import in_thread, run_clean, since, to_parent
 
 COMMON = """
 import gc, resource, sys, threading, time
+from child import resident, run_threads
 from greenlet import getcurrent, greenlet, stacks
 
 main = getcurrent()
@@ -25,11 +26,6 @@ class Nested:
 
     def __repr__(self):
         return "x" if not self.depth else repr(Nested(self.depth - 1))
-
-def resident():
-    gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * PAGE
 
 def other_greenlets(seconds):
     # What a program does in the meantime: now and then a greenlet starts, and ends.
@@ -246,11 +242,7 @@ class Main:
 local = threading.local()
 main = Main()
 DEPTHS = [0, 5, 40]
-threads = [threading.Thread(target=work) for _ in range(6)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
+run_threads(*[work] * 6)
 """
     )
 
@@ -316,9 +308,7 @@ def family_in(here):
     stacks.trim()
     return g, log
 kept = []
-thread = threading.Thread(target=body)
-thread.start()
-thread.join()
+run_threads(body)
 assert logs == [["finally"]] and kept[0].dead
 """
     )
