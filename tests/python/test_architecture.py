@@ -312,7 +312,7 @@ def test_the_table_names_only_files_that_are_there() -> None:
 # --- and each rule finds what breaks it -----------------------------------------------------------
 
 GOOD: Files = {
-    "platform/memory.h": "#include <sys/mman.h>\n// mmap() is here\nvoid* f() { return mmap(0); }\n",
+    "platform/memory.h": "#include <sys/mman.h>\n// mmap()\nvoid* f() { return mmap(0); }\n",
     "stack/pool.h": '#include "platform/memory.h"\n',
     "stack/pool.cpp": '#include "pool.h"\n#include <vector>\n'
     "void f() { region.open(); platform::mmap(1); }  // PY_VERSION_HEX, mmap()\n"

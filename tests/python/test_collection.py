@@ -379,7 +379,7 @@ def test_collecting_inside_a_greenlet_sees_the_suspended_main_greenlet() -> None
 def test_collecting_after_every_switch_disturbs_nothing() -> None:
     def run() -> list[int]:
         local = []
-        for value in range(20):
+        for value in range(10):
             local.append([value])
             to_parent()
             gc.collect(0)
@@ -389,7 +389,7 @@ def test_collecting_after_every_switch_disturbs_nothing() -> None:
     while not family[-1].dead:
         results = [g.switch() for g in family]
         gc.collect()
-    assert results == [list(range(20))] * 5
+    assert results == [list(range(10))] * 5
 
 
 def test_collections_in_another_thread_disturb_no_greenlet() -> None:

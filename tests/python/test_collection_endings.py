@@ -671,7 +671,7 @@ def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
 
         class Slow:
             def __del__(self):
-                time.sleep(0.2)  # the owner ends its greenlets in the middle of the collection
+                time.sleep(0.1)  # the owner ends its greenlets in the middle of the collection
 
         def own(ready, done):
             home = getcurrent()

@@ -493,6 +493,7 @@ def test_a_greenlet_suspended_at_the_bottom_of_a_deep_recursion_comes_back() -> 
 
 DEEP_IN_BOTH = """
 import resource, sys, threading
+from child import run_threads
 from greenlet import greenlet
 
 sys.setrecursionlimit(10_000_000)
@@ -519,18 +520,16 @@ def compare():
 DEPTHS = "[100, 60_000, 1_000_000]" if VERSION >= (3, 12) else "[100, 60_000]"
 
 
-@pytest.mark.parametrize("mebibytes", [64, 512])
+@pytest.mark.parametrize(("mebibytes", "threads"), [(64, 2), (256, 1)])
 def test_recursion_that_works_in_a_thread_with_a_large_stack_works_in_a_greenlet(
-    mebibytes: int,
+    mebibytes: int, threads: int
 ) -> None:
     run_clean(
         f"LEVELS = {DEPTHS}\n{DEEP_IN_BOTH}"
         f"""
 threading.stack_size({mebibytes} << 20)
-threads = [threading.Thread(target=compare) for _ in range(2)]
-for thread in threads:
-    thread.start()
-    thread.join()
+for _ in range({threads}):
+    run_threads(compare)
 """,
         timeout=60,
     )

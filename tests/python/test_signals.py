@@ -281,16 +281,22 @@ REPORTS: dict[str, str] = {
     "dump_traceback": "faulthandler.dump_traceback()",
     "dump_traceback of all threads": "faulthandler.dump_traceback(all_threads=True)",
     "dump_traceback_later": (
-        "faulthandler.dump_traceback_later(0.05); "
-        "end = time.monotonic() + 2\n    while time.monotonic() < end: pass"
+        "file = open(sys.argv[1], 'w+b'); faulthandler.dump_traceback_later(0.05, file=file)\n"
+        "    while os.fstat(file.fileno()).st_size == 0: pass\n"
+        "    end = time.monotonic() + 0.2  # until the whole report is written\n"
+        "    while time.monotonic() < end: pass\n"
+        "    file.seek(0); sys.stderr.write(file.read().decode())"
     ),
     "a registered signal": "faulthandler.register(signal.SIGUSR1); raise_signal()",
 }
 
 
 @pytest.mark.parametrize("way", REPORTS)
-def test_faulthandler_reports_the_frames_of_the_greenlet_that_runs(way: str) -> None:
-    outcome = run_script(PRELUDE + NESTED.replace("REPORT", REPORTS[way]))
+def test_faulthandler_reports_the_frames_of_the_greenlet_that_runs(
+    way: str, tmp_path: Path
+) -> None:
+    program = PRELUDE + NESTED.replace("REPORT", REPORTS[way])
+    outcome = run_script(program, args=[str(tmp_path / "report")])
     assert (outcome.returncode, outcome.stdout) == (0, "done\n")
     names = [line.rsplit(" ", 1)[-1] for line in outcome.stderr.splitlines() if " in " in line]
     names = [name for name in names if name not in ("raise_signal", "get_ident")]
