@@ -58,8 +58,8 @@ PROC = re.compile(r'"(/(?:proc|sys)(?:/[\w.]+)+/?)"')
 SYSTEM_ALLOWED = (
     (
         "cpython/stack_bounds*",
-        {"pthread.h", "sys/mman.h", "unistd.h", "mprotect", "sysconf", "pthread_getattr_np"},
-        "CPython's own import of pthread_getattr_np() is replaced, in the table of the interpreter",
+        {"pthread.h"},
+        "it answers CPython's own calls of pthread_getattr_np(), which have a type of that header",
     ),
 )
 
@@ -216,21 +216,13 @@ def rows_of_the_table(document: str) -> list[tuple[list[str], list[str]]]:
     return rows
 
 
-def is_named(path: str, glob: str) -> bool:
-    """Whether a glob like `stack/pool.*` names a source file.
-
-    `core/thread` would name no file: a glob says the ending, or leaves it open by `.*`.
-    """
-    return fnmatchcase(path, glob)
-
-
 def sources_without_tests(document: str, files: Files) -> list[str]:
     globs = [glob for row, _ in rows_of_the_table(document) for glob in row]
     return [
         path
         for path in files
         if (is_compiled(path) or path.endswith(".py"))
-        and not any(is_named(path, glob) for glob in globs)
+        and not any(fnmatchcase(path, glob) for glob in globs)
     ]
 
 
@@ -240,12 +232,12 @@ def rows_that_name_nothing(document: str, files: Files, tests: Files) -> list[st
         faults += [
             f"src/{glob} is no file"
             for glob in globs
-            if not any(is_named(path, glob) for path in files)
+            if not any(fnmatchcase(path, glob) for path in files)
         ]
         faults += [
             f"tests/{path} is no file"
             for path in paths
-            if not any(is_named(test, f"tests/{path}") for test in tests)
+            if not any(fnmatchcase(test, f"tests/{path}") for test in tests)
         ]
     return faults
 
@@ -281,7 +273,9 @@ def test_only_the_room_platform_calls_the_system() -> None:
 def test_each_exception_for_system_calls_is_in_use() -> None:
     for glob, names, reason in SYSTEM_ALLOWED:
         assert reason
-        used = "\n".join(code_of(text) for path, text in sources().items() if is_named(path, glob))
+        used = "\n".join(
+            code_of(text) for path, text in sources().items() if fnmatchcase(path, glob)
+        )
         assert [name for name in sorted(names) if name not in used] == [], glob
 
 
