@@ -27,7 +27,7 @@ COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 HEADERS = Path(library.__file__).parent.parent  # the header is beside the package
 LOOPS = 500
 
-NULL = ...  # stands for it in both directions
+NULL = ...  # stands for NULL as an argument and as a result
 
 
 def compile_extension(source: str, folder: Path, *flags: str) -> Path:
@@ -78,7 +78,7 @@ def fields(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> str:
-    """Its result, or what it raised."""
+    """The result of the call, or what it raised."""
     try:
         return repr(function(*args))
     except BaseException as failure:
@@ -238,7 +238,7 @@ def test_none_for_all_arguments_delivers_none(kwargs: Any, entries: Any) -> None
     g = greenlet(lambda: ("got", to_parent()))
     g.switch()
     assert entries.switch(g, None, kwargs) == ("got", None)
-    assert entries.switch(g, None, kwargs) is None  # dead: it comes back at once
+    assert entries.switch(g, None, kwargs) is None  # g is dead, so it comes back at once
     assert entries.switch(getcurrent(), None, kwargs) is None
     started = greenlet(lambda *args, **kwargs: (args, kwargs))
     assert entries.switch(started, None, kwargs) == ((), {})
@@ -268,7 +268,7 @@ def test_an_exception_that_is_set_already_is_what_switch_returns(entries: Any) -
 
 # --- no thread state ----------------------------------------------------------------------------
 
-PYTHONS_OWN = -1  # PyThreadState_Get(), for comparison: 3.12 crashes while it reports more
+PYTHONS_OWN = -1  # PyThreadState_Get(), for comparison: 3.12 crashes while it reports
 DETACHED = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -287,7 +287,7 @@ else:
 
 @functools.cache
 def detached(folder: Path, number: int, place: int, *, used: bool) -> tuple[int, str]:
-    """How the process ended, and the first line that it said of it."""
+    """How the process ended, and the first line of its report."""
     args = [str(folder), str(int(used)), str(number), str(place)]
     outcome = run_script(DETACHED, args=args)
     return outcome.returncode, outcome.stderr.partition("\n")[0]
@@ -308,7 +308,7 @@ def test_an_entry_without_a_thread_state_says_what_is_wrong(
 
 
 class Elsewhere:
-    """Greenlets of a thread that waits meanwhile, or that has ended."""
+    """Greenlets of a thread that waits, or that has ended."""
 
     def __init__(self, *, alive: bool) -> None:
         ready = threading.Event()
@@ -393,7 +393,7 @@ def test_an_entry_that_gives_a_greenlet_to_another_as_its_parent_makes_it_a_sche
             entries.set_parent(kept[1], kept[0])
 
     in_thread(work)
-    assert log == []  # its thread has left it as it was
+    assert log == []  # its thread has ended and left it suspended
     assert kept[0].dead
 
 
@@ -408,7 +408,7 @@ def test_a_thread_that_python_did_not_make_may_use_every_entry(entries: Any) -> 
 
 def counts(objects: Sequence[object]) -> list[int]:
     collect()
-    gc.collect()  # free-threaded builds add up what each thread has counted as a collection begins
+    gc.collect()  # free-threaded builds add up the counts of all threads at its start
     return [sys.getrefcount(one) for one in objects]
 
 
@@ -420,7 +420,7 @@ def assert_balanced(call: Callable[[], object], *objects: object) -> None:
     for _ in range(LOOPS):
         call()
     after = counts(watched)
-    # Free-threaded builds keep parts of some counts elsewhere; a leak would be of LOOPS.
+    # Free-threaded builds count some references elsewhere. A leak would be LOOPS references.
     changes = {repr(o): a - b for o, a, b in zip(watched, after, before, strict=True)}
     assert {name: n for name, n in changes.items() if abs(n) > LOOPS // 5} == {}
 
@@ -556,7 +556,7 @@ def test_every_entry_answers_or_raises_when_called_at_interpreter_exit(
 
 @since("concurrent.interpreters")
 def test_a_table_outlives_its_interpreter(entries: Any, folder: Path) -> None:
-    """The extension's static pointer is to the table of whichever interpreter came last."""
+    """The extension's static pointer points to the table of the interpreter that imported last."""
     said = run_clean(
         LATE
         + """
@@ -580,7 +580,7 @@ del kept
 
 
 def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
-    """Each greenlet has its own stack of exceptions that are being handled."""
+    """Each greenlet has its own stack of C++ exceptions that are being handled."""
     greenlets = [greenlet(unwinding.handle) for _ in range(3)]
     results: dict[int, list[str]] = {}
     for index, g in enumerate(greenlets):
@@ -602,11 +602,11 @@ def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
 def test_a_cpp_runtime_may_be_loaded_when_greenlets_have_switched_already(
     unwinding: Any, folder: Path
 ) -> None:
-    """They are told apart from the first switch on, without a new greenlet in between."""
+    """The first switch already tells them apart; no new greenlet has to start first."""
     missing = folder / "missing"
     missing.mkdir()
     for name in ("libstdc++.so.6", "libc++abi.so.1"):
-        (missing / name).touch()  # is found first, and cannot be loaded
+        (missing / name).touch()  # the loader finds this file first, and cannot load it
     with open("/proc/self/maps") as maps:
         (runtime,) = {line.split()[-1] for line in maps if "/libstdc++.so" in line}
     assert (
@@ -685,8 +685,8 @@ def test_a_cpp_class_over_greenlet_has_members(unwinding: Any) -> None:
     assert reference() is None
 
 
-# Before 3.3 Cython's functions do not drop the reference of an object to its heap type, where its
-# base class is another module's: one reference is lost for each object, whoever's greenlet it is.
+# Before 3.3 Cython's tp_dealloc does not drop the reference of an object to its heap type if the
+# base class comes from another module. So each object leaks one reference, with either greenlet.
 FORGETS_HEAP_TYPES = tuple(map(int, version("cython").split(".")[:2])) < (3, 3)
 
 
@@ -694,7 +694,7 @@ FORGETS_HEAP_TYPES = tuple(map(int, version("cython").split(".")[:2])) < (3, 3)
 def test_compiled_classes_are_counted_right(
     python_subclass: bool, unwinding: Any, fields: Any
 ) -> None:
-    """Their heap types drop their own reference, which a greenlet has to leave to them."""
+    """One tp_dealloc drops an object's reference to its heap type: the class's own, or ours."""
     for kind in (unwinding.Task, unwinding.Visiting, fields.Task, fields.Named, fields.Bare):
         cls = type("Python", (kind,), {}) if python_subclass else kind
 
@@ -709,14 +709,14 @@ def test_compiled_classes_are_counted_right(
         visits = gc.get_referents(cls()).count(cls)
         assert visits <= is_heap_type
         if not (kind.__module__ == "fields" and kind.__flags__ >> 9 & 1):
-            assert visits == is_heap_type  # Cython's functions leave some heap types out
+            assert visits == is_heap_type  # Cython's tp_traverse leaves some heap types out
 
 
 @pytest.mark.parametrize("brings_back", [False, True])
 def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
     unwinding: Any, brings_back: bool
 ) -> None:
-    """Nothing else would end it; and nothing that it uses goes before it has ended."""
+    """Only its thread ends it, and what it uses stays until it has ended."""
     log: list[object] = []
     saved: list[Any] = []
     source = """
@@ -732,7 +732,7 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
     """
 
     def use() -> None:
-        # All that the frames use is garbage with the greenlet, code included.
+        # What the frames use is garbage together with the greenlet, code objects included.
         namespace: dict[str, Any] = {"getcurrent": getcurrent, "log": log, "name": "unwound"}
         exec(textwrap.dedent(source), namespace)
         g = unwinding.Finalizing(namespace["run"])
@@ -743,7 +743,7 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
         del g, namespace
         collect()
         unwinding.save_finalized(None)
-        made = [compile(f"x = {i}", "", "exec") for i in range(200)]  # where what is freed was
+        made = [compile(f"x = {i}", "", "exec") for i in range(200)]  # takes memory that was freed
         assert frame.f_code.co_name == "helper"
         assert sorted(frame.f_back.f_locals) == ["me"]
         for g in saved:
@@ -771,7 +771,7 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
 def test_a_compiled_class_and_its_references_hold(
     kind: str, shape: str, classes: Any, folder: Path
 ) -> None:
-    # In a child process: it collects hundreds of times, and has few objects to search.
+    # In a child process, which has few objects: the checks collect hundreds of times.
     run_clean(
         f"""
         import sys
@@ -903,7 +903,7 @@ def test_a_dropped_cython_instance_has_its_fields_while_it_ends(fields: Any) -> 
     task.switch(1)
     task.switch(2)
     del task
-    collect()  # its method has it as an argument
+    collect()  # its method had it as an argument
     assert log == [("ended", 2, 140.0)]
 
 

@@ -35,7 +35,7 @@ BORROWED = Path(__file__).with_name("borrowed_cases.py")
 
 
 class Log:
-    """What the parts of one case tell: in which threads."""
+    """In which threads the parts of one case died, paused and were unwound."""
 
     def __init__(self) -> None:
         self.died: list[int] = []
@@ -44,12 +44,12 @@ class Log:
 
 
 class Canary:
-    """Dies with the garbage that it is in."""
+    """A part of the garbage that tells when it dies."""
 
     def __init__(self, log: Log, token: object) -> None:
         self.log = log
-        # A weak reference is cleared, and a finalizer runs, before the collector knows for sure
-        # that an object goes. What it held is released only if it has gone.
+        # The collector clears weak references and calls finalizers before it is sure to free the
+        # object. Only after the object is freed, the token is released.
         self.token = token
 
     def __del__(self) -> None:
@@ -78,7 +78,7 @@ def each_case() -> Iterator[Any]:
 
 
 class Garbage:
-    """One case's garbage, of which nothing but weak references is kept."""
+    """The garbage of one case. Only weak references to it are kept."""
 
     def __init__(self, case: Case, leaves_by: str) -> None:
         self.log = Log()
@@ -117,7 +117,7 @@ def test_garbage_is_collected_where_the_table_says_so(case: Case, leaves_by: str
         garbage.drop()
         collect_twice()
         if case.hidden_on(THIS_VERSION, leaves_by):
-            # It leaks, but it is sound: it can be found, goes on, and then all is released.
+            # It leaks but is sound: its greenlets can go on, and then everything is released.
             assert garbage.canary() is not None, "it is collected: say so in the table"
             assert log.unwound == []
             garbage.finish()
@@ -174,7 +174,7 @@ def test_what_the_stack_only_borrows_is_not_shown(state: str) -> None:
 
 
 class Watched:
-    """Something whose death can be watched."""
+    """An object that can be referred to weakly."""
 
 
 def test_a_new_greenlet_in_a_cycle_through_its_attributes_is_collected() -> None:
@@ -626,7 +626,7 @@ def test_nothing_is_collected_while_the_collector_is_disabled() -> None:
             greenlet(run).switch()
         assert log == [], log
         gc.enable()
-        kept = [[] for _ in range(20_000)]  # what makes the collector start by itself
+        kept = [[] for _ in range(20_000)]  # makes the collector start by itself
         gc.collect()
         assert len(log) == 20_000, len(log)
         """
@@ -751,7 +751,7 @@ def test_a_collector_callback_may_leave_its_collection_for_another_greenlet() ->
         gc.callbacks.append(callback)
         greenlet(run).switch()
         assert collector.switch() == "left"
-        assert gc.collect() == 0  # one is under way
+        assert gc.collect() == 0  # a collection runs already
         assert log == [], log
         collector.switch("resumed")
         gc.callbacks.clear()
@@ -862,7 +862,7 @@ def body():
         log.append(1)
 
 def foreign(g):
-    # As debuggers and memory tools do; gc.get_referents() has another argument.
+    # Debuggers and memory tools do this. gc.get_referents() passes another argument.
     traverse(g, visitor, None)
 
 if sys.argv[1] == "a new greenlet":

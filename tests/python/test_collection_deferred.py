@@ -14,7 +14,6 @@ from helpers import (
 
 
 def test_functions_and_classes_only_a_suspended_greenlet_knows_survive_collections() -> None:
-    # Free-threaded builds do not count such references on a frame's stack.
     run_clean(
         """
         import gc, types
@@ -52,8 +51,6 @@ def test_functions_and_classes_only_a_suspended_greenlet_knows_survive_collectio
     )
 
 
-# Free-threaded builds do not count what a frame's stack holds of functions, classes, modules, code
-# objects: only a visit keeps them alive. These run on all builds, but that is where they may fail.
 DEFERRED = """
 import functools, gc, sys, threading, types
 from greenlet import getcurrent, greenlet
@@ -112,7 +109,7 @@ def start(index):
     exec(code, module.__dict__)
     run = getattr(module, NAMES[index % len(NAMES)])
     if index % 2:
-        # Nothing but the frames knows the functions then.
+        # Then only the frames refer to the functions.
         vanish = dict(module.__dict__)
         run = types.FunctionType(run.__code__, vanish, run.__name__, None, run.__closure__)
     g = greenlet(run)
@@ -120,7 +117,7 @@ def start(index):
     return g
 
 def forget(g):
-    # The frames' globals lose what they use now; what is under way must survive that.
+    # Removes from the frames' globals what the frames use. They must go on all the same.
     frame = g.gr_frame
     while frame is not None:
         for name in ("Kind", "by_call", "decorated", *NAMES):
@@ -213,7 +210,7 @@ for thread in threads:
 for thread in threads:
     done.acquire()
 family = [start(index % 30) for index in range(300)]
-compiled.clear()  # now only the frames know the code
+compiled.clear()  # now only the frames refer to the code objects
 for g in family[::2]:
     forget(g)
 g = None
@@ -255,7 +252,7 @@ def body():
 
 log = []
 
-# A greenlet that is garbage, and a frame of it the only one that refers to its function.
+# Leaves a greenlet as garbage. Only a frame of the greenlet refers to its function.
 def leave(survivors=None, make=greenlet):
     scope = dict(suspend=getcurrent().switch, GreenletExit=GreenletExit, getcurrent=getcurrent,
                  survivors=survivors, log=log)
@@ -265,14 +262,14 @@ def leave(survivors=None, make=greenlet):
     g.switch()
     del scope["function"]
 
-# A weak reference is cleared by the collection in any case.
+# Not by a weak reference, which the collection clears in any case.
 def is_there():
     return any(type(o) is types.FunctionType and o.__name__ == "function"
                for o in gc.get_objects())
 
 def check(resume):
     assert is_there()
-    assert is_there()  # once more: an object that nobody counts goes when one who did lets go
+    assert is_there()  # again: the first look has taken a counted reference and released it
     resume()
     assert log == ["unwound"], log
     assert not is_there()
@@ -287,7 +284,7 @@ def owner():
     leave()
     left.set()
     collected.wait()
-    greenlet(lambda: None).switch()  # ends what others have collected
+    greenlet(lambda: None).switch()  # ends what another thread has collected
 
 left, collected = threading.Event(), threading.Event()
 thread = threading.Thread(target=owner, daemon=True)
@@ -386,8 +383,8 @@ assert is_there()
 
 
 def test_what_the_frames_of_a_greenlet_use_outlives_the_modules_of_the_program() -> None:
-    # The interpreter clears the module while sys still has the greenlet. Memory that has been freed
-    # holds no sensible pointers then.
+    # The interpreter clears the module while sys still refers to the greenlet. The debug allocator
+    # overwrites memory that is freed.
     run_clean(
         """
         import sys

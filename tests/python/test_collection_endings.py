@@ -24,7 +24,7 @@ from helpers import (
 
 
 def waiter(log: list[str]) -> Callable[[], None]:
-    """Waits to be switched to, and tells when it is unwound."""
+    """Returns a body that waits, and logs when it is unwound."""
 
     def wait() -> None:
         try:
@@ -151,7 +151,7 @@ def test_a_greenlet_that_refuses_to_die_goes_on_and_is_kept_where_it_waits(capsy
     collect_twice()
     assert capsys.readouterr().err == ""
     assert log == ["caught", "went on"]
-    # Weak references to it have been cleared.
+    # The collection has cleared weak references to it.
     [g] = [item for item in gc.get_objects() if isinstance(item, greenlet) and is_in_a_cycle(item)]
     assert g.switch() == ()  # to the next to_parent()
     assert log == ["caught", "went on", "went on"]
@@ -181,12 +181,11 @@ def test_a_greenlet_of_another_thread_is_ended_by_its_own_thread() -> None:
         ready.set()
         collected.wait()
         getcurrent()
-        # What belongs together is ended at once or, if it looks alive to a collection meanwhile,
-        # by the next one.
+        # All ten end at once. If some looked alive to that collection, the next one ends them.
         collect_twice()
         getcurrent()
 
-    # Nobody else collects meanwhile.
+    # So that no other collection runs.
     gc.disable()
     try:
         thread = threading.Thread(target=owner)
@@ -266,7 +265,7 @@ def test_a_del_that_came_later_runs_once() -> None:
     g = Given(lambda: to_parent())
     g.switch()
     Given.__del__ = give  # type: ignore[attr-defined]
-    del g  # a collection comes only now
+    del g  # no collection has run before
     collect_twice()
     assert len(saved) == 1
     saved.clear()
@@ -290,7 +289,7 @@ def test_a_del_that_its_class_gets_from_another_finalizer_may_save_it() -> None:
         class Given(greenlet):
             pass
 
-        # All that the frames use is garbage with the greenlet, code included.
+        # What the frames use is garbage together with the greenlet, code objects included.
         namespace: dict[str, Any] = {"to_parent": to_parent, "giving": Giving(Given)}
         exec("def helper():\n to_parent()\n return len(str(7))\n", namespace)
         exec("def run():\n return helper()\n", namespace)
@@ -301,11 +300,11 @@ def test_a_del_that_its_class_gets_from_another_finalizer_may_save_it() -> None:
     for _ in range(40):
         leave()
     gc.collect()
-    assert saved  # those whose class was given it before they were finalized
+    assert saved  # those whose class got __del__ before they were finalized
     for g in saved:
         frame = g.gr_frame.f_back
         del frame.f_globals["helper"], frame.f_globals["run"], frame
-        # Where what is freed was.
+        # Takes memory that was freed.
         made = [compile(f"x = {i}", "", "exec") for i in range(200)]
         functions = [eval("lambda: 1", {}) for _ in range(200)]
         assert g.switch() == 1
@@ -333,7 +332,7 @@ def test_a_greenlet_that_a_finalizer_starts_in_the_garbage_is_unwound(refers_bac
             self.kept.switch()
             log.append("started")
 
-    Starting(Started(waiter(log)))  # the older is finalized first
+    Starting(Started(waiter(log)))  # the older object is finalized first
     for _ in range(3):
         gc.collect()
     assert log == ["started", "unwound"]
@@ -412,7 +411,7 @@ def helper():
         to_parent()
     except BaseException as exception:
         log.append(type(exception).__name__)
-    to_parent()  # nobody wants it
+    to_parent()  # nobody resumes it
 
 def run():
     try:
@@ -431,7 +430,7 @@ def run():
 
     def own() -> None:
         for _ in range(5):
-            # All that the frames use is garbage with the greenlet.
+            # What the frames use is garbage together with the greenlet.
             namespace: dict[str, Any] = {"to_parent": to_parent, "log": log}
             exec(source, namespace)
             namespace["itself"] = greenlet(namespace["run"])
@@ -439,7 +438,9 @@ def run():
         del namespace
         made.release()
         while asked.acquire(timeout=60) and not over.is_set():
-            greenlet(lambda: None).switch()  # ends those that the collection has handed over
+            greenlet(
+                lambda: None
+            ).switch()  # ends the greenlets that the collection has handed over
             ended.release()
 
     gc.collect()
@@ -480,12 +481,12 @@ def test_a_greenlet_that_refuses_to_die_and_waits_again_is_kept_with_a_word(caps
     assert len(log) == 2
 
 
-# --- between the collection and the finalizer -----------------------------------------------------
+# --- what happens between the collection and the finalizer ----------------------------------------
 
 
-# A collection has found all of the garbage when it calls the first finalizer. On free-threaded
-# builds it no longer counts then what frames refer to; it frees functions and code that nothing
-# else holds. So a greenlet that runs on has to hold them.
+# When a collection calls the first finalizer, it has already found all of the garbage. On
+# free-threaded builds it has then turned off deferred counting, and frees functions and code that
+# have no counted reference. So a greenlet that goes on has to hold counted references.
 WINDOW = """
 import gc, sys, threading
 from greenlet import getcurrent, greenlet
@@ -571,8 +572,8 @@ def async_generator(to_parent):
 '''
 
 class Service:
-    # Garbage that takes its time to go. One is older and one younger than the greenlet, so that
-    # one of them is finalized before it.
+    # Garbage whose finalizer takes its time. One is older and one younger than the greenlet, so
+    # that one of them is finalized before the greenlet.
     def __del__(self):
         if found.is_set():
             return
@@ -593,7 +594,7 @@ def make():
     last = Service()
     last.itself = last
     last.greenlet = g
-    # The only counted references to what its frames run, so that all of that is garbage, too.
+    # The only counted references to what its frames run. So the functions are garbage, too.
     names = "wait values delegating inner outer async_values consume".split()
     first.functions = [namespace.pop(name) for name in names]
 
@@ -640,11 +641,11 @@ def test_a_greenlet_that_is_resumed_while_it_is_collected_runs_to_its_end(
 
 
 @pytest.mark.parametrize("collections", [1, 2])
-def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
+def test_a_greenlet_whose_finally_block_waits_ends_although_its_holder_is_collected(
     collections: int,
 ) -> None:
-    # The collection ends the holder only, and finds the other one suspended: in use, although
-    # nothing but the collection refers to it any more.
+    # The collection ends the holder only. It finds the other greenlet suspended, so it counts it as
+    # used, although nothing else refers to it.
     outcome = run_script(
         """
         import gc, sys, threading, time
@@ -665,7 +666,7 @@ def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
                 home.switch()
             finally:
                 try:
-                    home.switch()  # as gevent does where a finally block waits
+                    home.switch()  # gevent does this if a finally block waits
                 finally:
                     ended.append(1)
 
@@ -678,7 +679,7 @@ def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
             greenlet(holder).switch(home)
             ready.set()
             while not done.wait(0.01):
-                getcurrent()  # here it takes notice of what it is to end
+                getcurrent()  # here it ends what other threads have handed over
 
         def collect(ready, done):
             ready.wait()
@@ -705,9 +706,9 @@ def test_one_whose_finally_block_waits_while_its_holder_is_collected_is_ended(
     assert all(line.startswith("GreenletExit did not kill") for line in outcome.stderr.splitlines())
 
 
-def test_those_that_wait_again_are_asked_one_after_the_other() -> None:
-    # If the second were asked in the middle of a call of the first, that would be left there, and
-    # the exit that it gets when its thread ends could only be reported.
+def test_greenlets_that_wait_again_are_killed_one_after_the_other() -> None:
+    # If the second were killed inside a call of the first, the first would stay suspended there.
+    # Then the GreenletExit that it gets when its thread ends could only be reported.
     outcome = run_script(
         """
         import gc, threading

@@ -1,6 +1,9 @@
-"""The extension module between its creation and its execution, which importlib does one after the
-other. Memory profilers call its functions in between (memray calls settrace()), and so may any
-profile function, import hook or other thread: the module is in sys.modules by then."""
+"""The extension module works as soon as it is created, before it is executed.
+
+importlib creates a module, puts it into sys.modules and then executes it. In between, memory
+profilers call its functions (memray calls settrace()), and so may any profile function, import hook
+or other thread.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import textwrap
 import pytest
 from helpers import FREE_THREADED, VERSION, run_clean, since
 
-# What the scripts start with: create() makes the module from its file, and does not execute it.
+# What the scripts start with. create() makes the module from its file, and does not execute it.
 PRELUDE = """
     import gc, importlib.machinery, importlib.util, sys, sysconfig, threading, _imp
     from pathlib import Path
@@ -18,7 +21,7 @@ PRELUDE = """
     PATH = str(Path(package) / ("_greenlet" + sysconfig.get_config_var("EXT_SUFFIX")))
 
     def spec_of(package):
-        name = f"{package}._greenlet"  # the initialization function is found by the last part
+        name = f"{package}._greenlet"  # CPython finds the initialization function by the last part
         loader = importlib.machinery.ExtensionFileLoader(name, PATH)
         return importlib.util.spec_from_file_location(name, PATH, loader=loader)
 
@@ -40,7 +43,7 @@ PRELUDE = """
         assert module.settrace(None) is print
 """
 
-# Each function with arguments, and what it returns before it was called once.
+# Each function with arguments, and what its first call returns.
 CALLS = {
     "getcurrent()": "module.greenlet.getcurrent()",
     "settrace(None)": "None",
@@ -108,7 +111,7 @@ def test_execution_adds_nothing_and_may_be_repeated() -> None:
 
 
 def test_a_profile_function_may_call_it_as_soon_as_it_is_found() -> None:
-    """As memray does, at each event of each thread until it has found the module."""
+    """memray does this at each event of each thread until it has found the module."""
     run("""
         seen = []
 
@@ -195,9 +198,9 @@ def test_threads_that_create_it_at_once_get_the_same() -> None:
     run("make, THREADS_START = create, 3" + textwrap.dedent(CREATE_IN_THREADS), timeout=60)
 
 
-# importlib holds the GIL while it creates a module, on free-threaded builds too. C code that has
-# the library linked in does not. The interpreter knows nothing of such modules, so in processes of
-# their own.
+# importlib locks while it creates a module, on free-threaded builds, too. C code that calls the
+# initialization function itself does not. Each attempt has a process of its own, because the
+# interpreter does not know of such modules.
 @pytest.mark.parametrize("attempt", range(8 if FREE_THREADED else 1))
 def test_threads_that_create_it_at_once_without_importlib_get_the_same(attempt: int) -> None:
     start = """
@@ -219,7 +222,7 @@ def test_threads_that_create_it_at_once_without_importlib_get_the_same(attempt: 
 
 
 def test_a_finalizer_that_runs_while_it_is_created_may_create_and_use_it() -> None:
-    """On 3.11 any allocation of an object may collect, and so call finalizers."""
+    """On 3.11 any allocation of an object may collect, and a collection calls finalizers."""
     run("""
         calls = []
 
@@ -262,7 +265,7 @@ OTHERS = """
 
 
 def run_with_others(source: str, *, timeout: float = 60.0) -> str:
-    """Run a script that has Interpreter, and PRELUDE for what such a one runs."""
+    """Run a script that has Interpreter, and PRELUDE for the sources of Interpreter.run()."""
     others = textwrap.dedent(OTHERS).replace("{prelude}", textwrap.dedent(PRELUDE))
     return run(others + textwrap.dedent(source), timeout=timeout)
 
@@ -281,7 +284,7 @@ def test_it_works_once_created_in_another_interpreter(own_gil: bool) -> None:
 
 @pytest.mark.parametrize("own_gil", [True, False])
 def test_what_its_creation_imports_may_create_and_use_it(own_gil: bool) -> None:
-    """In an interpreter that is not the main one it registers a function with atexit."""
+    """In a subinterpreter, creation registers a function with atexit."""
     printed = run_with_others(f"""
         import textwrap
         other = Interpreter({own_gil})
@@ -334,7 +337,7 @@ def test_a_process_forked_while_another_thread_creates_it_can_import_it() -> Non
         spec = spec_of("greenlet")
         for _ in range(20):
             if (child := os.fork()) == 0:
-                # A child that has not imported it, with a thread that does so.
+                # The child has not imported the module; a thread of the child creates it.
                 thread = threading.Thread(target=importlib.util.module_from_spec, args=(spec,))
                 thread.start()
                 if (grandchild := os.fork()) == 0:

@@ -1,4 +1,4 @@
-"""How greenlets end: GreenletExit, the last reference lost here or in another thread, refusal."""
+"""How greenlets end: by GreenletExit, or when the last reference goes, in any thread."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_greenlet_that_refuses_without_a_reference_harms_nobody() -> None:
         print("went on")
         """
     )
-    # Whether the refusal is reported on stderr is left open.
+    # The contract does not say whether stderr reports the refusal.
     assert (outcome.returncode, outcome.stdout) == (0, "went on\n"), outcome.stderr
 
 
@@ -433,7 +433,7 @@ def test_a_greenlet_dropped_by_another_thread_dies_in_its_own_thread_at_its_next
     made.wait()
     holder.clear()
     collect()
-    # Free-threaded builds may hand the last reference itself to the owner, who drops it at once.
+    # Free-threaded builds may hand the last reference to the owning thread, which drops it at once.
     assert log == [] or FREE_THREADED
     dropped.set()
     thread.join()
@@ -488,7 +488,7 @@ def test_pending_cleanups_are_counted_until_the_owner_does_them() -> None:
     holder = [waiting(log)]
     assert _greenlet.get_pending_cleanup_count() == 0
     in_thread(holder.clear)
-    # Free-threaded interpreters hand an object back to its thread themselves.
+    # Free-threaded interpreters themselves hand an object back to its thread.
     assert _greenlet.get_pending_cleanup_count() == (0 if FREE_THREADED else 1)
     getcurrent()
     assert _greenlet.get_pending_cleanup_count() == 0

@@ -1,5 +1,5 @@
-"""How greenlets end that do not end by themselves: what is raised in them, what they may do with
-it, and which ones are left as they are."""
+"""How suspended greenlets are killed: what is raised in them, what they may do with it, and which
+greenlets stay suspended."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from helpers import Unraisable, collect, in_thread, run_clean, to_parent
 TEXT = "Killing the greenlet because all references have vanished."
 
 Log = list[object]
-# Lets a greenlet wait in a body of its own, in a way that the cause shall end.
+# A cause makes a greenlet from a body, lets it wait, and then ends it.
 Cause = Callable[[Callable[[], object]], None]
 
 
 def drop(run: Callable[[], object]) -> None:
-    """Drop the last reference to it."""
+    """Drop the last reference."""
     greenlet(run).switch()
 
 
 def drop_in_another_thread(run: Callable[[], object]) -> None:
-    """Drop the last reference to it elsewhere; it ends here."""
+    """Drop the last reference in another thread; the greenlet ends here."""
     box = [greenlet(run)]
     box[0].switch()
     in_thread(box.clear)
@@ -41,7 +41,7 @@ def drop_in_another_thread(run: Callable[[], object]) -> None:
 
 
 def collect_it(run: Callable[[], object]) -> None:
-    """Let a collection find it."""
+    """Let a collection find the greenlet."""
     g: Any = greenlet(run)
     g.itself = g
     g.switch()
@@ -50,7 +50,7 @@ def collect_it(run: Callable[[], object]) -> None:
 
 
 def collect_in_another_thread(run: Callable[[], object]) -> None:
-    """Let a collection of another thread find it; it ends here."""
+    """Let a collection in another thread find the greenlet; it ends here."""
     g: Any = greenlet(run)
     g.itself = g
     g.switch()
@@ -65,7 +65,7 @@ def collect_in_another_thread(run: Callable[[], object]) -> None:
 
 
 def end_its_thread(run: Callable[[], object]) -> None:
-    """End the thread that it waits in."""
+    """End the thread in which the greenlet waits."""
     kept: list[greenlet] = []
 
     def body() -> None:
@@ -275,7 +275,7 @@ def raises_it_in_a_loop(log: Log) -> None:
             i += 1
 
 
-# Each of them with what it logs. None of them waits again.
+# Bodies that do not wait again, with what each logs.
 ENDS: MappingProxyType[Callable[[Log], None], Log] = MappingProxyType(
     {
         breaks_out: ["after"],
@@ -340,7 +340,7 @@ def waits_in_a_for_loop(log: Log) -> None:
             continue
 
 
-# What they log when GreenletExit has been raised in them once, and again for as long as they wait.
+# Bodies that wait again, with what each logs after one GreenletExit, and after as many as it takes.
 WAITS_AGAIN: MappingProxyType[Callable[[Log], None], tuple[Log, Log]] = MappingProxyType(
     {
         tries_three_times: ([], ["after"]),
@@ -403,7 +403,7 @@ def test_what_ends_a_greenlet_looks_like_a_greenlet_exit(cause: str) -> None:
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_event_loops_let_it_pass_where_no_event_will_come(cause: str) -> None:
-    # Those of gevent, eventlet and asyncio catch what callbacks raise, except SystemExit.
+    # Event loops of gevent, eventlet and asyncio catch what callbacks raise, except SystemExit.
     assert isinstance(caught_by(cause), SystemExit) is (cause in FINAL)
 
 
@@ -446,8 +446,8 @@ def test_a_greenlet_that_has_one_thrown_on_by_another_dies_of_it_quietly() -> No
 
 
 def test_the_collector_works_on_after_a_loop_that_keeps_what_it_catches() -> None:
-    # Its traceback and its frame make a cycle, so that it is let go of by a collection. Whoever
-    # leaves a collection for good turns the collector off.
+    # Its traceback and its frame make a cycle, so only a collection releases it. A greenlet that
+    # leaves a collection for good would turn the collector off.
     printed = run_clean(
         """
         import gc, sys, threading, weakref
@@ -503,7 +503,7 @@ def test_a_lock_is_free_after_the_exception_was_let_go_of_while_it_was_held() ->
                 error = exception
             with lock:
                 errors.append(type(error).__name__)
-                error = None  # the exception goes here
+                error = None  # releases the exception
 
     end_its_thread(loop)
     assert set(errors) == {"GreenletExit"}
@@ -708,7 +708,7 @@ def test_children_wait_in_their_finally_blocks_by_a_scheduler_that_goes_on() -> 
             finally:
                 for _ in range(3):
                     queue.append(getcurrent())
-                    scheduler.switch()  # as gevent.sleep(0)
+                    scheduler.switch()  # like gevent.sleep(0)
                 log.append(name)
 
         main = getcurrent()
@@ -779,7 +779,7 @@ def loop_for_ever() -> None:
             to_parent()
         except BaseException:
             pass
-        threading.Event().wait()  # as a hub for events: for ever
+        threading.Event().wait()  # waits for ever, as a hub waits for events
 
 
 def loop_in_a_callback_from_c() -> None:
@@ -800,7 +800,7 @@ def loop_that_lets_system_exit_pass() -> None:
         except (KeyboardInterrupt, SystemExit):
             raise
         except:  # noqa: E722
-            traceback.print_exc()  # to stderr, which has to be empty
+            traceback.print_exc()  # would print to stderr, which must be empty
         threading.Event().wait()
 
 

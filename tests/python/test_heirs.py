@@ -1,8 +1,8 @@
-"""Who goes on when a greenlet ends and its parents change while that is looked for.
+"""Which greenlet goes on when a greenlet ends (its heir), if parents change during the search.
 
-The lookup of an unstarted parent's `run` is Python code: it may change parents, so that the chain
-leads back to the greenlet that ends, and it may switch away. Each case runs in a child process, for
-a greenlet that goes on with its own, ended stack crashes.
+The lookup of an unstarted parent's `run` is Python code. It may change parents, so that the chain
+leads back to the greenlet that ends, and it may switch away. Each case runs in a child process,
+because the process would crash if a greenlet went on with its own, ended stack.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def program(*parts: str) -> str:
     return "".join(textwrap.dedent(part) for part in (PRELUDE, *parts))
 
 
-# What the lookup does, and what main must get. `a` ends with the result "mine"; its parent is `x`.
+# What the lookup does, and what main must get. `a` ends with the result "mine"; `x` is its parent.
 CASES = {
     "the parent's lookup makes the ending greenlet its parent": (
         """

@@ -1,6 +1,6 @@
 """What stacks reserve, and what happens under limits: little address space, locked memory.
 
-Each test runs in a child process, as a limit cannot be taken back.
+Each test runs in a child process, because a process cannot take a limit back.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ print((address_space() - before) >> 20)
 
 
 def test_reservations_pass_by_whoever_counts_calls_of_mmap() -> None:
-    # What is not imported cannot be replaced, as memory profilers do.
+    # Memory profilers replace imported functions. They cannot replace what is not imported.
     path = _greenlet.__file__
     assert path is not None
     if THREAD_SANITIZER:
@@ -60,7 +60,7 @@ def test_reservations_pass_by_whoever_counts_calls_of_mmap() -> None:
 # --- short of memory ------------------------------------------------------------------------------
 
 
-# A limit, some MiB above what is in use; then as many greenlets as it lets start.
+# Sets a limit some MiB above what is in use; then starts as many greenlets as fit.
 SHORT_OF_MEMORY = """
 from child import set_limit
 from greenlet import getcurrent, greenlet
@@ -90,7 +90,7 @@ def test_no_memory_for_a_stack_is_memory_error_and_the_program_goes_on(limit: st
     run_clean(
         short_of_memory(512, limit)
         + """
-# The failed one is not started, the others are alive, and stacks that are freed serve again.
+# The greenlet that failed has not started, the others live, and freed stacks serve again.
 assert message is not None
 assert not g and not g.dead
 del family[:10]
@@ -177,12 +177,12 @@ def test_stacks_that_other_threads_keep_are_given_back_before_a_memory_error(lim
         family.clear()
         done.set()
         """,
-        env={"MALLOC_ARENA_MAX": "1"},  # else each thread reserves 64 MiB for it
+        env={"MALLOC_ARENA_MAX": "1"},  # without it each thread reserves 64 MiB for malloc()
     )
 
 
 def test_short_of_address_space_smaller_stacks_serve() -> None:
-    # No stack of the default size fits at all: whatever started runs on a smaller one.
+    # No stack of the default size fits, so each greenlet that started has a smaller one.
     set_size = "from greenlet import stacks; stacks.set_default_size(1 << 30)\n"
     count = int(run_clean(set_size + short_of_memory(512) + "print(len(family))"))
     assert count >= 1
@@ -226,11 +226,11 @@ CURRENT, FUTURE, ONFAULT = 1, 2, 4
 
 def lock(flags):
     if libc.mlockall(flags) != 0:
-        print("refused")  # by RLIMIT_MEMLOCK: a process without privileges may lock little
+        print("refused")  # RLIMIT_MEMLOCK: a process without privileges may lock only little
         sys.exit()
 """
 )
-# Their allocator (mimalloc) takes it for a fault of its own that it cannot give back locked memory.
+# Their allocator, mimalloc, cannot give back locked memory, and takes that for its own fault.
 survives_mlockall = pytest.mark.skipif(
     FREE_THREADED and DEBUG_BUILD, reason="CPython's allocator ends the process after mlockall()"
 )
@@ -255,7 +255,7 @@ assert greenlet(deep).switch(300) == 300
 for g in family:
     g.switch()
 family.clear()
-# The memory of stacks that nobody uses can be given back though it is locked.
+# Locked memory of stacks that no greenlet uses can be given back.
 stacks.set_pool_bound(0)
 before = stacks.resident_bytes()
 for g in suspended(1000):
@@ -268,7 +268,7 @@ assert stacks.resident_bytes() - before < 1 << 20
 @survives_mlockall
 @pytest.mark.parametrize("flags", ["CURRENT", "CURRENT | FUTURE", "CURRENT | ONFAULT"])
 def test_mlockall_does_not_fill_the_stacks_there_are(flags: str) -> None:
-    # The kernel populates what it locks up to the next guard.
+    # The kernel fills what it locks, up to the next guard.
     run_clean(
         LOCKED
         + f"""

@@ -300,7 +300,7 @@ if DEBUG_BUILD:
 def test_objects_blocks_and_references_do_not_grow(cycle: Callable[[], None]) -> None:
     rounds = 100
     leaking = dict.fromkeys(MEASURES, sys.maxsize)
-    # Caches and free lists of the interpreter may fill in one attempt; a leak shows in each.
+    # The interpreter may fill caches and free lists in one attempt. A leak shows in each attempt.
     for _ in range(5):
         for _ in range(5):
             cycle()
@@ -424,7 +424,7 @@ def cycles(count):
         if number % 1_000 == 0:
             gc.collect()
 
-cycles(COUNT // 2)  # enough for the JIT to have compiled it, if that is on
+cycles(COUNT // 2)  # after that the JIT has compiled it, if it is on
 before = resident()
 cycles(COUNT)
 after = resident()

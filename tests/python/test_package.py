@@ -18,7 +18,7 @@ PACKAGE = Path(greenlet.__file__).parent
 
 
 def names_in_stub(file: str) -> set[str]:
-    """Return what a stub defines or imports at its top level, `_Helpers` of its own left out."""
+    """Return what a stub defines or imports at its top level, except its own `_Helpers`."""
     names: set[str] = set()
     for node in ast.parse((PACKAGE / file).read_text()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -185,9 +185,9 @@ def test_everything_public_has_a_docstring() -> None:
 
 @pytest.mark.parametrize("failing", ["one", "all from there on"])
 def test_an_import_that_ran_out_of_memory_can_be_tried_again(failing: str) -> None:
-    """The type is the same object each time, and may be half made.
+    """The type is the same object each time, and an import may fail when it is half made.
 
-    If one allocation fails alone, whatever goes on after it has the memory to do harm.
+    Only one allocation fails in each attempt. So the code after it has the memory to do harm.
     """
     pytest.importorskip("_testcapi")
     said = run_clean(
@@ -212,7 +212,7 @@ def test_an_import_that_ran_out_of_memory_can_be_tried_again(failing: str) -> No
                 _testcapi.remove_mem_hooks()
         sys.modules[name] = module
         import greenlet
-        assert failures > 40, failures  # 3.11 gets over the loss of one now and then
+        assert failures > 40, failures  # 3.11 sometimes succeeds although an allocation failed
         assert greenlet.greenlet is module.greenlet
         assert greenlet.greenlet.getcurrent is greenlet.getcurrent
         main = greenlet.getcurrent()

@@ -208,7 +208,7 @@ def test_a_suspended_greenlet_needs_little_memory() -> None:
 
 def test_memory_that_deep_calls_touched_is_given_back_in_the_pool() -> None:
     def deep(level: int) -> int:
-        # Through C, so that the C stack grows and not only the interpreter's own.
+        # Through C, so that the C stack grows, too.
         return 0 if level == 0 else next(map(deep, [level - 1])) + 1
 
     def run() -> None:
@@ -218,7 +218,7 @@ def test_memory_that_deep_calls_touched_is_given_back_in_the_pool() -> None:
     before = stacks.resident_bytes()
     family = [greenlet(run) for _ in range(200)]
     family[0].switch()
-    of_one = stacks.resident_bytes() - before  # later the sweep may have trimmed it
+    of_one = stacks.resident_bytes() - before  # taken now, because the sweep may trim it later
     for g in family[1:]:
         g.switch()
     for g in family:
@@ -413,7 +413,7 @@ def test_too_deep_on_a_small_stack_is_recursion_error_where_c_recursion_is_bound
         if sys.version_info >= (3, 12):
             sys.setrecursionlimit(100_000)
         else:
-            sys.setrecursionlimit(150)  # nothing else bounds C recursion there
+            sys.setrecursionlimit(150)  # 3.11 bounds C recursion by nothing else
 
         def run():
             try:
@@ -434,7 +434,7 @@ def test_a_large_stack_allows_deeper_c_recursion_where_its_bounds_are_known() ->
         from greenlet import greenlet, stacks
 
         if sys.version_info < (3, 14):
-            sys.exit()  # C recursion is counted there, not measured
+            sys.exit()  # there CPython counts C calls
 
         def deep(level):
             return 0 if level == 0 else next(map(deep, [level - 1])) + 1

@@ -38,7 +38,7 @@ TEXT = "cannot switch in a call on the thread's own stack"
 
 @pytest.fixture(scope="module")
 def positions(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The extension that knows where its stack pointer is."""
+    """The extension that compares its stack pointer with the thread's bounds."""
     folder = tmp_path_factory.mktemp("extensions")
     headers = Path(library.__file__).parent.parent
     done = subprocess.run(
@@ -57,7 +57,7 @@ def positions(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def in_greenlet(function: Callable[..., Any], *args: Any) -> Any:
-    """What function(*args) returns on the thread's own stack, called by a greenlet."""
+    """Return function(*args), called by a greenlet on the thread's own stack."""
     return greenlet(lambda: call_on_thread_stack(function, *args)).switch()
 
 
@@ -456,7 +456,7 @@ def ending(kind: type[greenlet], log: list[Any]) -> Any:
             log.append(id(current) == me and current.mine)
 
     g: Any = kind(run)
-    g.mine = 1  # in a slot or in its dict: still there when it ends
+    g.mine = 1  # in a slot or in its dict; must still be there when the greenlet ends
     g.switch()
     return g
 
@@ -494,7 +494,7 @@ def test_greenlets_that_go_in_it_end_when_it_is_over(kind: type[greenlet], way: 
         collect()
     assert during == []
     if way == "in another thread":
-        assert len(after) in range(count + 1)  # free-threaded builds may get to it later
+        assert len(after) in range(count + 1)  # free-threaded builds may end it later
     else:
         assert len(after) == count
     collect()
@@ -590,7 +590,7 @@ def test_a_greenlet_that_calls_it_when_it_is_dropped_goes_at_once(call: bool) ->
 def test_one_that_calls_it_when_it_is_dropped_and_waits_again_is_kept(
     call: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is not asked a second time, as where it calls nothing."""
+    """It gets GreenletExit once, as outside such a call."""
     seen: list[object] = []
 
     def run() -> None:
@@ -609,7 +609,7 @@ def test_one_that_calls_it_when_it_is_dropped_and_waits_again_is_kept(
         return weakref.ref(g)
 
     reference = make()
-    getcurrent()  # ends those that other threads have dropped
+    getcurrent()  # ends the greenlets that other threads have dropped
     g = reference()
     assert g is not None and not g.dead
     assert seen == [1]
@@ -661,7 +661,7 @@ import sys
 from greenlet import greenlet, stacks
 
 def depth(call=None):
-    # How deep calls from C code to Python code go, with the stack of each on the C stack.
+    # How deep calls from C code to Python code nest; each uses the C stack.
     deepest = 0
     def deeper(level):
         nonlocal deepest
@@ -1049,7 +1049,7 @@ def body(index):
             yield act(1) if draw.random() < 0.2 else each
 
     def act(depth=0):
-        # Something at random, wherever we are: on a greenlet's stack or on the thread's.
+        # Does something at random, on a greenlet's stack or on the thread's.
         nonlocal refused
         what = draw.randrange(16)
         try:
@@ -1143,7 +1143,7 @@ for _ in range(5):
     getcurrent()
 assert not failures, failures[0]
 assert _greenlet.get_pending_cleanup_count() == 0
-# Some never ran: they were refused at their start.
+# Some never ran, because their start was refused.
 assert all(e <= s for s, e in zip(started, ended))
 print(stacks.statistics().in_use)
 """

@@ -235,7 +235,7 @@ def test_a_greenlet_may_start_and_join_a_thread() -> None:
 
 
 def test_a_finalizer_may_use_the_first_greenlets_of_a_thread() -> None:
-    # Before 3.12 an allocation collects: that of the thread's main greenlet, too.
+    # Before 3.12 any allocation may collect, the allocation of the thread's main greenlet, too.
     run_clean(
         """
         import gc, threading
@@ -284,7 +284,7 @@ class Named(greenlet):
 
 
 def raised_in_thread(kind: type[Exception], function: Callable[[], object]) -> str:
-    """Call it in another thread, where it must raise; return the text."""
+    """Call `function` in another thread, where it must raise; return the text."""
 
     def call() -> str:
         with pytest.raises(kind) as caught:
@@ -295,7 +295,7 @@ def raised_in_thread(kind: type[Exception], function: Callable[[], object]) -> s
 
 
 class Owner:
-    """A thread that has a greenlet in which it runs, until it is let go."""
+    """A thread that runs in a greenlet of its own until `leave` is set."""
 
     def __init__(self) -> None:
         self.running = threading.Event()

@@ -59,8 +59,8 @@ def test_importing_the_module_leaves_the_gil_off() -> None:
 def test_an_end_gives_the_reference_to_the_class_back_where_it_was_counted(
     cls: type[greenlet],
 ) -> None:
-    # Each thread counts what its objects refer to for itself; sys.getrefcount() knows the shared
-    # count alone, which all threads would have to write to.
+    # Each thread counts references to classes for itself. sys.getrefcount() shows only the shared
+    # count, to which all threads would have to write.
     cls()  # makes the thread's table long enough for the class
     gc.disable()
     try:
@@ -250,7 +250,7 @@ def test_parents_of_unstarted_greenlets_may_be_changed_by_several_threads() -> N
 
 
 def test_one_function_object_of_many_greenlets_survives_its_deletion_everywhere_else() -> None:
-    # Free-threaded builds hold functions on a frame's stack by references that are not counted.
+    # Free-threaded builds do not count references from a frame's stack to functions.
     def work(index: int) -> int:
         def make() -> greenlet:
             scope: dict[str, Any] = {"to_parent": to_parent}
@@ -271,7 +271,7 @@ def test_one_function_object_of_many_greenlets_survives_its_deletion_everywhere_
 
 
 def test_the_frame_of_a_greenlet_may_be_asked_for_while_its_thread_resumes_and_ends_it() -> None:
-    # Once walked frames that their thread was just leaving.
+    # A regression: the look walked frames that their thread was just leaving.
     run_clean(
         """
         import time
@@ -429,7 +429,7 @@ def test_a_run_set_while_the_greenlet_starts_counts_or_is_refused() -> None:
         together.wait()
         got = g.switch()
         thread.join()
-        # Starting reads run first and then begins: one set in between is not refused, but too late.
+        # A start reads `run` first and then begins. A `run` that is set in between is too late.
         assert got == "early" if results else got in ("early", "late")
 
 
@@ -529,7 +529,7 @@ def keeps_switching(shared: list[Any], stop: threading.Event) -> None:
                 if g.switch() != [1, 2, 3]:
                     raise RuntimeError("the greenlet has lost what it sends")
         except REFUSALS:
-            # It may be started with a run, or end up with a parent, that another thread has set.
+            # Another thread may have set its run or its parent.
             g = shared[0] = Named(body)
 
 
@@ -562,7 +562,7 @@ OWNERS = {
 
 
 def hammer(owner: str, rounds: int) -> None:
-    """Let two threads do all that LOOKS has with the greenlet of a third."""
+    """Let two threads do everything of LOOKS with the greenlet of a third thread."""
     shared: list[Any] = [greenlet()]
     stop = threading.Event()
 
@@ -579,7 +579,7 @@ def hammer(owner: str, rounds: int) -> None:
                     try:
                         LOOKS[name](shared[0])
                     except (*REFUSALS, KeyError):
-                        pass  # what it throws comes back if the greenlet is made this thread's
+                        pass  # thrown into a greenlet that belongs to this thread now
         finally:
             stop.set()
 
@@ -598,7 +598,7 @@ def test_other_threads_may_do_anything_with_a_greenlet_while_its_owner(owner: st
 
 
 def change_parents_of_the_dead(rounds: int) -> None:
-    """Send to a dead greenlet, whose parent another thread lets go of at that moment."""
+    """Switch to a dead greenlet while another thread drops its parent."""
     shared: list[Any] = [None]
     main = getcurrent()
     stop = threading.Event()
@@ -626,7 +626,7 @@ def change_parents_of_the_dead(rounds: int) -> None:
 
 
 def test_the_parent_of_a_dead_greenlet_may_be_changed_while_it_passes_something_on() -> None:
-    # Once freed the parent that it was being passed on to.
+    # A regression: the parent was freed while the value was passed on to it.
     assert run_here(f"change_parents_of_the_dead({ROUNDS * 5})") == "ended"
 
 
@@ -657,7 +657,7 @@ def test_the_locals_of_a_greenlet_stay_while_others_of_its_thread_run() -> None:
 
 
 def end_while_others_drop(rounds: int) -> None:
-    """Drop greenlets that this thread made, while the thread that started them ends."""
+    """Drop greenlets in this thread while the thread that started them ends."""
     ended: list[int] = []
 
     def body() -> None:
@@ -699,12 +699,12 @@ def end_while_others_drop(rounds: int) -> None:
 
 
 def test_a_thread_may_end_while_others_drop_its_greenlets() -> None:
-    # Once ended greenlets that another thread was deallocating.
+    # A regression: the end of the thread killed greenlets that another thread was deallocating.
     assert run_here(f"end_while_others_drop({ROUNDS})") == "ended"
 
 
 def collect_for_others(rounds: int) -> None:
-    """Let cycles that hold suspended greenlets be collected by whichever thread comes to it."""
+    """Let any thread collect cycles that hold suspended greenlets of the others."""
     started: list[int] = []
     ended: list[int] = []
     stop = threading.Event()
@@ -741,7 +741,7 @@ def collect_for_others(rounds: int) -> None:
 
 
 def test_greenlets_that_another_thread_collects_are_ended_by_their_own() -> None:
-    # Once left for ever those that their owner took before the collection was over.
+    # A regression: greenlets that their owner took before the end of the collection never ended.
     assert run_here(f"collect_for_others({ROUNDS * 2})") == "ended"
 
 

@@ -1,6 +1,6 @@
-"""Memory follows use: what waiting greenlets and pools do not need is given back, and nothing else.
+"""Memory that waiting greenlets and pools do not need is given back, and nothing else.
 
-In child processes: other tests leave memory behind, too.
+The tests measure child processes, because other tests leave memory in this one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ main = getcurrent()
 PAGE = resource.getpagesize()
 
 class Nested:
-    # repr() of it makes so many nested calls in C.
+    # repr() of it nests `depth` calls in C.
     def __init__(self, depth):
         self.depth = depth
 
@@ -28,7 +28,7 @@ class Nested:
         return "x" if not self.depth else repr(Nested(self.depth - 1))
 
 def other_greenlets(seconds):
-    # What a program does in the meantime: now and then a greenlet starts, and ends.
+    # What a program does while others wait: now and then a greenlet starts and ends.
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         g = greenlet(main.switch)
@@ -37,7 +37,7 @@ def other_greenlets(seconds):
         time.sleep(0.01)
 
 def other_greenlets_until(condition, seconds=20):
-    # It takes a second or two, but longer on a machine that is busy.
+    # It takes a second or two, and longer on a busy machine.
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         other_greenlets(0.25)
@@ -92,7 +92,7 @@ while time.monotonic() < begin + 0.8:
 
 
 def test_it_is_enough_that_the_main_greenlet_goes_on_now_and_then() -> None:
-    # As in an event loop whose greenlets all wait, save for a timer.
+    # This is an event loop whose greenlets all wait, except for a timer.
     run_clean(
         COMMON
         + """
@@ -111,7 +111,7 @@ assert rest < peak / 2, (peak, rest)
 
 
 def test_greenlets_that_go_deep_every_second_come_to_keep_their_pages() -> None:
-    # To give them back and to touch them again would cost more than they are worth.
+    # To give them back and touch them again would cost more than it saves.
     run_clean(
         COMMON
         + """
@@ -186,7 +186,7 @@ def handling(depth, value):
 
 def after_deep(depth, value):
     sys.setrecursionlimit(100_000)
-    # Further than the data area of a stack: the interpreter adds chunks of its own.
+    # Deeper than the data area of a stack, so the interpreter adds chunks of its own.
     def deep(level):
         return level if level == 0 else deep(level - 1)
     deep(min(depth * 40, 5_000))
@@ -505,7 +505,7 @@ def test_threads_may_trim_while_others_look_at_their_greenlets() -> None:
     def look() -> None:
         while not stop.is_set():
             for g in list(shared):
-                # It may run, be suspended, marked or trimmed at any moment.
+                # It may be running, suspended, marked or trimmed at this moment.
                 frame = g.gr_frame
                 if g.dead or (frame is not None and not frame.f_code.co_name):
                     failures.append(g)
