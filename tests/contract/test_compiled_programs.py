@@ -83,7 +83,7 @@ def transcripts(
     ("header", "loaded"),
     [("published", "ours"), ("ours", "published"), ("ours", "ours")],
 )
-def test_they_do_the_same(
+def test_compiled_programs_do_the_same_with_either_header_and_greenlet(
     header: str, loaded: str, transcripts: dict[tuple[str, str], tuple[str, ...]]
 ) -> None:
     expected, got = transcripts["published", "published"], transcripts[header, loaded]

@@ -274,7 +274,7 @@ def test_a_del_that_came_later_runs_once() -> None:
     assert saved == []
 
 
-def test_a_del_that_its_class_gets_from_another_finalizer_may_save_it() -> None:
+def test_a_del_that_another_finalizer_gives_to_the_class_may_save_the_greenlet() -> None:
     saved: list[Any] = []
 
     class Giving:
@@ -401,7 +401,7 @@ def test_a_new_cycle_does_not_save_a_greenlet_from_its_finally_blocks(by: str) -
     assert not any(type(each) is Deleted for each in gc.get_objects())
 
 
-def test_what_refuses_in_its_thread_amid_a_collection_keeps_what_it_uses() -> None:
+def test_a_greenlet_that_refuses_to_die_during_a_collection_keeps_what_it_uses() -> None:
     log: list[object] = []
     made, asked, ended = (threading.Semaphore(0) for _ in range(3))
     over = threading.Event()
@@ -458,7 +458,7 @@ def run():
     assert set(log) == {1, "GreenletExit"}
 
 
-def test_a_greenlet_that_refuses_to_die_and_waits_again_is_kept_with_a_word(capsys: Any) -> None:
+def test_a_greenlet_that_refuses_to_die_and_waits_again_is_kept_and_reported(capsys: Any) -> None:
     log: list[str] = []
 
     def run() -> None:

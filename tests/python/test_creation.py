@@ -110,7 +110,7 @@ def test_execution_adds_nothing_and_may_be_repeated() -> None:
     """)
 
 
-def test_a_profile_function_may_call_it_as_soon_as_it_is_found() -> None:
+def test_a_profile_function_may_call_the_module_as_soon_as_it_is_in_sys_modules() -> None:
     """memray does this at each event of each thread until it has found the module."""
     run("""
         seen = []
@@ -194,7 +194,7 @@ CREATE_IN_THREADS = """
 """
 
 
-def test_threads_that_create_it_at_once_get_the_same() -> None:
+def test_threads_that_create_the_module_at_once_get_the_same_types() -> None:
     run("make, THREADS_START = create, 3" + textwrap.dedent(CREATE_IN_THREADS), timeout=60)
 
 
@@ -202,7 +202,9 @@ def test_threads_that_create_it_at_once_get_the_same() -> None:
 # initialization function itself does not. Each attempt has a process of its own, because the
 # interpreter does not know of such modules.
 @pytest.mark.parametrize("attempt", range(8 if FREE_THREADED else 1))
-def test_threads_that_create_it_at_once_without_importlib_get_the_same(attempt: int) -> None:
+def test_threads_that_create_the_module_at_once_without_importlib_get_the_same_types(
+    attempt: int,
+) -> None:
     start = """
         import ctypes
         library = ctypes.PyDLL(PATH)
@@ -221,7 +223,7 @@ def test_threads_that_create_it_at_once_without_importlib_get_the_same(attempt: 
     run(textwrap.dedent(start) + textwrap.dedent(CREATE_IN_THREADS), timeout=60)
 
 
-def test_a_finalizer_that_runs_while_it_is_created_may_create_and_use_it() -> None:
+def test_a_finalizer_that_runs_during_the_creation_may_create_and_use_the_module() -> None:
     """On 3.11 any allocation of an object may collect, and a collection calls finalizers."""
     run("""
         calls = []
@@ -271,7 +273,7 @@ def run_with_others(source: str, *, timeout: float = 60.0) -> str:
 
 
 @pytest.mark.parametrize("own_gil", [True, False])
-def test_it_works_once_created_in_another_interpreter(own_gil: bool) -> None:
+def test_the_module_works_in_another_interpreter_once_it_is_created_there(own_gil: bool) -> None:
     run_with_others(f"""
         for _ in range(3):
             other = Interpreter({own_gil})
@@ -283,7 +285,7 @@ def test_it_works_once_created_in_another_interpreter(own_gil: bool) -> None:
 
 
 @pytest.mark.parametrize("own_gil", [True, False])
-def test_what_its_creation_imports_may_create_and_use_it(own_gil: bool) -> None:
+def test_what_the_creation_imports_may_create_and_use_the_module(own_gil: bool) -> None:
     """In a subinterpreter, creation registers a function with atexit."""
     printed = run_with_others(f"""
         import textwrap
@@ -312,7 +314,7 @@ def test_what_its_creation_imports_may_create_and_use_it(own_gil: bool) -> None:
 
 
 @since("concurrent.interpreters")
-def test_many_interpreters_that_create_it_at_once_have_each_their_own() -> None:
+def test_interpreters_that_create_the_module_at_once_have_one_each() -> None:
     run_with_others(
         """
         def work(number):
@@ -330,7 +332,7 @@ def test_many_interpreters_that_create_it_at_once_have_each_their_own() -> None:
     )
 
 
-def test_a_process_forked_while_another_thread_creates_it_can_import_it() -> None:
+def test_a_process_forked_while_another_thread_creates_the_module_can_import_it() -> None:
     run("""
         import os, warnings
         warnings.simplefilter("ignore", DeprecationWarning)

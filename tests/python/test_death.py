@@ -34,7 +34,7 @@ def test_losing_the_last_reference_runs_the_finally_blocks() -> None:
     assert log == ["finally"]
 
 
-def test_losing_the_last_reference_raises_greenlet_exit_in_it() -> None:
+def test_losing_the_last_reference_raises_greenlet_exit_in_the_greenlet() -> None:
     log: list[BaseException] = []
 
     def run() -> None:
@@ -58,7 +58,7 @@ def test_losing_the_last_reference_is_seen_at_once_without_a_collection() -> Non
     assert log == ["finally"]
 
 
-def test_whoever_drops_the_last_reference_continues_where_it_was() -> None:
+def test_the_greenlet_that_drops_the_last_reference_goes_on_where_it_was() -> None:
     log: list[str] = []
     holder = [waiting(log)]
     holder.clear()
@@ -382,7 +382,7 @@ def test_a_del_that_switches_is_allowed() -> None:
     assert log == ["switched in del"]
 
 
-def test_a_del_inside_a_greenlet_may_leave_it() -> None:
+def test_a_del_inside_a_greenlet_may_switch_away() -> None:
     main = getcurrent()
     log: list[str] = []
 

@@ -306,7 +306,7 @@ ENDS: MappingProxyType[Callable[[Log], None], Log] = MappingProxyType(
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("body", ENDS, ids=lambda body: body.__name__)
-def test_a_greenlet_that_catches_its_end_does_with_it_what_it_likes(
+def test_a_greenlet_that_catches_the_exception_ends_as_its_code_says(
     body: Callable[[Log], None], cause: str, capsys: Any
 ) -> None:
     log: Log = []
@@ -351,7 +351,7 @@ WAITS_AGAIN: MappingProxyType[Callable[[Log], None], tuple[Log, Log]] = MappingP
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("body", WAITS_AGAIN, ids=lambda body: body.__name__)
-def test_one_that_waits_again_is_kept_with_a_word_until_its_thread_ends(
+def test_a_greenlet_that_waits_again_is_kept_and_reported_until_its_thread_ends(
     body: Callable[[Log], None], cause: str, capsys: Any
 ) -> None:
     log: Log = []
@@ -402,13 +402,13 @@ def test_what_ends_a_greenlet_looks_like_a_greenlet_exit(cause: str) -> None:
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_event_loops_let_it_pass_where_no_event_will_come(cause: str) -> None:
+def test_event_loops_let_the_exception_pass_when_no_event_will_come(cause: str) -> None:
     # Event loops of gevent, eventlet and asyncio catch what callbacks raise, except SystemExit.
     assert isinstance(caught_by(cause), SystemExit) is (cause in FINAL)
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_it_can_be_copied_and_pickled_as_a_plain_greenlet_exit(cause: str) -> None:
+def test_the_exception_can_be_copied_and_pickled_as_a_plain_greenlet_exit(cause: str) -> None:
     exception = caught_by(cause)
     exception.note = "a note"  # type: ignore[attr-defined]
     for made in (
@@ -425,7 +425,7 @@ def test_it_can_be_copied_and_pickled_as_a_plain_greenlet_exit(cause: str) -> No
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_it_may_be_kept_and_raised_again_later(cause: str) -> None:
+def test_the_exception_may_be_kept_and_raised_again_later(cause: str) -> None:
     exception = caught_by(cause)
 
     def run() -> None:
@@ -434,7 +434,7 @@ def test_it_may_be_kept_and_raised_again_later(cause: str) -> None:
     assert greenlet(run).switch() is exception
 
 
-def test_a_greenlet_that_has_one_thrown_on_by_another_dies_of_it_quietly() -> None:
+def test_a_greenlet_into_which_another_throws_the_exception_ends_quietly() -> None:
     exception = caught_by("collected")
     g = greenlet(to_parent)
     g.switch()
@@ -535,7 +535,9 @@ def test_a_finally_block_runs_where_the_exception_is_let_go_of() -> None:
 
 @pytest.mark.parametrize("with_del", [True, False], ids=["with __del__", "without __del__"])
 @pytest.mark.parametrize("cause", ["here", "in another thread", "in a collection"])
-def test_its_slots_and_attributes_are_there_in_finally_blocks(with_del: bool, cause: str) -> None:
+def test_finally_blocks_find_the_slots_and_attributes_of_their_greenlet(
+    with_del: bool, cause: str
+) -> None:
     log: list[object] = []
 
     class Slotted(greenlet):
@@ -653,7 +655,9 @@ def test_a_thread_that_ends_leaves_its_schedulers_as_they_are(
     ],
     ids=["by default", "by the constructor", "by assignment"],
 )
-def test_one_that_makes_children_of_its_own_is_no_scheduler(inside: Callable[[], object]) -> None:
+def test_a_greenlet_that_makes_children_of_its_own_is_no_scheduler(
+    inside: Callable[[], object],
+) -> None:
     waiting = Waiting(inside)
     end_its_thread(waiting)
     assert waiting.log == ["finally"]

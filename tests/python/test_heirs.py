@@ -179,7 +179,7 @@ def test_a_greenlet_that_fails_and_is_led_back_hands_on_the_error_of_the_lookup(
     )
 
 
-def test_one_that_is_killed_in_the_lookup_ends_quietly_and_the_parents_hear_nothing() -> None:
+def test_a_greenlet_killed_in_the_lookup_ends_quietly_and_its_parents_get_nothing() -> None:
     assert (
         run_clean(
             program("""
@@ -211,7 +211,7 @@ def test_one_that_is_killed_in_the_lookup_ends_quietly_and_the_parents_hear_noth
     )
 
 
-def test_one_that_is_killed_in_the_lookup_by_the_parent_looked_up_ends_for_that_parent() -> None:
+def test_a_greenlet_killed_in_the_lookup_by_the_parent_looked_up_ends_for_that_parent() -> None:
     assert (
         run_clean(
             program("""
@@ -240,7 +240,7 @@ def test_one_that_is_killed_in_the_lookup_by_the_parent_looked_up_ends_for_that_
     )
 
 
-def test_one_that_is_left_in_the_lookup_ends_with_its_thread() -> None:
+def test_a_greenlet_left_in_the_lookup_ends_with_its_thread() -> None:
     assert (
         run_clean(
             program("""

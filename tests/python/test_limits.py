@@ -267,7 +267,7 @@ assert stacks.resident_bytes() - before < 1 << 20
 
 @survives_mlockall
 @pytest.mark.parametrize("flags", ["CURRENT", "CURRENT | FUTURE", "CURRENT | ONFAULT"])
-def test_mlockall_does_not_fill_the_stacks_there_are(flags: str) -> None:
+def test_mlockall_does_not_fill_existing_stacks(flags: str) -> None:
     # The kernel fills what it locks, up to the next guard.
     run_clean(
         LOCKED

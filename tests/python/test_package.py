@@ -30,7 +30,7 @@ def names_in_stub(file: str) -> set[str]:
     return names - {"_Capsule", "_TraceCallback"}
 
 
-def test_importing_it_imports_nothing_else() -> None:
+def test_importing_the_package_imports_nothing_else() -> None:
     loaded = run_clean(
         """
         import sys
@@ -67,11 +67,11 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert greenlet.__version__ == importlib.metadata.version("greenlet")
 
 
-def test_it_needs_no_other_distribution() -> None:
+def test_the_package_needs_no_other_distribution() -> None:
     assert not importlib.metadata.requires("greenlet")
 
 
-def test_it_installs_the_package_and_its_header_and_nothing_else() -> None:
+def test_the_distribution_installs_the_package_and_its_header_and_nothing_else() -> None:
     files = importlib.metadata.files("greenlet")
     assert files is not None
     suffix = sysconfig.get_config_var("EXT_SUFFIX")

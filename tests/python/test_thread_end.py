@@ -786,7 +786,9 @@ def test_what_a_finally_block_puts_into_thread_locals_goes_with_the_thread() -> 
 
 
 @pytest.mark.parametrize("end", [KeyError, SystemExit, GreenletExit])
-def test_they_are_there_when_an_exception_ends_the_thread(end: type[BaseException]) -> None:
+def test_thread_locals_are_there_when_an_exception_ends_the_thread(
+    end: type[BaseException],
+) -> None:
     seen = Seen()
     reports: list[type[BaseException] | None] = []
 
@@ -806,7 +808,7 @@ def test_they_are_there_when_an_exception_ends_the_thread(end: type[BaseExceptio
     assert reports == [end]
 
 
-def test_they_are_there_where_a_handler_used_greenlets_first() -> None:
+def test_thread_locals_are_there_where_an_exception_handler_used_greenlets_first() -> None:
     seen = Seen()
     handled: list[str] = []
 
@@ -884,7 +886,7 @@ def test_subclasses_of_thread_end_as_threads_do(kind: type[ThreadWithRun]) -> No
         assert thread.deletions == 1
 
 
-def test_an_instance_attribute_of_that_name_is_left_alone() -> None:
+def test_an_attribute_delete_of_a_thread_object_is_left_alone() -> None:
     seen = Seen()
     thread = threading.Thread(target=seen.work)
     usual: Callable[[], None] = thread._delete  # type: ignore[attr-defined]

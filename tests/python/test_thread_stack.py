@@ -70,7 +70,7 @@ def test_the_function_runs_between_the_bounds_of_the_threads_stack(positions: An
     assert in_greenlet(positions.on_own_stack)
 
 
-def test_it_runs_in_every_thread_on_the_stack_of_that(positions: Any) -> None:
+def test_the_function_runs_in_every_thread_on_the_stack_of_that_thread(positions: Any) -> None:
     def body(index: int) -> bool:
         assert not greenlet(positions.on_own_stack).switch()
         return all(in_greenlet(positions.on_own_stack) for _ in range(50))
@@ -78,7 +78,7 @@ def test_it_runs_in_every_thread_on_the_stack_of_that(positions: Any) -> None:
     assert all(parallelize(body))
 
 
-def test_the_caller_goes_on_where_it_was(positions: Any) -> None:
+def test_the_caller_goes_on_where_it_called(positions: Any) -> None:
     def run() -> list[bool]:
         before = positions.position()
         seen = [call_on_thread_stack(positions.on_own_stack), positions.on_own_stack()]
@@ -101,7 +101,7 @@ def test_a_call_in_a_main_greenlet_is_a_plain_one(positions: Any) -> None:
     assert g.dead
 
 
-def test_a_thread_without_greenlets_may_call_it(positions: Any) -> None:
+def test_a_thread_without_greenlets_may_call_on_its_stack(positions: Any) -> None:
     before = _greenlet.get_total_main_greenlets()
     assert in_thread(
         lambda: (
@@ -206,7 +206,7 @@ def test_the_running_greenlet_and_its_frames_are_the_same() -> None:
     assert g.switch() == (g, ["function", "run"])
 
 
-def test_the_context_and_what_is_handled_are_the_same() -> None:
+def test_the_context_and_the_handled_exception_are_the_same() -> None:
     variable = contextvars.ContextVar("variable", default=0)
 
     def function() -> Any:
@@ -226,7 +226,7 @@ def test_the_context_and_what_is_handled_are_the_same() -> None:
     assert variable.get() == 0
 
 
-def test_tracers_and_profilers_see_what_they_see_of_a_plain_call() -> None:
+def test_tracers_and_profilers_see_the_same_as_of_a_plain_call() -> None:
     def function() -> None:
         len(())
 
@@ -255,7 +255,7 @@ def test_tracers_and_profilers_see_what_they_see_of_a_plain_call() -> None:
     assert "line" in plain and "profile c_call" in plain
 
 
-def test_the_trace_of_switches_has_nothing_of_it() -> None:
+def test_the_trace_callback_sees_nothing_of_the_call() -> None:
     seen: list[Any] = []
     settrace(lambda event, greenlets: seen.append(event))
     in_greenlet(lambda: None)
@@ -280,7 +280,7 @@ def test_a_generator_goes_on_on_either_stack(positions: Any) -> None:
     assert greenlet(run).switch() == [False, True, False, True]
 
 
-def test_cpp_exceptions_are_thrown_and_caught_in_it(positions: Any) -> None:
+def test_cpp_exceptions_are_thrown_and_caught_in_the_call(positions: Any) -> None:
     def run() -> list[Any]:
         return [
             call_on_thread_stack(positions.throw_and_catch, 20),
@@ -385,7 +385,7 @@ def test_after_the_call_all_goes_on() -> None:
     assert g.switch(4) == (1, 2, 4)
 
 
-def test_greenlets_may_be_made_and_looked_at_in_it() -> None:
+def test_greenlets_may_be_made_and_looked_at_in_the_call() -> None:
     main = getcurrent()
     collect()
     in_use = stacks.statistics().in_use
@@ -408,7 +408,7 @@ def test_greenlets_may_be_made_and_looked_at_in_it() -> None:
     assert in_greenlet(function).switch() == 7
 
 
-def test_a_signal_handler_that_switches_in_it_gets_the_error() -> None:
+def test_a_signal_handler_that_switches_in_the_call_gets_the_error() -> None:
     main = getcurrent()
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -463,7 +463,7 @@ def ending(kind: type[greenlet], log: list[Any]) -> Any:
 
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("way", ["dropped", "collected", "in another thread"])
-def test_greenlets_that_go_in_it_end_when_it_is_over(kind: type[greenlet], way: str) -> None:
+def test_greenlets_dropped_in_the_call_end_when_it_is_over(kind: type[greenlet], way: str) -> None:
     log: list[Any] = []
     count = 5
     collect()
@@ -507,7 +507,7 @@ def test_greenlets_that_go_in_it_end_when_it_is_over(kind: type[greenlet], way: 
     assert _greenlet.get_pending_cleanup_count() == 0
 
 
-def test_they_end_with_the_calls_exception_or_result_intact() -> None:
+def test_greenlets_dropped_in_the_call_leave_its_exception_or_result_intact() -> None:
     log: list[Any] = []
 
     def function(family: list[greenlet]) -> None:
@@ -525,7 +525,7 @@ def test_they_end_with_the_calls_exception_or_result_intact() -> None:
     assert greenlet(run).switch() == ("'mine'", 1)
 
 
-def test_one_that_switches_in_its_finally_block_at_the_end_of_the_call_does_so() -> None:
+def test_a_greenlet_dropped_in_the_call_may_switch_in_its_finally_block() -> None:
     main = getcurrent()
     log: list[str] = []
     seen: list[greenlet] = []
@@ -552,7 +552,7 @@ def test_one_that_switches_in_its_finally_block_at_the_end_of_the_call_does_so()
         g.switch()
 
 
-def test_a_greenlet_that_is_being_killed_may_call_it(positions: Any) -> None:
+def test_a_greenlet_that_is_being_killed_may_call_on_the_thread_stack(positions: Any) -> None:
     log: list[bool] = []
 
     def run() -> None:
@@ -569,7 +569,9 @@ def test_a_greenlet_that_is_being_killed_may_call_it(positions: Any) -> None:
 
 
 @pytest.mark.parametrize("call", [True, False], ids=["by the call", "plainly"])
-def test_a_greenlet_that_calls_it_when_it_is_dropped_goes_at_once(call: bool) -> None:
+def test_a_greenlet_that_calls_on_the_thread_stack_when_it_is_dropped_goes_at_once(
+    call: bool,
+) -> None:
     seen: list[object] = []
 
     def run() -> None:
@@ -587,7 +589,7 @@ def test_a_greenlet_that_calls_it_when_it_is_dropped_goes_at_once(call: bool) ->
 
 
 @pytest.mark.parametrize("call", [True, False], ids=["by the call", "plainly"])
-def test_one_that_calls_it_when_it_is_dropped_and_waits_again_is_kept(
+def test_a_greenlet_that_calls_on_the_thread_stack_when_it_is_dropped_and_waits_again_is_kept(
     call: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It gets GreenletExit once, as outside such a call."""
@@ -682,7 +684,7 @@ def in_greenlet():
 
 @since("C recursion is bounded for itself")
 @pytest.mark.parametrize("where", ["the main thread", "a thread", "a small thread"])
-def test_recursion_goes_as_deep_as_in_the_main_greenlet_from_there(where: str) -> None:
+def test_recursion_in_the_call_goes_as_deep_as_in_the_main_greenlet(where: str) -> None:
     script = """
 sys.setrecursionlimit(1_000_000)
 def body():
@@ -792,15 +794,15 @@ def in_greenlet(function, *args):
 """
 
 
-def test_sys_exit_in_it_ends_the_program() -> None:
+def test_sys_exit_in_the_call_ends_the_program() -> None:
     assert run_clean(PRELUDE + "in_greenlet(sys.exit, 0)\nprint('not reached')\n") == ""
 
 
-def test_os_exit_in_it_ends_the_program() -> None:
+def test_os_exit_in_the_call_ends_the_program() -> None:
     assert run_clean(PRELUDE + "in_greenlet(os._exit, 0)\nprint('not reached')\n") == ""
 
 
-def test_sys_exit_in_it_ends_a_thread() -> None:
+def test_sys_exit_in_the_call_ends_a_thread() -> None:
     run_clean(
         PRELUDE
         + """
@@ -813,7 +815,7 @@ assert in_greenlet(len, "abc") == 3
 
 
 @pytest.mark.parametrize("waits", ["lock.acquire()", "while True: pass", "time.sleep(100)"])
-def test_a_daemon_thread_may_be_in_it_when_the_program_ends(waits: str) -> None:
+def test_a_daemon_thread_may_be_in_the_call_when_the_program_ends(waits: str) -> None:
     run_clean(
         PRELUDE
         + f"""
@@ -831,7 +833,7 @@ for _ in range(3):
     )
 
 
-def test_a_child_forked_in_it_goes_on_there() -> None:
+def test_a_child_forked_in_the_call_goes_on_there() -> None:
     run_clean(
         PRELUDE
         + """
@@ -869,7 +871,7 @@ thread.join()
     )
 
 
-def test_the_end_of_a_thread_lets_finally_blocks_call_it() -> None:
+def test_finally_blocks_at_the_end_of_a_thread_may_call_on_its_stack() -> None:
     assert (
         run_clean(
             PRELUDE
@@ -910,7 +912,7 @@ greenlet(run).switch()
 # --- several thread states ------------------------------------------------------------------
 
 
-def test_another_thread_state_may_use_greenlets_in_it(positions: Any) -> None:
+def test_another_thread_state_may_use_greenlets_in_the_call(positions: Any) -> None:
     seen: list[Any] = []
 
     def other() -> None:
@@ -928,7 +930,9 @@ def test_another_thread_state_may_use_greenlets_in_it(positions: Any) -> None:
     assert seen == [True, False, True, True]
 
 
-def test_it_is_refused_to_a_thread_state_that_runs_on_the_stack_of_another(positions: Any) -> None:
+def test_a_thread_state_that_runs_on_the_stack_of_another_is_refused_the_call(
+    positions: Any,
+) -> None:
     seen: list[str] = []
 
     def attempt() -> None:
@@ -947,7 +951,7 @@ def test_it_is_refused_to_a_thread_state_that_runs_on_the_stack_of_another(posit
 
 
 @since("concurrent.interpreters")
-def test_other_interpreters_work_in_it() -> None:
+def test_other_interpreters_work_in_the_call() -> None:
     run_clean(
         PRELUDE
         + """

@@ -56,7 +56,7 @@ def test_importing_the_module_leaves_the_gil_off() -> None:
 
 @only_free_threaded
 @pytest.mark.parametrize("cls", [greenlet, type("Subclass", (greenlet,), {})])
-def test_an_end_gives_the_reference_to_the_class_back_where_it_was_counted(
+def test_the_end_of_a_greenlet_drops_its_class_in_the_count_that_was_raised(
     cls: type[greenlet],
 ) -> None:
     # Each thread counts references to classes for itself. sys.getrefcount() shows only the shared

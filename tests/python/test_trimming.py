@@ -55,7 +55,7 @@ def suspended(count, depth):
 
 
 @pytest.mark.parametrize("depth", [15, 30, 120])
-def test_greenlets_that_have_waited_keep_only_what_they_are_in_the_middle_of(depth: int) -> None:
+def test_greenlets_that_have_waited_keep_only_the_memory_of_their_running_calls(depth: int) -> None:
     run_clean(
         COMMON
         + f"""
@@ -91,7 +91,7 @@ while time.monotonic() < begin + 0.8:
     )
 
 
-def test_it_is_enough_that_the_main_greenlet_goes_on_now_and_then() -> None:
+def test_memory_is_given_back_if_only_the_main_greenlet_goes_on_now_and_then() -> None:
     # This is an event loop whose greenlets all wait, except for a timer.
     run_clean(
         COMMON
@@ -218,15 +218,15 @@ DEPTHS = [0, 1, 5, 40, 150]
 """
 
 
-def test_what_a_waiting_greenlet_is_in_the_middle_of_stays_as_it_is() -> None:
+def test_trimming_leaves_the_running_calls_of_a_waiting_greenlet_as_they_are() -> None:
     run_clean(COMMON + CONTENTS + "for _ in range(3): check(stacks.trim)")
 
 
-def test_it_stays_as_it_is_when_time_has_gone_by() -> None:
+def test_the_sweep_leaves_the_running_calls_of_a_waiting_greenlet_as_they_are() -> None:
     run_clean(COMMON + CONTENTS + "check(lambda: other_greenlets(2.5))")
 
 
-def test_it_stays_as_it_is_when_threads_trim_and_collect() -> None:
+def test_trimming_and_collecting_in_threads_leave_the_running_calls_as_they_are() -> None:
     run_clean(
         COMMON
         + CONTENTS
