@@ -7,17 +7,21 @@ the interpreter that tests depend on, as data. child.py has what the child proce
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import subprocess
 import sys
 import sysconfig
 import textwrap
 import threading
+import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+import greenlet as greenlet_package
 import pytest
 from greenlet import getcurrent, greenlet
 
@@ -31,6 +35,8 @@ THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFI
 # Interpreters compiled with assertions or ThreadSanitizer are several times slower. There the time
 # limits are longer, and tests repeat less often.
 TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if DEBUG_BUILD else 1.0
+
+COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 
 # How deep recursion through C goes in 8 MiB, and in eight times as much. 3.12 and 3.13 count calls,
 # whatever the size of the stack.
@@ -129,6 +135,29 @@ def run_clean(
     return outcome.stdout.strip()
 
 
+def compile_extension(source: str, folder: Path, *flags: str) -> Path:
+    """Compile a file of tests/extensions; return the path of the module."""
+    headers = Path(greenlet_package.__file__).parent.parent  # the header is beside the package
+    done = subprocess.run(
+        [sys.executable, COMPILE, source, headers, folder, *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def load_extension(source: str, folder: Path, *flags: str) -> types.ModuleType:
+    """Compile a file of tests/extensions and import it."""
+    path = compile_extension(source, folder, *flags)
+    spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _text(captured: bytes | str | None) -> str:
     if isinstance(captured, bytes):
         return captured.decode(errors="replace")
@@ -190,6 +219,21 @@ def collections_after(allocations: int | None) -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*usual)
+
+
+@contextmanager
+def in_background(*functions: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run functions in threads during the block. Each has to return once its event is set."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=function, args=[stop]) for function in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def collect() -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
-import importlib.util
 import subprocess
 import sys
 import sysconfig
 import textwrap
 import threading
-import types
 import weakref
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -21,33 +19,12 @@ import class_cases
 import greenlet as library
 import pytest
 from greenlet import GreenletExit, _greenlet, getcurrent, greenlet
-from helpers import collect, in_thread, run_clean, run_script, since, to_parent
+from helpers import collect, in_thread, load_extension, run_clean, run_script, since, to_parent
 
-COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 HEADERS = Path(library.__file__).parent.parent  # the header is beside the package
 LOOPS = 500
 
 NULL = ...  # stands for NULL as an argument and as a result
-
-
-def compile_extension(source: str, folder: Path, *flags: str) -> Path:
-    """Return the path of the compiled module."""
-    done = subprocess.run(
-        [sys.executable, COMPILE, source, HEADERS, folder, *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
-
-
-def load(path: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +34,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def entries(folder: Path) -> Any:
-    return load(compile_extension("entries.c", folder))
+    return load_extension("entries.c", folder)
 
 
 @pytest.fixture(scope="module")
 def unwinding(folder: Path) -> Any:
-    return load(compile_extension("unwinding.cpp", folder))
+    return load_extension("unwinding.cpp", folder)
 
 
 @pytest.fixture(scope="module")
 def classes(folder: Path) -> Any:
-    return load(compile_extension("classes.c", folder))
+    return load_extension("classes.c", folder)
 
 
 @pytest.fixture(scope="module", params=["static types", "heap types"])
 def fields(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     specs = int(request.param == "heap types")
     folder = tmp_path_factory.mktemp("fields")
-    return load(compile_extension("fields.pyx", folder, f"-DCYTHON_USE_TYPE_SPECS={specs}"))
+    return load_extension("fields.pyx", folder, f"-DCYTHON_USE_TYPE_SPECS={specs}")
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> str:
@@ -784,24 +761,16 @@ def test_a_compiled_class_and_its_references_hold(
     )
 
 
-OTHER_INTERPRETER = f"""
+OTHER_INTERPRETER = """
 import sys
-sys.path[:0] = [sys.argv[1], {str(Path(__file__).parent)!r}]
-try:
-    import _interpreters
-except ImportError:
-    import _xxsubinterpreters as _interpreters
+sys.path.append(sys.argv[1])
 import greenlet  # in the main interpreter, too
+from child import Interpreter
+
+other = Interpreter()
 
 def run(source):
-    source = f"import sys; sys.path[:] = {{sys.path!r}}; " + source
-    if hasattr(_interpreters, "exec"):
-        failure = _interpreters.exec(other, source)
-        assert failure is None, failure.errdisplay
-    else:
-        _interpreters.run_string(other, source)
-
-other = _interpreters.create(*(["isolated"] if sys.version_info >= (3, 13) else []))
+    other.run(f"import sys; sys.path[:] = {sys.path!r}; " + source)
 """
 
 
@@ -816,7 +785,7 @@ for shape in class_cases.SHAPES:
     class_cases.check(classes, "heap", shape)
 ''')
 assert not greenlet.greenlet.__flags__ >> 9 & 1
-_interpreters.destroy(other)
+other.close()
 print("done")
 """,
         args=[str(folder)],
@@ -838,7 +807,7 @@ except TypeError as refusal:
 else:
     raise AssertionError
 ''')
-_interpreters.destroy(other)
+other.close()
 print("done")
 """,
         args=[str(folder)],

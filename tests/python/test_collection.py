@@ -25,6 +25,7 @@ from helpers import (
     collect_twice,
     collect_until,
     in_a_cycle,
+    in_background,
     run_clean,
     to_parent,
 )
@@ -393,16 +394,9 @@ def test_collecting_after_every_switch_disturbs_nothing() -> None:
 
 
 def test_collections_in_another_thread_disturb_no_greenlet() -> None:
-    stop = threading.Event()
-
-    thread = threading.Thread(target=collect_until, args=[stop])
-    thread.start()
-    try:
+    with in_background(collect_until):
         for _ in range(20):
             finish(in_every_state())
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_what_a_suspended_greenlet_uses_survives_a_collection() -> None:

@@ -14,6 +14,7 @@ from helpers import (
     IN_LARGE,
     IN_USUAL,
     collect,
+    in_background,
     in_thread,
     run_clean,
     run_script,
@@ -493,21 +494,12 @@ def test_the_settings_may_be_changed_from_within_greenlets_and_threads() -> None
 
 
 def test_statistics_may_be_asked_for_while_threads_switch() -> None:
-    stop = threading.Event()
-
-    def switcher() -> None:
+    def switcher(stop: threading.Event) -> None:
         while not stop.is_set():
             for g in suspended(10):
                 g.switch()
 
-    threads = [threading.Thread(target=switcher) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_background(*[switcher] * 3):
         for _ in range(100):
             now = stacks.statistics()
             assert now.reserved >= now.pooled
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()

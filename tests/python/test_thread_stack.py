@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextvars
 import gc
-import importlib.util
 import inspect
 import signal
-import subprocess
 import sys
 import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import greenlet as library
 import pytest
 from greenlet import GreenletExit, _greenlet, error, getcurrent, greenlet, settrace, stacks
 from greenlet.stacks import call_on_thread_stack, on_thread_stack
@@ -26,34 +22,20 @@ from helpers import (
     Unraisable,
     collect,
     in_thread,
+    load_extension,
     parallelize,
     run_clean,
     since,
     to_parent,
 )
 
-COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 TEXT = "cannot switch in a call on the thread's own stack"
 
 
 @pytest.fixture(scope="module")
 def positions(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The extension that compares its stack pointer with the thread's bounds."""
-    folder = tmp_path_factory.mktemp("extensions")
-    headers = Path(library.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, COMPILE, "positions.cpp", headers, folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    path = Path(done.stdout.strip())
-    spec = importlib.util.spec_from_file_location("positions", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_extension("positions.cpp", tmp_path_factory.mktemp("extensions"))
 
 
 def in_greenlet(function: Callable[..., Any], *args: Any) -> Any:

@@ -25,6 +25,7 @@ from helpers import (
     VERSION,
     collect,
     collect_until,
+    in_background,
     only_free_threaded,
     parallelize,
     run_clean,
@@ -321,34 +322,24 @@ def test_threads_switch_greenlets_of_their_own_at_the_same_time() -> None:
 
 
 def test_a_switch_while_another_thread_collects_is_sound() -> None:
-    stop = threading.Event()
-
-    thread = threading.Thread(target=collect_until, args=[stop])
-    thread.start()
-    try:
-
-        def body(value: list[int]) -> Any:
+    def body(value: list[int]) -> Any:
+        local = {"value": value}
+        for _ in range(200):
+            value = to_parent([*local["value"]])
             local = {"value": value}
-            for _ in range(200):
-                value = to_parent([*local["value"]])
-                local = {"value": value}
-            return local["value"]
+        return local["value"]
 
+    with in_background(collect_until):
         for _ in range(3):
             family = [greenlet(body) for _ in range(20)]
             values = [g.switch([index]) for index, g in enumerate(family)]
             for _ in range(200):
                 values = [g.switch(value) for g, value in zip(family, values, strict=True)]
             assert values == [[index] for index in range(20)]
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_the_current_frames_of_all_threads_can_be_asked_for_while_greenlets_switch() -> None:
-    stop = threading.Event()
-
-    def switcher() -> None:
+    def switcher(stop: threading.Event) -> None:
         def body() -> None:
             while True:
                 to_parent()
@@ -357,15 +348,10 @@ def test_the_current_frames_of_all_threads_can_be_asked_for_while_greenlets_swit
         while not stop.is_set():
             g.switch()
 
-    thread = threading.Thread(target=switcher)
-    thread.start()
-    try:
+    with in_background(switcher):
         for _ in range(200):
             for frame in sys._current_frames().values():
                 assert frame.f_code.co_name
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_what_threads_write_at_each_switch_shares_no_cache_line() -> None:

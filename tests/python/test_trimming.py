@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from greenlet import getcurrent, greenlet, stacks
-from helpers import in_thread, run_clean, since, to_parent
+from helpers import in_background, in_thread, run_clean, since, to_parent
 
 COMMON = """
 import gc, resource, sys, threading, time
@@ -498,11 +498,10 @@ assert each < 0.0005, each
 
 
 def test_threads_may_trim_while_others_look_at_their_greenlets() -> None:
-    stop = threading.Event()
     shared: list[greenlet] = []
     failures: list[object] = []
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.is_set():
             for g in list(shared):
                 # It may be running, suspended, marked or trimmed at this moment.
@@ -520,18 +519,11 @@ def test_threads_may_trim_while_others_look_at_their_greenlets() -> None:
     shared.extend(greenlet(wait_for_ever) for _ in range(20))
     for g in shared:
         g.switch()
-    threads = [threading.Thread(target=look) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_background(*[look] * 3):
         for _ in range(200):
             stacks.trim()
             for g in shared[::2]:
                 g.switch()
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert failures == []
     for g in shared:
         g.switch("end")
