@@ -1,8 +1,8 @@
-"""Environments in which other projects run on our greenlet, built once and kept in `.venvs`.
+"""Environments in which programs of others run on our greenlet, built once and kept in `.venvs`.
 
-An environment is made again when its requirements or the interpreter have changed. When our sources
-have changed, a new wheel is built and installed. To get newer releases of the other projects,
-remove `.venvs/interop-*`.
+An environment is made anew when its requirements or the interpreter have changed; when our sources
+have, a new wheel is built and put into it. To get newer releases of the others, remove
+`.venvs/interop-*`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CHECKOUT = Path(__file__).parents[2]
 PROGRAMS = Path(__file__).parent / "programs"
 CACHE = CHECKOUT / ".venvs"
 
-# Wheels only, because that is what everybody installs.
+# Wheels only: what is to be tested is what everybody installs.
 PIP_INSTALL = ("-m", "pip", "install", "--only-binary", ":all:")
 
-# GREENLET_INTEROP_WITH=published runs the programs with the published greenlet.
+# To see that a program's checks hold with the published greenlet: GREENLET_INTEROP_WITH=published.
 PUBLISHED = os.environ.get("GREENLET_INTEROP_WITH", "ours") == "published"
 
 
@@ -42,9 +42,9 @@ class Environment(NamedTuple):
     greenlet_version: str
 
     def run(self, program: str, *arguments: str, timeout: float, under: Sequence[str] = ()) -> str:
-        """Run one of programs/ in it, which has to succeed in time; return what it printed.
+        """Run a program of ours in it; return what it printed. It has to succeed, and in time.
 
-        `under` are arguments that come before the program: another program that runs it.
+        `under` are arguments that come before it: another program that runs it.
         """
         # Debug interpreters are several times slower.
         timeout *= 3 if "debug" in str(_base()) else 1
@@ -60,7 +60,7 @@ class Environment(NamedTuple):
         try:
             output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
-            # SIGABRT makes faulthandler print where the program was.
+            # SIGABRT makes faulthandler say where it was.
             os.killpg(process.pid, signal.SIGABRT)
             output, _ = process.communicate()
             pytest.fail(f"{program} did not end within {timeout:.0f} s\n{output}")
@@ -98,9 +98,9 @@ def _digest(*parts: str | bytes) -> str:
 
 @contextmanager
 def _kept(folder: Path, others: str) -> Iterator[bool]:
-    """Yield whether the folder has to be made; it counts as made if no exception leaves.
+    """Enter with True if the folder has yet to be made; it is kept if no exception leaves.
 
-    `others` matches older folders of the kind; they are removed. A lock serves several processes.
+    `others` matches older ones of its kind, which are removed. Several processes may want it.
     """
     CACHE.mkdir(exist_ok=True)
     complete = folder / "complete"
@@ -117,7 +117,7 @@ def _kept(folder: Path, others: str) -> Iterator[bool]:
 
 @cache
 def _interpreter() -> str:
-    """A name like 3.14t, with a hash of what distinguishes builds of that version."""
+    """Like 3.14t, and a hash of what else tells one build of an interpreter from another."""
     code = (
         "import sys, sysconfig; from platform import machine;"
         "print('%d.%d' % sys.version_info[:2] + sys.abiflags);"
@@ -179,11 +179,11 @@ def make_environment(name: str, *requirements: str, published: bool = PUBLISHED)
 def _install(python: Path, greenlet: Path | str, *requirements: str) -> None:
     """Install wheels, or skip the test if the index has none for this interpreter."""
     try:
-        # One command, so that this greenlet satisfies the requirements of the others.
+        # One command, so that this greenlet is the one that the others require.
         _output(python, *PIP_INSTALL, greenlet, *requirements)
     except CommandError as error:
         missing = re.search(r"No matching distribution found for (\S+)", str(error))
-        # pip says the same after retries if it does not reach the index.
+        # pip says the same, after some more attempts, if it does not reach the index.
         if missing is None or "Retrying" in str(error):
             raise
         pytest.skip(f"no matching distribution: {missing[1]} has no wheel for this interpreter")
