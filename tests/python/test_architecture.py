@@ -205,6 +205,19 @@ def links_that_lead_nowhere(files: Files) -> list[str]:
     return faults
 
 
+def names_of_tests_that_are_gone(files: Files) -> list[str]:
+    """Names of test files, in sources, tools and documents at the top, that tests/ does not have."""
+    names = {posixpath.basename(path) for path in files if path.startswith("tests/")}
+    return [
+        f"{path}:{number}: {name}"
+        for path, text in files.items()
+        if path.startswith(("src/", "tools/", ".github/")) or "/" not in path
+        for number, line in enumerate(text.splitlines(), 1)
+        for name in re.findall(r"\b(test_\w+\.py|\w+_test\.cpp)\b", line)
+        if name not in names
+    ]
+
+
 def rows_of_the_table(document: str) -> list[tuple[list[str], list[str]]]:
     """The globs of sources and the paths of tests, a pair for each row of CONTRIBUTING.md."""
     _, _, section = document.partition(f"{TABLE_HEADING}\n")
@@ -291,6 +304,10 @@ def test_links_of_the_documents_lead_to_files_of_the_repository() -> None:
     check(links_that_lead_nowhere(tracked()))
 
 
+def test_every_test_file_that_sources_and_tools_name_is_there() -> None:
+    check(names_of_tests_that_are_gone(tracked()))
+
+
 def test_the_table_names_tests_for_every_source_file() -> None:
     document = (CHECKOUT / "CONTRIBUTING.md").read_text()
     assert rows_of_the_table(document)
@@ -372,6 +389,13 @@ def test_a_rule_finds_no_fault_in_good_files(rule: Rule) -> None:
         (POINTER, "a.md", "in /work/main/x", "a.md:1: /work/m"),
         (POINTER, "a.h", "// .library/tools", ".library"),
         (POINTER, "a.h", "// see API.md", "API.md"),
+        (
+            names_of_tests_that_are_gone,
+            "src/core/a.h",
+            "// see test_a.py",
+            "src/core/a.h:1: test_a.py",
+        ),
+        (names_of_tests_that_are_gone, "tools/a.py", '"native/pool_test.cpp"', "pool_test.cpp"),
         (links_that_lead_nowhere, "docs/a.md", "[this](b.md)", "docs/a.md: b.md"),
         (links_that_lead_nowhere, "a.md", "[this](../b.md#part)", "../b.md"),
     ],
