@@ -206,7 +206,7 @@ def links_that_lead_nowhere(files: Files) -> list[str]:
 
 
 def names_of_tests_that_are_gone(files: Files) -> list[str]:
-    """Names of test files, in sources, tools and documents at the top, that tests/ does not have."""
+    """Names of test files, in sources, tools and top documents, that tests/ does not have."""
     names = {posixpath.basename(path) for path in files if path.startswith("tests/")}
     return [
         f"{path}:{number}: {name}"
