@@ -79,7 +79,7 @@ def dead() -> greenlet:
     return g
 
 
-# --- what the header says -----------------------------------------------------------------------
+# --- what the header says -------------------------------------------------------------------------
 
 
 def test_the_header_agrees_with_the_module(entries: Any) -> None:
@@ -124,7 +124,7 @@ def test_the_header_is_valid_in(standard: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# --- wrong arguments ----------------------------------------------------------------------------
+# --- wrong arguments ------------------------------------------------------------------------------
 
 WRONG = (NULL, None, 5, greenlet, "text", object())
 WITH_A_TARGET: dict[str, Sequence[Any]] = {
@@ -201,7 +201,7 @@ def test_a_wrong_argument_leaves_the_target_as_it_was(entries: Any) -> None:
             g.throw()
 
 
-# --- None, and exceptions that are set ----------------------------------------------------------
+# --- None, and exceptions that are set ------------------------------------------------------------
 
 
 def test_a_new_greenlet_whose_parent_is_none_has_the_running_one(entries: Any) -> None:
@@ -243,7 +243,7 @@ def test_an_exception_that_is_set_already_is_what_switch_returns(entries: Any) -
     assert waiting.switch("still waiting") == "still waiting"
 
 
-# --- no thread state ----------------------------------------------------------------------------
+# --- no thread state ------------------------------------------------------------------------------
 
 PYTHONS_OWN = -1  # PyThreadState_Get(), for comparison: 3.12 crashes while it reports
 DETACHED = """
@@ -281,7 +281,7 @@ def test_an_entry_without_a_thread_state_says_what_is_wrong(
     assert detached(folder, number, place, used=number % 2 == 0) == expected
 
 
-# --- wrong threads ------------------------------------------------------------------------------
+# --- wrong threads --------------------------------------------------------------------------------
 
 
 class Elsewhere:
@@ -380,7 +380,7 @@ def test_a_thread_that_python_did_not_make_may_use_every_entry(entries: Any) -> 
     assert _greenlet.get_total_main_greenlets() == before
 
 
-# --- reference counts ---------------------------------------------------------------------------
+# --- reference counts -----------------------------------------------------------------------------
 
 
 def counts(objects: Sequence[object]) -> list[int]:
@@ -494,7 +494,7 @@ def test_the_other_entries_are_balanced(entries: Any) -> None:
             assert_balanced(lambda e=entry, t=target: outcome(e, t), *watched)  # type: ignore[misc]
 
 
-# --- late callers -------------------------------------------------------------------------------
+# --- late callers ---------------------------------------------------------------------------------
 
 LATE = """
 import sys
@@ -553,7 +553,7 @@ del kept
     assert said == "late"
 
 
-# --- C++ ----------------------------------------------------------------------------------------
+# --- C++ ------------------------------------------------------------------------------------------
 
 
 def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
@@ -740,7 +740,7 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
     assert not any(type(each) is unwinding.Finalizing for each in gc.get_objects())
 
 
-# --- kinds of compiled classes ------------------------------------------------------------------
+# --- kinds of compiled classes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", class_cases.SHAPES)
@@ -846,7 +846,7 @@ print("done")
     assert said == "done"
 
 
-# --- Cython -------------------------------------------------------------------------------------
+# --- Cython ---------------------------------------------------------------------------------------
 
 
 def test_a_cython_class_keeps_its_fields_through_switches(fields: Any) -> None:

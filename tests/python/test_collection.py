@@ -831,7 +831,6 @@ def test_each_reference_is_shown_once() -> None:
 
 # --- traversals that are no collection ------------------------------------------------------------
 
-
 FOREIGN = """
 import ctypes, gc, sys
 gc.disable()

@@ -483,7 +483,6 @@ def test_a_greenlet_that_refuses_to_die_and_waits_again_is_kept_and_reported(cap
 
 # --- what happens between the collection and the finalizer ----------------------------------------
 
-
 # When a collection calls the first finalizer, it has already found all of the garbage. On
 # free-threaded builds it has then turned off deferred counting, and frees functions and code that
 # have no counted reference. So a greenlet that goes on has to hold counted references.

@@ -88,7 +88,7 @@ CAUSES: MappingProxyType[str, Cause] = MappingProxyType(
 FINAL = ("collected", "collected in another thread", "its thread ends")
 
 
-# --- what greenlets do that catch their end ---------------------------------------------------
+# --- what greenlets do that catch their end -------------------------------------------------------
 
 
 def breaks_out(log: Log) -> None:
@@ -369,7 +369,7 @@ def test_a_greenlet_that_waits_again_is_kept_and_reported_until_its_thread_ends(
     assert capsys.readouterr().err == ""
 
 
-# --- what is raised -----------------------------------------------------------------------------
+# --- what is raised -------------------------------------------------------------------------------
 
 
 def caught_by(cause: str) -> BaseException:
@@ -442,7 +442,7 @@ def test_a_greenlet_into_which_another_throws_the_exception_ends_quietly() -> No
     assert g.dead
 
 
-# --- nothing is left in the middle --------------------------------------------------------------
+# --- nothing is left in the middle ----------------------------------------------------------------
 
 
 def test_the_collector_works_on_after_a_loop_that_keeps_what_it_catches() -> None:
@@ -530,7 +530,7 @@ def test_a_finally_block_runs_where_the_exception_is_let_go_of() -> None:
     assert set(log) == {"finally"}
 
 
-# --- attributes and slots ---------------------------------------------------------------------
+# --- attributes and slots -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("with_del", [True, False], ids=["with __del__", "without __del__"])
@@ -575,7 +575,7 @@ def test_finally_blocks_find_the_slots_and_attributes_of_their_greenlet(
     assert log == [*(["del"] if with_del else []), (5, {"note": 7})]
 
 
-# --- schedulers -------------------------------------------------------------------------------
+# --- schedulers -----------------------------------------------------------------------------------
 
 
 def by_the_constructor(scheduler: greenlet) -> object:
@@ -774,7 +774,7 @@ def test_a_scheduler_that_its_thread_has_left_is_kept_by_one_reference() -> None
     assert counts[1] - counts[0] == 1
 
 
-# --- loops that nobody ends ---------------------------------------------------------------------
+# --- loops that nobody ends -----------------------------------------------------------------------
 
 
 def loop_for_ever() -> None:

@@ -19,7 +19,6 @@ from helpers import (
 
 # --- what is reserved -----------------------------------------------------------------------------
 
-
 ADDRESS_SPACE = """
 import gc, os, resource
 from child import address_space, resident
@@ -58,7 +57,6 @@ def test_reservations_pass_by_whoever_counts_calls_of_mmap() -> None:
 
 
 # --- short of memory ------------------------------------------------------------------------------
-
 
 # Sets a limit some MiB above what is in use; then starts as many greenlets as fit.
 SHORT_OF_MEMORY = """
@@ -215,7 +213,6 @@ def test_no_memory_while_greenlets_nest_is_memory_error_in_each_caller() -> None
 
 
 # --- memory that is locked ------------------------------------------------------------------------
-
 
 LOCKED = (
     ADDRESS_SPACE

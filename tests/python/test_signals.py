@@ -254,7 +254,7 @@ theirs.close()
     assert printed == "True True"
 
 
-# --- faulthandler and alternate signal stacks -----------------------------------------------
+# --- faulthandler and alternate signal stacks -----------------------------------------------------
 
 NESTED = """
 import faulthandler

@@ -720,7 +720,7 @@ def test_greenlets_dropped_elsewhere_while_their_thread_ends_are_ended_once() ->
     assert _greenlet.get_pending_cleanup_count() == 0
 
 
-# --- what Python keeps for a thread -----------------------------------------------------------
+# --- what Python keeps for a thread ---------------------------------------------------------------
 
 
 class Seen:
@@ -1046,7 +1046,7 @@ def test_a_greenlet_that_leaves_collections_by_switches_is_not_abandoned_in_one(
     assert printed == "True True 300"
 
 
-# --- threads that Python did not make -------------------------------------------------------
+# --- threads that Python did not make -------------------------------------------------------------
 
 THREADS = """
 #include <pthread.h>
@@ -1201,7 +1201,7 @@ def test_a_foreign_thread_that_never_comes_back_does_not_hold_up_the_exit(foreig
     assert printed == "exiting"
 
 
-# --- daemon threads at the end of the program -----------------------------------------------
+# --- daemon threads at the end of the program -----------------------------------------------------
 
 DAEMONS: dict[str, str] = {
     "in its main greenlet": "g.switch(); ready.set(); stay()",

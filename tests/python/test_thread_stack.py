@@ -43,7 +43,7 @@ def in_greenlet(function: Callable[..., Any], *args: Any) -> Any:
     return greenlet(lambda: call_on_thread_stack(function, *args)).switch()
 
 
-# --- where it runs --------------------------------------------------------------------------
+# --- where it runs --------------------------------------------------------------------------------
 
 
 def test_the_function_runs_between_the_bounds_of_the_threads_stack(positions: Any) -> None:
@@ -105,7 +105,7 @@ def test_calls_nest(positions: Any) -> None:
     assert in_greenlet(outer) == [True, True]
 
 
-# --- it is a call as any other --------------------------------------------------------------
+# --- it is a call as any other --------------------------------------------------------------------
 
 
 def test_arguments_and_the_result_pass_through() -> None:
@@ -293,7 +293,7 @@ def test_nothing_is_leaked() -> None:
     assert stacks.statistics().in_use == in_use
 
 
-# --- no switch ------------------------------------------------------------------------------
+# --- no switch ------------------------------------------------------------------------------------
 
 
 def waiting() -> greenlet:
@@ -409,7 +409,7 @@ def test_a_signal_handler_that_switches_in_the_call_gets_the_error() -> None:
         signal.signal(signal.SIGUSR1, previous)
 
 
-# --- greenlets that have to end wait --------------------------------------------------------
+# --- greenlets that have to end wait --------------------------------------------------------------
 
 
 class WithDel(greenlet):
@@ -638,7 +638,7 @@ def ending_by_append(log: list[int], index: int) -> greenlet:
     return g
 
 
-# --- recursion ------------------------------------------------------------------------------
+# --- recursion ------------------------------------------------------------------------------------
 
 RECURSION = """
 import sys
@@ -765,7 +765,7 @@ def test_a_call_from_deep_in_a_greenlet_has_the_whole_stack_of_the_thread() -> N
     assert greenlet(deep).switch(60) == 50
 
 
-# --- the ends of threads and processes ------------------------------------------------------
+# --- the ends of threads and processes ------------------------------------------------------------
 
 PRELUDE = """
 import os, sys, threading, time
@@ -891,7 +891,7 @@ greenlet(run).switch()
     assert "in function" in outcome and "in run" in outcome
 
 
-# --- several thread states ------------------------------------------------------------------
+# --- several thread states ------------------------------------------------------------------------
 
 
 def test_another_thread_state_may_use_greenlets_in_the_call(positions: Any) -> None:
@@ -960,7 +960,7 @@ for _ in range(3):
     )
 
 
-# --- the decorator --------------------------------------------------------------------------
+# --- the decorator --------------------------------------------------------------------------------
 
 
 def test_the_decorator_makes_each_call_one_on_the_threads_stack(positions: Any) -> None:
@@ -1004,7 +1004,7 @@ def test_the_signature_and_the_docstring_are_there() -> None:
     assert call_on_thread_stack.__name__ == "call_on_thread_stack"
 
 
-# --- everything at random -------------------------------------------------------------------
+# --- everything at random -------------------------------------------------------------------------
 
 STORM = """
 import gc, os, random, signal, sys, threading, time, weakref

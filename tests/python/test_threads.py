@@ -273,7 +273,6 @@ def test_a_finalizer_may_use_the_first_greenlets_of_a_thread() -> None:
 
 # --- what another thread sees, and may prepare ----------------------------------------------------
 
-
 VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("VARIABLE")
 
 
