@@ -24,9 +24,11 @@ IMPORT_PATHS = {
     "benchmarks": "benchmarks",
     "examples": "examples",
     "tests/contract": "tests/contract",
-    "tests/dependents": "tests/dependents:tests/dependents/programs",
     "tests/extensions": "tests/extensions",
-    "tests/interop": "tests/interop:tests/interop/programs",
+    "tests/interop": ":".join(
+        f"tests/interop{folder}"
+        for folder in ("", "/programs", "/dependents", "/dependents/programs")
+    ),
     "tests/python": "tests/python",
 }
 

@@ -28,20 +28,18 @@ from run_tests import LOGS, Log
 SUPPRESSIONS = CHECKOUT / "tests" / "tsan-suppressions.txt"
 # Files of tests/python, and single tests where the rest of a file is about one thread.
 TESTS = (
-    "test_freethreading.py",
-    "test_shared_greenlets.py",
+    "test_threads_at_once.py",
     "test_critical_sections.py",
     "test_threads.py",
     "test_thread_end.py",
     "test_subinterpreters.py",
     "test_creation.py",
-    "test_thread_stack.py::test_it_runs_in_every_thread_on_the_stack_of_that",
-    "test_thread_stack.py::test_greenlets_that_go_in_it_end_when_it_is_over",
+    "test_thread_stack.py::test_the_function_runs_in_every_thread_on_the_stack_of_that_thread",
+    "test_thread_stack.py::test_greenlets_dropped_in_the_call_end_when_it_is_over",
     "test_thread_stack.py::test_many_calls_with_drops_by_other_threads_lose_nothing",
     "test_thread_stack.py::test_calls_mixed_with_everything_at_random_in_threads",
-    "test_collection.py::test_what_only_suspended_frames_know_outlives_collections_of_other_threads",
-    "test_collection.py::test_the_process_ends_with_suspended_greenlets_of_several_threads",
-    "test_collection.py::test_a_greenlet_of_another_thread_is_ended_by_its_own_thread",
+    "test_collection_deferred.py",
+    "test_collection_endings.py::test_a_greenlet_of_another_thread_is_ended_by_its_own_thread",
 )
 OURS = ("_greenlet.", str(CHECKOUT / "src"))
 EDGE = "==================\n"

@@ -1,9 +1,9 @@
 """What every script of behaviour shares: the registry, the transcript, and a few bodies to run.
 
-A behaviour is a function decorated with `@behaviour` that tells what it sees through `say`. Each
-one runs in a thread of its own, so it begins with a fresh main greenlet, no trace callback and an
-empty context. A script prints one line per `say`, `NAME: TEXT`, the same on every run; it imports
-whatever module is named `greenlet` and never asks which one it got.
+A behaviour is a function decorated with `@behaviour` that reports what it sees by `say`. Each
+behaviour runs in a thread of its own, so it begins with a fresh main greenlet, no trace callback
+and an empty context. A script prints one line for each `say`, `NAME: TEXT`, the same on every run.
+It imports the module named `greenlet` and does not ask whose it is.
 
 Run one from this folder: `python -m scripts.switching [NAME ...]`. `contract_runner.py` compares.
 """
@@ -33,7 +33,7 @@ getcurrent: Any = library.getcurrent
 if TYPE_CHECKING:
 
     class Base:
-        """The greenlet type as a base class: a checker must let scripts misuse it."""
+        """The greenlet type as a base class of type Any, so that scripts may misuse it."""
 
         def __init__(self, *args: Any, **keywords: Any) -> None: ...
         def switch(self, *args: Any, **keywords: Any) -> Any: ...
@@ -51,10 +51,10 @@ TIME_LIMIT = 20.0
 
 @dataclass(frozen=True)
 class Deviation:
-    """One behaviour in which we differ on purpose, with both transcripts in full.
+    """A behaviour in which we differ on purpose, with both transcripts in full.
 
-    `on` names the interpreters that it concerns (`3.14t`; empty for all). Literals only: the runner
-    reads them from the syntax tree, without importing the script.
+    `on` names the interpreters where we differ (`3.14t`; empty for all). All values are literals,
+    because the runner reads them from the syntax tree without importing the script.
     """
 
     reason: str
@@ -87,7 +87,7 @@ def behaviour(
 
 
 def normalized(text: str) -> str:
-    """Replace what differs between two runs: addresses. One line, whatever the text holds."""
+    """Replace addresses, which differ between two runs, and make one line of the text."""
     text = re.sub(r"0x(\([a-z]+\)|[0-9a-fA-F]+)", "0x..", text)
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
@@ -102,12 +102,12 @@ def say(*values: object) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An exception's type and text, as a program that matches on them sees it."""
+    """The type and text of an exception."""
     return f"{type(error).__name__}: {error}"
 
 
 def attempt(function: Callable[..., Any], *args: Any, **keywords: Any) -> str:
-    """What the call gives: the `repr` of its value, or the exception."""
+    """The `repr` of what the call returns, or the exception."""
     try:
         return repr(function(*args, **keywords))
     except BaseException as error:
@@ -161,7 +161,7 @@ def dead() -> Any:
 
 
 def listening(parent: Any = None) -> Any:
-    """A suspended greenlet that tells the main greenlet whatever reaches it, for ever."""
+    """A suspended greenlet that reports to the main greenlet what reaches it, for ever."""
 
     def listen() -> None:
         message: tuple[Any, ...] = ()
@@ -179,7 +179,7 @@ def listening(parent: Any = None) -> Any:
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
-    """Call in a new thread that ends before this returns; give its value or raise its exception."""
+    """Call in a new thread and wait for its end; return the value or raise the exception."""
     outcome: list[Any] = []
     error: list[BaseException] = []
 
@@ -192,7 +192,7 @@ def in_thread(function: Callable[[], Any]) -> Any:
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
-    # On some versions the published greenlet notes the end of a thread after `join` returned.
+    # On some versions the published greenlet notices the end of a thread only after `join()`.
     time.sleep(0.05)
     if error:
         raise error[0]
@@ -247,7 +247,7 @@ def unraisable_reports() -> Iterator[None]:
 
 
 def in_child_process(source: str) -> None:
-    """Run a program of its own and say what it prints and how it ends."""
+    """Run a program in a process of its own; say what it prints and how it ends."""
     outcome = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, check=False
     )
@@ -256,7 +256,7 @@ def in_child_process(source: str) -> None:
 
 
 def _run_one(name: str) -> None:
-    """One behaviour, in a thread of its own, with an end that leaves nothing to the next one."""
+    """Run one behaviour in a thread of its own, and clean up for the next behaviour."""
     global _speaking
 
     def call() -> None:
@@ -270,7 +270,7 @@ def _run_one(name: str) -> None:
     thread.start()
     thread.join(TIME_LIMIT)
     if thread.is_alive():
-        # The runner sees the behaviours that are missing and runs them one by one.
+        # The runner notices the missing behaviours and runs them one by one.
         os._exit(3)
     gc.collect()
     _speaking = None
@@ -278,7 +278,7 @@ def _run_one(name: str) -> None:
 
 def run() -> None:
     """Run the behaviours named on the command line, or all of them, in the order of the file."""
-    # Collections happen where a behaviour asks for them and nowhere else.
+    # Collections run only where a behaviour asks for them.
     gc.disable()
     for name in sys.argv[1:] or list(_registry):
         _run_one(name)

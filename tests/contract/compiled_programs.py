@@ -1,7 +1,7 @@
 """What the compiled programs of tests/extensions do, as a transcript: one line for each thing.
 
-`compiled_programs.py FOLDER` imports them from there. Like the scripts of behaviour it imports
-whatever module is named `greenlet`; which header the programs were compiled with, it cannot tell.
+`compiled_programs.py FOLDER` imports the programs from there. Like the scripts of behaviour it
+imports the module named `greenlet`. It cannot tell with which header the programs were compiled.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def attempt(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def growth(function: Callable[[], object], watched: object) -> int:
-    """By how many references a hundred calls change an object's count."""
+    """By how much a hundred calls change the reference count of an object."""
     for _ in range(2):
-        gc.collect()  # free-threaded builds add up what each thread has counted as one begins
+        gc.collect()  # free-threaded builds add up the counts of all threads at its start
     before = sys.getrefcount(watched)
     for _ in range(100):
         function()

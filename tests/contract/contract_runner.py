@@ -1,7 +1,7 @@
 """Running scripts of behaviour on an interpreter, and reading what they declare.
 
-Nothing here imports `greenlet` or a script: names and deviations are read from the syntax tree, the
-scripts run in child processes of the two interpreters that are compared.
+Nothing here imports `greenlet` or a script. Names and deviations are read from the syntax tree. The
+scripts run in child processes, with each of the two greenlets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ print(greenlet.__version__)
 
 
 class CannotCompare(Exception):
-    """An interpreter is missing or is not the one that it should be."""
+    """An interpreter is missing, or has another name or greenlet than expected."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Deviation:
-    """What `behaviour.py` calls by this name."""
+    """A `Deviation` of behaviour.py, read from the script."""
 
     reason: str
     ours: tuple[str, ...]
@@ -131,7 +131,7 @@ def environment() -> dict[str, str]:
 
 def identify(path: Path) -> Interpreter:
     """Ask a python for its name and its greenlet."""
-    path = path.absolute()  # not resolved: a virtual environment is found through the link
+    path = path.absolute()  # do not resolve the link: by it Python finds its virtual environment
     try:
         answer = subprocess.run(
             [path, "-c", _QUESTION],
@@ -192,7 +192,7 @@ def _environment_of(name: str) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """How one script ran: a transcript for each behaviour, and how the process ended."""
+    """The run of one script: a transcript for each behaviour, and how the process ended."""
 
     transcripts: dict[str, tuple[str, ...]]
     ending: str
@@ -237,8 +237,8 @@ def _ending(code: int) -> str:
 def run_script(interpreter: Interpreter, script: str) -> Run:
     """Run all behaviours of a script in one process.
 
-    When that process does not end well, each behaviour runs once more in a process of its own, so
-    that one crash costs one transcript; a line at its end says how it ended.
+    If that process does not end well, each behaviour runs again in a process of its own. So one
+    crash costs one transcript; the last line of the transcript says how the process ended.
     """
     together = _execute(interpreter, script, [], SCRIPT_TIME_LIMIT)
     if not together.ending:

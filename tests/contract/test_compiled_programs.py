@@ -1,7 +1,7 @@
-"""Programs compiled with either header and loaded with either greenlet do the same.
+"""Programs compiled with our header or the published one do the same on both greenlets.
 
-The published header is handed to the compiler unseen: nothing here opens it, and what the compiler
-says of it is not shown.
+The published header goes to the compiler unseen. Nothing here opens it, and the compiler's messages
+about it are not shown.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def output_of(*command: str | Path) -> str:
 def transcripts(
     interpreters: dict[str, Interpreter], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, str], tuple[str, ...]]:
-    """By whose header the programs were compiled with, and whose greenlet they ran with."""
+    """The transcripts, by the header of the compilation and the greenlet of the run."""
     said = {}
     for header, interpreter in interpreters.items():
         headers = output_of(interpreter.path, "-c", _HEADERS).strip()
@@ -83,7 +83,7 @@ def transcripts(
     ("header", "loaded"),
     [("published", "ours"), ("ours", "published"), ("ours", "ours")],
 )
-def test_they_do_the_same(
+def test_compiled_programs_do_the_same_with_either_header_and_greenlet(
     header: str, loaded: str, transcripts: dict[tuple[str, str], tuple[str, ...]]
 ) -> None:
     expected, got = transcripts["published", "published"], transcripts[header, loaded]

@@ -1,9 +1,10 @@
 /* Every kind of compiled class over greenlet: make(kind, slots) returns a new one.
  *
- * kind: "static" is a static type, as Cython 0.29 makes them; "pretended" is one that was a heap
- * type only while it was made ready, as Cython 3.0 does it; "heap" is made by PyType_FromSpec().
- * slots: the letters of the slots that the class fills itself, as programs do that were written for
- * the published greenlet, a static type: t(raverse), c(lear), d(ealloc), f(inalize).
+ * kind: "static" is a static type, as Cython 0.29 makes it. "pretended" is a static type that had
+ * the flag of a heap type during PyType_Ready(), as in Cython 3.0. "heap" comes from
+ * PyType_FromSpec().
+ * slots: the letters of the slots that the class fills itself: t(raverse), c(lear), d(ealloc),
+ * f(inalize). Programs written for the published greenlet, a static type, do so.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -12,15 +13,15 @@
 
 typedef struct {
   PyGreenlet base;
-  PyObject* kept; /* a class that fills no slot does not know it, and leaves it NULL */
+  PyObject* kept; /* NULL in a class that fills no slot */
 } Task;
 
 static int is_heap_type(PyTypeObject* type) {
   return (PyType_GetFlags(type) & Py_TPFLAGS_HEAPTYPE) != 0;
 }
 
-/* The class that `function` is from: the nearest base of the instance's class that has it. A class
- * made in Python calls it for its instances, too. */
+/* The class that defines `function`: the nearest base of the instance's class that has it. For
+ * instances of a class made in Python the function is called, too. */
 #define OWNER(self, slot, function)    \
   PyTypeObject* owner = Py_TYPE(self); \
   while (owner->slot != function) {    \
@@ -79,7 +80,7 @@ static PyGetSetDef attributes[] = {
 
 static int fills(const char* slots, char slot) { return strchr(slots, slot) != NULL; }
 
-/* PyType_Ready() takes over traverse and clear from the base only if both are left out. */
+/* PyType_Ready() inherits traverse and clear only if the class has neither. */
 static traverseproc traverse_for(const char* slots) {
   return fills(slots, 't') ? traverse : fills(slots, 'c') ? PyGreenlet_Type.tp_traverse : NULL;
 }
@@ -91,7 +92,7 @@ static unsigned long flags_for(const char* slots) {
 
 static PyObject* make_static(int pretended, const char* slots) {
   static PyTypeObject blank = {PyVarObject_HEAD_INIT(NULL, 0).tp_name = "classes.Task"};
-  PyTypeObject* const type = (PyTypeObject*)PyMem_RawMalloc(sizeof(PyTypeObject)); /* for good */
+  PyTypeObject* const type = (PyTypeObject*)PyMem_RawMalloc(sizeof(PyTypeObject)); /* never freed */
   int failed;
   if (type == NULL) {
     return PyErr_NoMemory();

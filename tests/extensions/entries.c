@@ -1,5 +1,6 @@
-/* Every name of greenlet.h, for Python to call: unchecked, so that what a C program may do wrong
- * can be done. An Ellipsis stands for NULL, as an argument and as a result without an exception. */
+/* Every name of greenlet.h, for Python to call. Nothing is checked, so that tests can do what a C
+ * program may do wrong. An Ellipsis stands for NULL, as an argument and as a result without an
+ * exception. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <greenlet/greenlet.h>
@@ -29,7 +30,7 @@ static PyObject* result(PyObject* value) {
   return Py_Ellipsis;
 }
 
-/* Of the entries that return an int; -1 without an exception would be a SystemError. */
+/* For entries that return an int. -1 without an exception would become a SystemError. */
 static PyObject* answer(int value) {
   return value == -1 && PyErr_Occurred() ? NULL : PyLong_FromLong(value);
 }
@@ -88,7 +89,7 @@ static PyObject* facts(PyObject* Py_UNUSED(module), PyObject* Py_UNUSED(args)) {
                        (Py_ssize_t)offsetof(PyGreenlet, pimpl));
 }
 
-/* A thread that Python has not made: each round has a thread state of its own. */
+/* A thread that Python has not made. Each round has a thread state of its own. */
 static PyObject* body(PyObject* Py_UNUSED(module), PyObject* number) {
   PyGreenlet* const self = PyGreenlet_GetCurrent();
   PyGreenlet* const parent = self != NULL ? PyGreenlet_GetParent(self) : NULL;
@@ -154,7 +155,7 @@ static PyObject* in_a_foreign_thread(PyObject* Py_UNUSED(module), PyObject* args
   return failed ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(rounds.good);
 }
 
-/* Late callers: each entry once, without anything of Python's but what it returns or raises. */
+/* Late callers: call each entry once, and use nothing of Python but results and exceptions. */
 struct late {
   PyGreenlet* started;
   PyGreenlet* unstarted;
@@ -225,7 +226,7 @@ static PyObject* late_caller(PyObject* Py_UNUSED(module), PyObject* args) {
   return PyCapsule_New(late, NULL, destroy_late);
 }
 
-/* keep_to_the_end(object): in the interpreter's own dict, which goes after all modules. */
+/* keep_to_the_end(object): keeps it in the interpreter's dict, which goes after all modules. */
 static PyObject* keep_to_the_end(PyObject* Py_UNUSED(module), PyObject* object) {
   PyObject* const dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
   if (dict == NULL || PyDict_SetItemString(dict, "entries.late", object) < 0) {
@@ -253,7 +254,7 @@ static PyObject* with_exception(PyObject* Py_UNUSED(module), PyObject* exception
   return answers;
 }
 
-/* switch_with_error(greenlet, exception): Switch while it is set. */
+/* switch_with_error(greenlet, exception): Switch while the exception is set. */
 static PyObject* switch_with_error(PyObject* Py_UNUSED(module), PyObject* args) {
   PyGreenlet* const target = greenlet(args, 0);
   PyErr_SetNone(argument(args, 1));
@@ -266,7 +267,7 @@ typedef int (*flag_function)(PyGreenlet*);
 
 static switch_function chosen(void) { return PyGreenlet_Switch; }
 
-/* How many of them are the same pointers by name and by index. */
+/* How many entries are the same pointers by name and by index. */
 static PyObject* same_by_index(PyObject* Py_UNUSED(module), PyObject* Py_UNUSED(args)) {
   PyGreenlet* (*const make)(PyObject*, PyGreenlet*) = PyGreenlet_New;
   PyGreenlet* (*const current)(void) = &*PyGreenlet_GetCurrent;
@@ -344,7 +345,7 @@ static void* call_detached(void* argument) {
   return NULL;
 }
 
-/* detached(number, elsewhere, greenlet): here, or in a thread that Python does not know. */
+/* detached(number, elsewhere, greenlet): in this thread, or in one that Python does not know. */
 static PyObject* detached(PyObject* Py_UNUSED(module), PyObject* args) {
   struct call call;
   pthread_t thread;

@@ -1,5 +1,5 @@
-// Where a program's stack pointer is, as an engine sees it that knows the thread's own stack; and
-// thread states that take turns in one OS thread.
+// The stack pointer, as an engine sees it that knows the bounds of the thread's stack; and thread
+// states that take turns in one OS thread.
 #include <Python.h>
 #include <greenlet/greenlet.h>
 #include <pthread.h>
@@ -12,7 +12,7 @@ namespace {
 
 std::uintptr_t here() { return reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)); }
 
-// on_own_stack(): whether this runs between the bounds that the C library has for the thread.
+// on_own_stack(): whether this runs within the bounds that the C library has for the thread.
 PyObject* on_own_stack(PyObject*, PyObject*) {
   pthread_attr_t attributes;
   void* low = nullptr;
@@ -30,7 +30,7 @@ PyObject* position(PyObject*, PyObject*) {
   return PyLong_FromUnsignedLongLong(static_cast<unsigned long long>(here()));
 }
 
-// guarded(function): calls it over a frame with a pattern. True if that is intact afterwards.
+// guarded(function): calls it below a frame with a pattern. True if the pattern stays intact.
 PyObject* guarded(PyObject*, PyObject* function) {
   volatile unsigned char pattern[2048];
   for (std::size_t i = 0; i < sizeof pattern; ++i) {
@@ -49,7 +49,7 @@ PyObject* guarded(PyObject*, PyObject* function) {
   Py_RETURN_TRUE;
 }
 
-// fill(bytes): overwrites so much below the caller's frame.
+// fill(bytes): overwrites so many bytes below the caller's frame.
 void fill_deeper(long bytes) {
   volatile unsigned char noise[1024];
   for (std::size_t i = 0; i < sizeof noise; ++i) {
@@ -70,7 +70,7 @@ PyObject* fill(PyObject*, PyObject* bytes) {
   Py_RETURN_NONE;
 }
 
-// throw_and_catch(depth): a C++ exception from so many calls below.
+// throw_and_catch(depth): throws a C++ exception from so many calls below.
 void throw_from(long depth) {
   if (depth == 0) {
     throw std::runtime_error("thrown");
@@ -92,7 +92,7 @@ PyObject* throw_and_catch(PyObject*, PyObject* depth) {
   Py_RETURN_NONE;
 }
 
-// while_handling(function): calls it in a catch block; returns the result and what is handled then.
+// while_handling(function): calls it in a catch block; returns the result and what was handled.
 PyObject* while_handling(PyObject*, PyObject* function) {
   try {
     throw_from(3);

@@ -1,4 +1,4 @@
-/* A program whose objects libgc looks after: it finds them from the stack of the thread. */
+/* A program with objects of libgc, which finds them from the stack of the thread. */
 #include <Python.h>
 #include <gc.h>
 
@@ -9,7 +9,7 @@ struct node {
   long number;
 };
 
-/* use(function): makes a list, calls function(), collects, and returns how much of it is left. */
+/* use(function): makes a list, calls function(), collects, and returns how long the list is. */
 static PyObject *use(PyObject *self, PyObject *function) {
   struct node *first = NULL;
   (void)self;

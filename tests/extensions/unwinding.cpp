@@ -21,11 +21,11 @@ struct Counted {
   ~Counted() { --living; }
 };
 
-// What a C++ program makes of an error from Python.
+// The C++ exception that a program throws for a Python exception.
 struct PythonError : std::exception {};
 
-// Leaves the running greenlet for its parent. Holds no reference to it meanwhile: that would keep
-// it alive for ever.
+// Switches from the running greenlet to its parent. Holds no reference to the running greenlet
+// while it waits: such a reference would keep the greenlet alive for ever.
 void pause() {
   PyGreenlet* const self = PyGreenlet_GetCurrent();
   PyGreenlet* const parent = self != nullptr ? PyGreenlet_GetParent(self) : nullptr;
@@ -38,7 +38,7 @@ void pause() {
   }
 }
 
-// The message of the exception that is being handled, by libstdc++'s account.
+// The message of the exception that libstdc++ considers handled.
 std::string handled() {
   try {
     throw;
@@ -63,8 +63,8 @@ void descend(const std::string& text, long depth, std::vector<std::string>& seen
   }
 }
 
-// handle(text, depth): every message that its handlers saw. A Python exception that is thrown in
-// passes through the same frames.
+// handle(text, depth): every message that its handlers saw. A Python exception that throw() raises
+// here passes through the same frames.
 PyObject* handle(PyObject*, PyObject* args) {
   const char* text = nullptr;
   long depth = 0;
@@ -151,7 +151,7 @@ PyType_Slot task_slots[] = {
 PyType_Spec task_spec = {"unwinding.Task", sizeof(Task), 0,
                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, task_slots};
 
-// One that visits its type, and leaves it to others to drop it.
+// A class that visits its type, and inherits tp_dealloc.
 PyType_Slot visiting_slots[] = {
     {Py_tp_traverse, reinterpret_cast<void*>(&task_traverse)},
     {0, nullptr},
@@ -161,7 +161,7 @@ PyType_Spec visiting_spec = {"unwinding.Visiting", sizeof(PyGreenlet), 0,
                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
                              visiting_slots};
 
-// One with a finalizer that leaves out greenlet's, and brings it back if there is a list.
+// A class whose finalizer does not call greenlet's, and saves the greenlet if there is a list.
 PyObject* saved = nullptr;
 
 void own_finalize(PyObject* self) {
@@ -206,7 +206,7 @@ int execute(PyObject* module) {
   return 0;
 }
 
-// Arguments with commas of their own, and entries as values.
+// Macro arguments with commas, and entries as values.
 template <typename First, typename Second>
 PyObject* pack(PyObject* value) {
   return PyTuple_Pack(sizeof(First) == sizeof(Second) ? 2 : 1, value, value);

@@ -1,5 +1,5 @@
-"""Engines that compare the stack pointer with the bounds of the thread's stack, in greenlets by
-stacks.call_on_thread_stack(). Run by `make test-engines` alone; what cannot be had is skipped."""
+"""Engines that compare the stack pointer with the bounds of the thread's stack work in greenlets by
+stacks.call_on_thread_stack(). Only `make test-engines` runs this; missing engines are skipped."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""memray and pytest-memray, which follow greenlets by their trace callback: they look on while
-programs run on our greenlet, and count what the published one has them count."""
+"""memray and pytest-memray, which follow greenlets by a trace callback.
+
+They count the same with our greenlet as with the published one.
+"""
 
 from __future__ import annotations
 

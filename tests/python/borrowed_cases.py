@@ -1,8 +1,9 @@
 """Calls through C in which a greenlet waits while its stack only borrows an object: as data.
 
-A case returns a function that leaves for the main greenlet inside such a call, the object, and how
-many references to it the stack owns then. The greenlet must not show the collector more of them:
-one too many is a crash. test_collection.py runs this file as a program, in child processes.
+A case returns a function that switches to the main greenlet inside such a call, the object, and the
+number of references to the object that the stack owns at that moment. If the greenlet shows the
+collector one reference too many, the process crashes. test_collection.py runs this file as a
+program, in child processes.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ new_context: Any = contextvars.Context
 
 
 class Thing:
-    """Counted by all builds in each place that refers to it (functions and classes are not)."""
+    """Every build counts each reference to it. (No build has to for functions and classes.)"""
 
     def __call__(self, *args: Any) -> Any:
         return "y"
 
 
 class Waits:
-    """Leaves for the main greenlet when it is converted."""
+    """Switches to the main greenlet when it is converted."""
 
     def __index__(self) -> int:
         main.switch()
@@ -40,7 +41,7 @@ class Waits:
 
 
 class WaitsAtLast(str):
-    """Leaves for the main greenlet when it is dropped."""
+    """Switches to the main greenlet when it is dropped."""
 
     __slots__ = ()
 
@@ -49,7 +50,7 @@ class WaitsAtLast(str):
 
 
 class Wait(NamedTuple):
-    """What a greenlet is to run, and how many references to an object it then owns directly."""
+    """What a greenlet runs, and how many references to an object it owns while it waits there."""
 
     run: Callable[[], object]
     thing: Any
@@ -229,7 +230,7 @@ def add_execution(name: str, bind: Callable[..., tuple[Any, ...]]) -> None:
     @case(name)
     def make(warm: bool) -> Wait:
         code = class_body()
-        # A constant of the code that executes it, as a class statement's is.
+        # The code object is a constant of the code that executes it, as in a class statement.
         constants = (*execute.__code__.co_consts, code)
         caller = types.FunctionType(execute.__code__.replace(co_consts=constants), globals())
         namespace: dict[str, object] = {}
@@ -256,7 +257,7 @@ def visits(wait: Wait, keep: list[greenlet]) -> int:
 if __name__ == "__main__":
     gc.disable()
     waits: list[Wait] = []
-    greenlets: list[greenlet] = []  # which are not to end
+    greenlets: list[greenlet] = []  # keeps them alive
     for name, make in CASES.items():
         waits.append(make(sys.argv[1] == "warm"))
         shown = visits(waits[-1], greenlets)

@@ -1,5 +1,5 @@
 """What must hold for every kind of compiled class over greenlet, and for Python classes over those.
-Imported in subinterpreters, too, so it needs nothing but greenlet and tests/extensions."""
+Subinterpreters import this file, too, so it imports nothing but greenlet and tests/extensions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def body() -> None:
 
 
 def instances(cls: Any) -> Iterator[Callable[[], None]]:
-    """Ways to make one and drop it."""
+    """Ways to make an instance and to drop it."""
 
     def unstarted() -> None:
         cls()
@@ -74,11 +74,11 @@ def instances(cls: Any) -> Iterator[Callable[[], None]]:
 
 
 def check_counts(cls: Any) -> None:
-    """Instances leave the number of references to their class as it was."""
+    """After their end, instances have not changed the reference count of their class."""
     for use in instances(cls):
         use()
         for _ in range(2):
-            gc.collect()  # free-threaded builds add up what each thread has counted
+            gc.collect()  # free-threaded builds add up the counts of all threads here
         before = sys.getrefcount(cls)
         for _ in range(LOOPS):
             use()
@@ -126,7 +126,7 @@ def check_end(make: Callable[[], Any]) -> None:
 
 
 def check_kept(cls: Any) -> None:
-    """What a field of its own refers to is found by the class's own functions."""
+    """The class's own tp_traverse finds what its fields refer to."""
 
     class Kept:
         pass
@@ -158,7 +158,7 @@ def check_one(classes: Any, kind: str, slots: str, derive: Callable[[Any], Any])
 
 
 def check(classes: Any, kind: str, shape: str) -> None:
-    """Do all that with the 16 classes of a kind."""
+    """Do all the checks with the 16 classes of a kind."""
     for slots in SLOTS:
         try:
             check_one(classes, kind, slots, SHAPES[shape])

@@ -1,8 +1,8 @@
 """The shapes of garbage that hold suspended greenlets, and where each is collected: as data.
 
-A case makes its garbage from a canary and lets its greenlets wait by `suspend`, which leaves for
-the main greenlet and returns 0: either a Python function, or the main greenlet's switch() itself.
-It returns its greenlets; once those are dropped, nothing but the garbage holds anything of it.
+A case makes its garbage from a canary. Its greenlets wait in `suspend`, which switches to the main
+greenlet and returns 0: a Python function, or the main greenlet's switch() itself. The case returns
+its greenlets. After they are dropped, only the garbage refers to the garbage.
 `docs/garbage-collection.md` shows the same table; test_collection.py compares the two.
 """
 
@@ -26,17 +26,17 @@ Make = Callable[[Any, Suspend], Sequence[greenlet]]
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 
-# Why a case is not collected. Where CPython allows it, all are.
+# Why a case is not collected. Where CPython allows it, all cases are.
 HIDDEN_STACK = "value stack hidden behind a C caller"
 HIDDEN_OWN = "what a C caller keeps in variables of its own"
 
-BOTH = ("python", "switch")  # who is called to leave: a Python function, or switch() itself
+BOTH = ("python", "switch")  # what suspend is: a Python function, or switch() itself
 PYTHON = ("python",)
 SWITCH = ("switch",)
 
 
 class Hidden(NamedTuple):
-    """Why a case is not collected, and for which ways to leave."""
+    """Why a case is not collected, and with which kinds of `suspend`."""
 
     reason: str = HIDDEN_STACK
     leaves_by: tuple[str, ...] = BOTH
@@ -51,8 +51,8 @@ class Case(NamedTuple):
     def make(self, canary: Any, suspend: Suspend) -> Sequence[greenlet]:
         """Make the garbage, by code that runs for the first time.
 
-        Code that has run a few times is specialized: then the interpreter itself calls what it
-        called through C before, and more is collected on 3.12 and 3.13.
+        The interpreter specializes code that has run a few times. Then it calls Python functions
+        itself that it called through C before, and more is collected on 3.12 and 3.13.
         """
         assert isinstance(self.code, types.FunctionType)
         make = types.FunctionType(
@@ -93,7 +93,7 @@ def on(
 # Before 3.14 the interpreter does not store where a frame's value stack ends when it calls C.
 BEFORE_314 = on("3.11", "3.12", "3.13")
 BEFORE_314_BY_PYTHON = on("3.11", "3.12", "3.13", leaves_by=PYTHON)
-# From 3.14 on the stack is known, and what the C function holds beside it is the rest.
+# From 3.14 on the stack is known. Only what the C function holds in its own variables is hidden.
 FROM_314 = on("3.14", "3.15", reason=HIDDEN_OWN)
 
 
@@ -313,7 +313,7 @@ def through_closures(count: int) -> Make:
 
 
 def through_value_stacks(count: int) -> Make:
-    """All but the last wait in another one's switch(); the last holds the first."""
+    """Each waits in the next one's switch(); the last one holds the first."""
 
     def make(canary: Any, suspend: Suspend) -> Sequence[greenlet]:
         order: list[greenlet] = []
@@ -796,7 +796,7 @@ def add_c_calls(name: str, call: str) -> None:
 
         hidden = {} if place == "a local variable" else BEFORE_314
         if name == "`re.sub`":
-            # A Python function, so where it is called all is known; in it, it calls a C method.
+            # It is a Python function, so the stack of its caller is known. It calls a C method.
             hidden = BEFORE_314 | FROM_314 if holds else {}
         CASES.append(Case(f"inside {name}: {place}", make, BOTH, hidden))
 

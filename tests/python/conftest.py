@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_finish() -> None:
-    # What the test runner holds need not be searched in each of the suite's many collections.
+    # The collector then leaves the test runner's objects out of the suite's many collections.
     gc.collect()
     gc.freeze()
 
@@ -33,7 +33,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     if threshold is None or not getattr(function, "is_hypothesis_test", False):
         with collections_after(threshold):
             return (yield)
-    # What makes the examples allocates a thousand times as much as what is tested.
+    # Hypothesis allocates a thousand times as much as the test does. So only the test collects.
     handle: Any = function.hypothesis  # type: ignore[union-attr]
     inner = handle.inner_test
 

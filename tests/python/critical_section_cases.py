@@ -2,7 +2,7 @@
 
 Free-threaded builds lock the list, dict, type… that a C function works on ("critical sections").
 In each case `first` pauses inside such an operation, and `second` works on the same object.
-test_critical_sections.py runs this file as a program, in child processes, as it might hang.
+test_critical_sections.py runs this file as a program in child processes, because it might hang.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Self
 
+from child import run_threads
 from greenlet import getcurrent, greenlet
 
 TOOL = 3  # an id of sys.monitoring's that nobody else uses
@@ -30,7 +31,7 @@ ROUNDS = 50  # how often each operation is tried while another thread is at the 
 
 
 def pause(value: Any = None) -> Any:
-    """Leave for the main greenlet, if this is another one; return the argument."""
+    """Switch to the main greenlet, unless it is the running one; return the argument."""
     parent = getcurrent().parent
     if parent is not None:
         parent.switch()
@@ -38,7 +39,7 @@ def pause(value: Any = None) -> Any:
 
 
 class Key:
-    """Hashes as all others do, so that containers must compare it; pauses when compared."""
+    """All have the same hash, so containers must compare them; pauses when compared."""
 
     def __init__(self, value: int) -> None:
         self.value = value
@@ -56,7 +57,7 @@ class Key:
 
 
 class Pausing:
-    """An iterator over numbers that pauses before each. Unlike a generator it may be re-entered."""
+    """An iterator over numbers that pauses before each. Unlike a generator it allows re-entry."""
 
     def __init__(self, stop: int) -> None:
         self.numbers = iter(range(stop))
@@ -72,12 +73,12 @@ class Pausing:
 class Case:
     """Two operations on one object. A subclass's docstring is its name."""
 
-    # What `first` raises because `second` came between, and `second` because it does, if they do.
+    # What `first` raises because `second` came between, and what `second` raises, if anything.
     refused: ClassVar[tuple[type[Exception], str] | None] = None
     second_refused: ClassVar[tuple[type[Exception], str] | None] = None
-    # What else either may raise when they are tried again and again at once.
+    # What else both may raise when two threads repeat them at the same time.
     tolerated: ClassVar[tuple[type[Exception], ...]] = ()
-    # The first free-threaded release in which threads may do so at once without greenlets.
+    # The first free-threaded release in which two threads may do this without greenlets.
     sound_since: ClassVar[tuple[int, int]] = (3, 14)
 
     thing: Any
@@ -92,7 +93,7 @@ class Case:
         """Assert that the thing is as interleaved threads could have left it."""
 
     def close(self) -> None:
-        """Give back what must not be left to the collector."""
+        """Release what the collector must not find."""
 
 
 CASES: dict[str, type[Case]] = {}
@@ -175,7 +176,7 @@ class AssignSlice(Case):
         self.thing.insert(0, "new")
 
     def check(self) -> None:
-        # Before 3.13 the bounds of the slice are settled before the iterator is read.
+        # Before 3.13 list computes the bounds of the slice before it reads the iterator.
         assert self.thing in ([0, 1, 2], [0, 1, 2, 9])
 
 
@@ -207,7 +208,9 @@ class CompareLists(Case):
         self.other = [Key(1), Key(2)]
 
     def first(self) -> object:
-        return self.thing == self.other  # either, as the answer may be of any moment
+        return (
+            self.thing == self.other
+        )  # true or false: the other one may change the object at any moment
 
     def second(self) -> None:
         self.thing.append(self.thing[0])
@@ -376,7 +379,9 @@ class CompareDicts(Case):
         self.other: dict[Any, Any] = {"key": Key(1)}
 
     def first(self) -> object:
-        return self.thing == self.other  # either, as the answer may be of any moment
+        return (
+            self.thing == self.other
+        )  # true or false: the other one may change the object at any moment
 
     def second(self) -> None:
         self.thing["new"] = self.other["new"] = 1
@@ -500,7 +505,7 @@ class AddOneElement(Case):
 
 
 class SetFromIterator(Case):
-    """A set takes from an iterator that pauses, and is changed meanwhile."""
+    """A set takes from an iterator that pauses, and the other one changes the set then."""
 
     operation: ClassVar[Callable[[set[Any], Iterable[Any]], Any]]
 
@@ -639,7 +644,7 @@ class OfIterator(Case):
     """Both take from one iterator, whose source pauses."""
 
     make: ClassVar[Callable[[], Iterator[Any]]]
-    # Taking what truly runs at once may skip or end early, and some refuse it.
+    # Two threads that take at the same time may skip items or end early. Some iterators refuse it.
     tolerated = (StopIteration, RuntimeError, ValueError)
 
     def __init__(self) -> None:
@@ -1061,7 +1066,7 @@ class Nested(Case):
 
 
 def attempt(operation: Callable[[], object], refused: tuple[type[Exception], str] | None) -> None:
-    """Run an operation, which is to be refused by CPython as said."""
+    """Run an operation that CPython has to refuse with one of these exceptions."""
     try:
         operation()
     except Exception as exception:
@@ -1113,7 +1118,7 @@ def against_thread(case: Case) -> None:
 
 
 def against_monitoring(case: Case) -> None:
-    """A tool comes or goes whenever it pauses: its frames are instrumented when it wakes."""
+    """A tool comes or goes at each pause, so CPython instruments the frames when they go on."""
     sleeper = start_first(case)
     resume(greenlet(lambda: attempt(case.second, case.second_refused)))
     for change in itertools.cycle(tool_changes()):
@@ -1147,7 +1152,7 @@ def tool_changes() -> Iterator[Callable[[], object]]:
 
 
 def at_once(case: Case) -> None:
-    """Both again and again, in two threads that pause all the time, each in a second greenlet."""
+    """Repeat both in two threads, each in a greenlet of its own, with pauses all the time."""
     started = threading.Barrier(2)
     failures: list[BaseException] = []
     refusals = [refused for refused in (case.refused, case.second_refused) if refused is not None]
@@ -1167,11 +1172,7 @@ def at_once(case: Case) -> None:
         except BaseException as failure:
             failures.append(failure)
 
-    threads = [threading.Thread(target=work, args=(f,)) for f in (case.first, case.second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(lambda: work(case.first), lambda: work(case.second))
     assert not failures, failures
 
 
@@ -1186,7 +1187,7 @@ VARIANTS: Mapping[str, Callable[[Case], None]] = {
 
 
 def main(variant: str, seconds: float, names: list[str]) -> None:
-    """Run the cases and print each one's name before, and what came of it after."""
+    """Run the cases. Print the name of each before it runs, and its outcome afterwards."""
     for name in names:
         print(name, flush=True)
         faulthandler.dump_traceback_later(seconds, exit=True)

@@ -1,21 +1,29 @@
-"""What the files of the Python suite share: child processes under a time limit, one helper that
-hammers from several threads, and the facts about the interpreter that tests depend on, as data."""
+"""What the files of the Python suite share.
+
+Child processes under a time limit; threads that start together; collections; and the facts about
+the interpreter that tests depend on, as data. child.py has what the child processes share.
+"""
 
 from __future__ import annotations
 
 import gc
+import importlib.util
 import os
 import subprocess
 import sys
 import sysconfig
 import textwrap
 import threading
+import types
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
+import greenlet as greenlet_package
 import pytest
-from greenlet import getcurrent
+from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
 
@@ -24,15 +32,21 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
 THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
 
-# Interpreters compiled with assertions or ThreadSanitizer are several times slower; their time
-# limits stretch, and what tests do many times they do less often.
+# Interpreters compiled with assertions or ThreadSanitizer are several times slower. There the time
+# limits are longer, and tests repeat less often.
 TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if DEBUG_BUILD else 1.0
+
+COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
+
+# How deep recursion through C goes in 8 MiB, and in eight times as much. 3.12 and 3.13 count calls,
+# whatever the size of the stack.
+IN_USUAL, IN_LARGE = (400, 400) if (3, 12) <= VERSION < (3, 14) else (4_000, 40_000)
 
 # The first CPython release that has a feature tests speak about.
 FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
     "sys.monitoring": (3, 12),
-    # Before 3.12 only the Python recursion limit stands between a program and the end of its C
-    # stack, in a thread as much as in a greenlet; so a raised limit may crash there.
+    # Before 3.12 only the Python recursion limit keeps a program from the end of its C stack, in a
+    # thread as in a greenlet. So with a raised limit the program may crash there.
     "C recursion is bounded for itself": (3, 12),
     "sys._is_gil_enabled": (3, 13),
     "threading.setprofile_all_threads": (3, 12),
@@ -54,10 +68,10 @@ only_free_threaded = pytest.mark.skipif(
     not FREE_THREADED, reason="is about builds that run without the GIL"
 )
 
-# When trace functions come or go, CPython instruments the code of the frames that threads run then.
-# From 3.15 on it exports what we need to do the same for a frame that comes back. Before, such a
-# frame goes on as it is, which is sound, but which debug builds' debug_check_sanity() asserts never
-# to happen.
+# When a trace function is set or removed, CPython instruments the code of the frames that run at
+# that moment. 3.15 exports what we need to do the same for a frame that is resumed later. Before
+# 3.15 such a frame goes on as it is. That is sound, but debug builds assert in debug_check_sanity()
+# that it does not happen.
 frames_are_instrumented_anew = pytest.mark.skipif(
     DEBUG_BUILD and (3, 12) <= VERSION < (3, 15),
     reason="debug builds before 3.15 assert that all frames know the trace functions of the moment",
@@ -70,6 +84,11 @@ class Outcome(NamedTuple):
     returncode: int
     stdout: str
     stderr: str
+
+
+def with_tests_on_path() -> str:
+    """Return a PYTHONPATH with this folder, so that a program can import child.py and the rest."""
+    return os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
 
 
 def run_script(
@@ -88,7 +107,7 @@ def run_script(
             text=True,
             timeout=timeout * TIME_SCALE,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, "PYTHONPATH": with_tests_on_path(), **(env or {})},
             check=False,
         )
     except subprocess.TimeoutExpired as hung:
@@ -106,7 +125,7 @@ def run_clean(
     args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a program that must succeed without a word on stderr; return what it printed."""
+    """Run a program that must succeed and print nothing on stderr; return what it printed."""
     outcome = run_script(source, timeout=timeout, args=args, env=env)
     if outcome.returncode or outcome.stderr:
         pytest.fail(
@@ -114,6 +133,29 @@ def run_clean(
             f"stdout: {outcome.stdout}\nstderr: {outcome.stderr}"
         )
     return outcome.stdout.strip()
+
+
+def compile_extension(source: str, folder: Path, *flags: str) -> Path:
+    """Compile a file of tests/extensions; return the path of the module."""
+    headers = Path(greenlet_package.__file__).parent.parent  # the header is beside the package
+    done = subprocess.run(
+        [sys.executable, COMPILE, source, headers, folder, *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def load_extension(source: str, folder: Path, *flags: str) -> types.ModuleType:
+    """Compile a file of tests/extensions and import it."""
+    path = compile_extension(source, folder, *flags)
+    spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _text(captured: bytes | str | None) -> str:
@@ -168,13 +210,30 @@ def collections_after(allocations: int | None) -> Iterator[None]:
         return
     usual = gc.get_threshold()
     if FREE_THREADED:
-        gc.set_threshold(allocations, 0, 0)  # else it waits until a quarter of all objects is new
+        gc.set_threshold(
+            allocations, 0, 0
+        )  # without zeros it waits until a quarter of all objects is new
     else:
         gc.set_threshold(allocations, 5, 5)  # one collection in 25 looks at all objects
     try:
         yield
     finally:
         gc.set_threshold(*usual)
+
+
+@contextmanager
+def in_background(*functions: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run functions in threads during the block. Each has to return once its event is set."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=function, args=[stop]) for function in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def collect() -> None:
@@ -184,11 +243,25 @@ def collect() -> None:
             break
 
 
+def collect_twice() -> None:
+    """Collect what is garbage now, and then what its finalizers have released."""
+    for _ in range(2):
+        gc.collect()
+
+
+def in_a_cycle(run: Callable[[], Any]) -> weakref.ref[greenlet]:
+    """Leave a greenlet suspended in `run`; only an attribute of its own refers to it."""
+    g: Any = greenlet(run)
+    g.itself = g
+    g.switch()
+    return weakref.ref(g)
+
+
 def collect_until(stop: threading.Event) -> None:
     """Collect again and again, while other threads run.
 
-    On free-threaded builds a collection stops them. One that is woken finds itself stopped again if
-    the next follows at once, and may never run; hence the pause.
+    On free-threaded builds a collection stops the other threads. Without a pause the next
+    collection stops a thread again before it has run.
     """
     while not stop.wait(0.0005):
         gc.collect()
@@ -197,7 +270,7 @@ def collect_until(stop: threading.Event) -> None:
 class Unraisable:
     """Records what reaches sys.unraisablehook while it is installed as a context manager.
 
-    Keeps types and messages only: holding the exceptions themselves would hold their frames.
+    Keeps types and messages only, because the exceptions would keep their frames alive.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A storm: threads that come and go do everything with greenlets at random, for as long as told.
+"""A storm: threads that come and go do everything with greenlets at random, for SECONDS.
 
     python stress_storm.py SECONDS [--seed N] [--threads N] [--stall SECONDS]
         [--without FEATURE...]
@@ -11,9 +11,9 @@ objects; trim stacks and change their sizes. What a greenlet keeps for itself is
 switch. In the end every greenlet that was started must have ended, except for schedulers that their
 thread left (see KillCause), and no greenlet may be left in memory.
 
-The program ends with status 1 if something was wrong, and with 3 and the traces of all threads if a
-thread made no progress for long. Numbers that the seed decides are drawn thread by thread,
-so a seed repeats what each thread wants to do, not how the threads meet.
+The program ends with status 1 if something was wrong. It ends with 3 and the traces of all threads
+if a thread made no progress for long. Each thread draws its own random numbers. So a seed repeats
+what each thread does, but not how the threads meet.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ LIFE = (0.1, 1.5)  # how long a thread lives
 PLACES = 40
 OWN = 16  # greenlets that a thread holds for itself
 DEPTH = 4  # actions within actions of one greenlet
-SPARE_OBJECTS = 5_000  # that the interpreter and the storm make once and keep
+SPARE_OBJECTS = 5_000  # objects that the interpreter and the storm make once and keep
 SPARE_STACKS = 20
-OBJECTS_OF_ONE = 500  # that a scheduler which was left may hold
+OBJECTS_OF_ONE = 500  # objects that a scheduler may hold that its thread left
 SIZES = (None, stacks.MIN_SIZE, 1 << 20, 8 << 20, 64 << 20)  # of stacks
 
-# What can be left out, to look for the cause of something.
+# Features that --without leaves out, to find the cause of a fault.
 FEATURES = {
     "parents": "parents that other threads, or acting lookups of run, change",
     "monitoring": "trace functions and sys.monitoring",
@@ -61,16 +61,16 @@ FEATURES = {
 
 
 class Thrown(Exception):
-    """What the storm throws about."""
+    """What the storm throws."""
 
 
 class Unruly(BaseException):
-    """The same, not an Exception."""
+    """The same, but not an Exception."""
 
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
-# What misuse raises beside that.
+# What misuse raises.
 EXPECTED = (error, Thrown, Unruly, AttributeError, TypeError, ValueError, RuntimeError)
 
 
@@ -113,13 +113,13 @@ def has(feature: str) -> bool:
     return feature not in without
 
 
-# Debug builds without a GIL assert that nobody else refers to a list that is being made: neither
-# gc.get_objects() in another thread, nor a collection that has found it to be garbage.
+# Debug builds without a GIL assert that nothing else refers to a list that is being made. But
+# gc.get_objects() in another thread does, and so does a collection that has found it to be garbage.
 LISTS_MAY_BE_SEEN = not (FREE_THREADED and hasattr(sys, "gettotalrefcount"))
 
 
 class Worker:
-    """One thread of the storm; the greenlets of it act in its name."""
+    """One thread of the storm, with its greenlets."""
 
     def __init__(self, seed: int, end: float) -> None:
         self.chance = random.Random(seed)
@@ -149,7 +149,7 @@ class Worker:
             if self.chance.randrange(2):
                 settrace(None)
             workers.pop(threading.get_ident(), None)
-            self.records = []  # a scheduler that is left here keeps this worker
+            self.records = []  # a scheduler that the thread leaves refers to this worker
             count("threads")
 
     def note(self, record: Record) -> None:
@@ -158,7 +158,7 @@ class Worker:
             self.records = [old for old in self.records if not old.ended]
 
     def end_schedulers(self) -> None:
-        """End those that the thread would leave, as far as they let us."""
+        """End the schedulers that the thread would leave, as far as they end."""
         for _ in range(20):
             left = [record for record in self.records if record.is_scheduler and not record.ended]
             if not left:
@@ -171,7 +171,7 @@ class Worker:
 
 
 def owners(records: list[Record]) -> list[Any]:
-    """The greenlets of the records. A collection clears weak references to what it ends."""
+    """The greenlets of the records. A collection has cleared weak references to those it ended."""
     found = [record.greenlet() for record in records]
     if None in found and LISTS_MAY_BE_SEEN:
         for value in gc.get_objects():
@@ -185,14 +185,14 @@ def owners(records: list[Record]) -> list[Any]:
 
 
 class Deleted(greenlet):
-    """Acts when it is finalized, and may come back to life."""
+    """Acts when it is finalized, and may resurrect itself."""
 
     def __del__(self) -> None:
         finalize(self)
 
 
 class Slotted(greenlet):
-    """Has slots of its own, which must be there until its last finally block."""
+    """Has slots that must keep their values until its last finally block."""
 
     __slots__ = ("one", "two")
 
@@ -210,7 +210,7 @@ class SlottedAndDeleted(Slotted):
 
 
 class ActsAtRun(greenlet):
-    """Looking up its run acts."""
+    """The lookup of its `run` acts."""
 
     @property
     def run(self) -> Any:  # type: ignore[override]
@@ -372,7 +372,7 @@ def in_generator(worker: Worker) -> None:
         return
     generator = generate(worker.chance.randrange(1, 4))
     if worker.chance.randrange(3) == 0:
-        next(generator)  # left under way, dropped here
+        next(generator)  # it is suspended, and dropped here
     elif LISTS_MAY_BE_SEEN:
         attempt(lambda: list(generator))
 
@@ -547,7 +547,7 @@ def in_finally(worker: Worker) -> None:
 
 
 def stubborn(worker: Worker) -> None:
-    """Passes over whatever ends it, once or twice."""
+    """Catches what ends it, once or twice, and goes on."""
     for _ in range(worker.chance.randrange(1, 3)):
         try:
             to_parent(None)
@@ -648,7 +648,7 @@ def throw(worker: Worker) -> None:
     chance = worker.chance
     step = chance.randrange(8)
     if step in (0, 6) and hasattr(g, "record") and g.record.ended and not g.dead:
-        return  # it looks for an heir, and its ancestors would get this: a main greenlet, perhaps
+        return  # it looks for an heir; an ancestor would get this, perhaps a main greenlet
     if step == 0:
         g.throw()
     elif step == 1:
@@ -676,7 +676,7 @@ def drop(worker: Worker) -> None:
 
 
 def change_parent(worker: Worker, child: Any = None) -> None:
-    """Anybody's parent; without "parents" only that of own ones that nobody else has."""
+    """Set a parent. Without "parents", only of greenlets that no other thread has."""
     if not has("parents"):
         g = create(worker)
         g.parent = getcurrent()
@@ -740,8 +740,8 @@ def collect(worker: Worker) -> None:
     elif step < 4:
         gc.collect(worker.chance.randrange(2))
     elif step == 4 and has("objects") and not FREE_THREADED:
-        # Without a GIL a collection does not see what frozen objects refer to by uncounted
-        # references: CPython itself crashes there with generators.
+        # Without a GIL a collection does not see uncounted references of frozen objects. CPython
+        # itself crashes there with generators.
         gc.freeze()
         gc.unfreeze()
     elif step == 5 and has("objects") and LISTS_MAY_BE_SEEN:
@@ -761,7 +761,7 @@ def put_foreign(worker: Worker, g: Any) -> None:
 
 
 def trim(worker: Worker) -> None:
-    """Give back what waiting stacks do not need, and what pools have, or change sizes."""
+    """Trim stacks and pools, or change sizes."""
     step = worker.chance.randrange(40)
     if step == 0:
         stacks.set_default_size(worker.chance.choice(SIZES))
@@ -901,7 +901,9 @@ def storm(seconds: float, seed: int, threads: int, stall: float) -> None:
     running: list[tuple[Worker, Callable[[], bool]]] = []
     numbers = itertools.count(1)
     while time.monotonic() < end or running:
-        faulthandler.dump_traceback_later(stall * 2, exit=True)  # where not even this thread runs
+        faulthandler.dump_traceback_later(
+            stall * 2, exit=True
+        )  # for the case that not even this thread runs
         running = [(worker, alive) for worker, alive in running if alive()]
         while len(running) < threads and time.monotonic() < end:
             running.append(start_thread(next(numbers), chance, end))
@@ -940,8 +942,8 @@ def judge(objects_before: int) -> None:
     lost = [record.greenlet() for record in unended if not record.is_scheduler]
     if lost:
         fault(f"{len(lost)} greenlets have not ended: {lost[:5]}")
-    # A scheduler that has run its body may have been left as well, in the lookup of an heir's run.
-    # It counts as ended, and holds a stack and what its frames refer to.
+    # The thread may also have left a scheduler after its body, in the lookup of an heir's run. It
+    # counts as ended, but still holds a stack and what its frames refer to.
     in_use = stacks.statistics().in_use
     if in_use > len(schedulers) + SPARE_STACKS:
         fault(f"{in_use} stacks are in use by {len(schedulers)} greenlets")

@@ -1,9 +1,9 @@
-"""A program that does everything with greenlets that threads share, at random, for as long as told.
+"""A program that does everything with greenlets that threads share, at random, for SECONDS.
 
 Four threads that live and others that come and go share a few dozen greenlets: they create, start,
 switch, throw into, kill and drop them, change their parents, run and contexts, look at them and
-collect. It ends with an error if a greenlet that was started did not end with its thread, or if
-memory grew after a warm-up; a crash or a hang is for who runs it to see.
+collect. It ends with an error if a started greenlet did not end with its thread, or if memory grew
+after a warm-up.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ PLACES = 48
 ACTIONS_OF_VISITOR = 400
 WARM_UP = 0.4  # of the whole time
 GROWTH = 1.15
-SPARE_KIB = 24 * 1024  # for allocators that keep what threads gave back
-# What misuse raises, and what the bodies below throw about.
+SPARE_KIB = 24 * 1024  # allocators keep some of what threads gave back
+# What misuse raises, and what the bodies below throw.
 EXPECTED = (error, KeyError, ValueError, AttributeError, TypeError, RuntimeError)
 
 started = itertools.count()
@@ -39,7 +39,7 @@ actions_done = itertools.count()
 
 
 class Subclass(greenlet):
-    """Has a dict in use, and a finalizer of its own."""
+    """Has attributes in its dict, and a finalizer."""
 
     deleted = itertools.count()
 
@@ -189,7 +189,7 @@ def work(seed: int, end: float) -> None:
 
 
 def visit(seed: int) -> None:
-    """Act for a while, and end with greenlets that others hold, or drop at that moment."""
+    """Act for a while; then end while other threads hold or drop greenlets of this thread."""
     chance = random.Random(seed)
     for _ in range(ACTIONS_OF_VISITOR):
         act(chance)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import gc
-import importlib.util
 import subprocess
 import sys
 import sysconfig
 import textwrap
 import threading
-import types
 import weakref
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -21,33 +19,12 @@ import class_cases
 import greenlet as library
 import pytest
 from greenlet import GreenletExit, _greenlet, getcurrent, greenlet
-from helpers import collect, in_thread, run_clean, run_script, since, to_parent
+from helpers import collect, in_thread, load_extension, run_clean, run_script, since, to_parent
 
-COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 HEADERS = Path(library.__file__).parent.parent  # the header is beside the package
 LOOPS = 500
 
-NULL = ...  # stands for it in both directions
-
-
-def compile_extension(source: str, folder: Path, *flags: str) -> Path:
-    """Return the path of the compiled module."""
-    done = subprocess.run(
-        [sys.executable, COMPILE, source, HEADERS, folder, *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
-
-
-def load(path: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+NULL = ...  # stands for NULL as an argument and as a result
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +34,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def entries(folder: Path) -> Any:
-    return load(compile_extension("entries.c", folder))
+    return load_extension("entries.c", folder)
 
 
 @pytest.fixture(scope="module")
 def unwinding(folder: Path) -> Any:
-    return load(compile_extension("unwinding.cpp", folder))
+    return load_extension("unwinding.cpp", folder)
 
 
 @pytest.fixture(scope="module")
 def classes(folder: Path) -> Any:
-    return load(compile_extension("classes.c", folder))
+    return load_extension("classes.c", folder)
 
 
 @pytest.fixture(scope="module", params=["static types", "heap types"])
 def fields(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     specs = int(request.param == "heap types")
     folder = tmp_path_factory.mktemp("fields")
-    return load(compile_extension("fields.pyx", folder, f"-DCYTHON_USE_TYPE_SPECS={specs}"))
+    return load_extension("fields.pyx", folder, f"-DCYTHON_USE_TYPE_SPECS={specs}")
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> str:
-    """Its result, or what it raised."""
+    """The result of the call, or what it raised."""
     try:
         return repr(function(*args))
     except BaseException as failure:
@@ -102,7 +79,7 @@ def dead() -> greenlet:
     return g
 
 
-# --- what the header says -----------------------------------------------------------------------
+# --- what the header says -------------------------------------------------------------------------
 
 
 def test_the_header_agrees_with_the_module(entries: Any) -> None:
@@ -147,7 +124,7 @@ def test_the_header_is_valid_in(standard: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-# --- wrong arguments ----------------------------------------------------------------------------
+# --- wrong arguments ------------------------------------------------------------------------------
 
 WRONG = (NULL, None, 5, greenlet, "text", object())
 WITH_A_TARGET: dict[str, Sequence[Any]] = {
@@ -224,7 +201,7 @@ def test_a_wrong_argument_leaves_the_target_as_it_was(entries: Any) -> None:
             g.throw()
 
 
-# --- None, and exceptions that are set ----------------------------------------------------------
+# --- None, and exceptions that are set ------------------------------------------------------------
 
 
 def test_a_new_greenlet_whose_parent_is_none_has_the_running_one(entries: Any) -> None:
@@ -238,7 +215,7 @@ def test_none_for_all_arguments_delivers_none(kwargs: Any, entries: Any) -> None
     g = greenlet(lambda: ("got", to_parent()))
     g.switch()
     assert entries.switch(g, None, kwargs) == ("got", None)
-    assert entries.switch(g, None, kwargs) is None  # dead: it comes back at once
+    assert entries.switch(g, None, kwargs) is None  # g is dead, so it comes back at once
     assert entries.switch(getcurrent(), None, kwargs) is None
     started = greenlet(lambda *args, **kwargs: (args, kwargs))
     assert entries.switch(started, None, kwargs) == ((), {})
@@ -266,9 +243,9 @@ def test_an_exception_that_is_set_already_is_what_switch_returns(entries: Any) -
     assert waiting.switch("still waiting") == "still waiting"
 
 
-# --- no thread state ----------------------------------------------------------------------------
+# --- no thread state ------------------------------------------------------------------------------
 
-PYTHONS_OWN = -1  # PyThreadState_Get(), for comparison: 3.12 crashes while it reports more
+PYTHONS_OWN = -1  # PyThreadState_Get(), for comparison: 3.12 crashes while it reports
 DETACHED = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -287,7 +264,7 @@ else:
 
 @functools.cache
 def detached(folder: Path, number: int, place: int, *, used: bool) -> tuple[int, str]:
-    """How the process ended, and the first line that it said of it."""
+    """How the process ended, and the first line of its report."""
     args = [str(folder), str(int(used)), str(number), str(place)]
     outcome = run_script(DETACHED, args=args)
     return outcome.returncode, outcome.stderr.partition("\n")[0]
@@ -304,11 +281,11 @@ def test_an_entry_without_a_thread_state_says_what_is_wrong(
     assert detached(folder, number, place, used=number % 2 == 0) == expected
 
 
-# --- wrong threads ------------------------------------------------------------------------------
+# --- wrong threads --------------------------------------------------------------------------------
 
 
 class Elsewhere:
-    """Greenlets of a thread that waits meanwhile, or that has ended."""
+    """Greenlets of a thread that waits, or that has ended."""
 
     def __init__(self, *, alive: bool) -> None:
         ready = threading.Event()
@@ -393,7 +370,7 @@ def test_an_entry_that_gives_a_greenlet_to_another_as_its_parent_makes_it_a_sche
             entries.set_parent(kept[1], kept[0])
 
     in_thread(work)
-    assert log == []  # its thread has left it as it was
+    assert log == []  # its thread has ended and left it suspended
     assert kept[0].dead
 
 
@@ -403,12 +380,12 @@ def test_a_thread_that_python_did_not_make_may_use_every_entry(entries: Any) -> 
     assert _greenlet.get_total_main_greenlets() == before
 
 
-# --- reference counts ---------------------------------------------------------------------------
+# --- reference counts -----------------------------------------------------------------------------
 
 
 def counts(objects: Sequence[object]) -> list[int]:
     collect()
-    gc.collect()  # free-threaded builds add up what each thread has counted as a collection begins
+    gc.collect()  # free-threaded builds add up the counts of all threads at its start
     return [sys.getrefcount(one) for one in objects]
 
 
@@ -420,7 +397,7 @@ def assert_balanced(call: Callable[[], object], *objects: object) -> None:
     for _ in range(LOOPS):
         call()
     after = counts(watched)
-    # Free-threaded builds keep parts of some counts elsewhere; a leak would be of LOOPS.
+    # Free-threaded builds count some references elsewhere. A leak would be LOOPS references.
     changes = {repr(o): a - b for o, a, b in zip(watched, after, before, strict=True)}
     assert {name: n for name, n in changes.items() if abs(n) > LOOPS // 5} == {}
 
@@ -517,7 +494,7 @@ def test_the_other_entries_are_balanced(entries: Any) -> None:
             assert_balanced(lambda e=entry, t=target: outcome(e, t), *watched)  # type: ignore[misc]
 
 
-# --- late callers -------------------------------------------------------------------------------
+# --- late callers ---------------------------------------------------------------------------------
 
 LATE = """
 import sys
@@ -556,7 +533,7 @@ def test_every_entry_answers_or_raises_when_called_at_interpreter_exit(
 
 @since("concurrent.interpreters")
 def test_a_table_outlives_its_interpreter(entries: Any, folder: Path) -> None:
-    """The extension's static pointer is to the table of whichever interpreter came last."""
+    """The extension's static pointer points to the table of the interpreter that imported last."""
     said = run_clean(
         LATE
         + """
@@ -576,11 +553,11 @@ del kept
     assert said == "late"
 
 
-# --- C++ ----------------------------------------------------------------------------------------
+# --- C++ ------------------------------------------------------------------------------------------
 
 
 def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
-    """Each greenlet has its own stack of exceptions that are being handled."""
+    """Each greenlet has its own stack of C++ exceptions that are being handled."""
     greenlets = [greenlet(unwinding.handle) for _ in range(3)]
     results: dict[int, list[str]] = {}
     for index, g in enumerate(greenlets):
@@ -602,11 +579,11 @@ def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
 def test_a_cpp_runtime_may_be_loaded_when_greenlets_have_switched_already(
     unwinding: Any, folder: Path
 ) -> None:
-    """They are told apart from the first switch on, without a new greenlet in between."""
+    """The first switch already tells them apart; no new greenlet has to start first."""
     missing = folder / "missing"
     missing.mkdir()
     for name in ("libstdc++.so.6", "libc++abi.so.1"):
-        (missing / name).touch()  # is found first, and cannot be loaded
+        (missing / name).touch()  # the loader finds this file first, and cannot load it
     with open("/proc/self/maps") as maps:
         (runtime,) = {line.split()[-1] for line in maps if "/libstdc++.so" in line}
     assert (
@@ -685,8 +662,8 @@ def test_a_cpp_class_over_greenlet_has_members(unwinding: Any) -> None:
     assert reference() is None
 
 
-# Before 3.3 Cython's functions do not drop the reference of an object to its heap type, where its
-# base class is another module's: one reference is lost for each object, whoever's greenlet it is.
+# Before 3.3 Cython's tp_dealloc does not drop the reference of an object to its heap type if the
+# base class comes from another module. So each object leaks one reference, with either greenlet.
 FORGETS_HEAP_TYPES = tuple(map(int, version("cython").split(".")[:2])) < (3, 3)
 
 
@@ -694,7 +671,7 @@ FORGETS_HEAP_TYPES = tuple(map(int, version("cython").split(".")[:2])) < (3, 3)
 def test_compiled_classes_are_counted_right(
     python_subclass: bool, unwinding: Any, fields: Any
 ) -> None:
-    """Their heap types drop their own reference, which a greenlet has to leave to them."""
+    """One tp_dealloc drops an object's reference to its heap type: the class's own, or ours."""
     for kind in (unwinding.Task, unwinding.Visiting, fields.Task, fields.Named, fields.Bare):
         cls = type("Python", (kind,), {}) if python_subclass else kind
 
@@ -709,14 +686,14 @@ def test_compiled_classes_are_counted_right(
         visits = gc.get_referents(cls()).count(cls)
         assert visits <= is_heap_type
         if not (kind.__module__ == "fields" and kind.__flags__ >> 9 & 1):
-            assert visits == is_heap_type  # Cython's functions leave some heap types out
+            assert visits == is_heap_type  # Cython's tp_traverse leaves some heap types out
 
 
 @pytest.mark.parametrize("brings_back", [False, True])
 def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
     unwinding: Any, brings_back: bool
 ) -> None:
-    """Nothing else would end it; and nothing that it uses goes before it has ended."""
+    """Only its thread ends it, and what it uses stays until it has ended."""
     log: list[object] = []
     saved: list[Any] = []
     source = """
@@ -732,7 +709,7 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
     """
 
     def use() -> None:
-        # All that the frames use is garbage with the greenlet, code included.
+        # What the frames use is garbage together with the greenlet, code objects included.
         namespace: dict[str, Any] = {"getcurrent": getcurrent, "log": log, "name": "unwound"}
         exec(textwrap.dedent(source), namespace)
         g = unwinding.Finalizing(namespace["run"])
@@ -743,7 +720,7 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
         del g, namespace
         collect()
         unwinding.save_finalized(None)
-        made = [compile(f"x = {i}", "", "exec") for i in range(200)]  # where what is freed was
+        made = [compile(f"x = {i}", "", "exec") for i in range(200)]  # takes memory that was freed
         assert frame.f_code.co_name == "helper"
         assert sorted(frame.f_back.f_locals) == ["me"]
         for g in saved:
@@ -763,33 +740,37 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
     assert not any(type(each) is unwinding.Finalizing for each in gc.get_objects())
 
 
-# --- kinds of compiled classes ------------------------------------------------------------------
+# --- kinds of compiled classes --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", class_cases.SHAPES)
 @pytest.mark.parametrize("kind", class_cases.KINDS)
-def test_a_compiled_class_and_its_references_hold(kind: str, shape: str, classes: Any) -> None:
-    class_cases.check(classes, kind, shape)
+def test_a_compiled_class_and_its_references_hold(
+    kind: str, shape: str, classes: Any, folder: Path
+) -> None:
+    # In a child process, which has few objects: the checks collect hundreds of times.
+    run_clean(
+        f"""
+        import sys
+        sys.path.append(sys.argv[1])
+        import class_cases, classes
+        class_cases.check(classes, {kind!r}, {shape!r})
+        """,
+        args=[str(folder)],
+        timeout=60,
+    )
 
 
-OTHER_INTERPRETER = f"""
+OTHER_INTERPRETER = """
 import sys
-sys.path[:0] = [sys.argv[1], {str(Path(__file__).parent)!r}]
-try:
-    import _interpreters
-except ImportError:
-    import _xxsubinterpreters as _interpreters
+sys.path.append(sys.argv[1])
 import greenlet  # in the main interpreter, too
+from child import Interpreter
+
+other = Interpreter()
 
 def run(source):
-    source = f"import sys; sys.path[:] = {{sys.path!r}}; " + source
-    if hasattr(_interpreters, "exec"):
-        failure = _interpreters.exec(other, source)
-        assert failure is None, failure.errdisplay
-    else:
-        _interpreters.run_string(other, source)
-
-other = _interpreters.create(*(["isolated"] if sys.version_info >= (3, 13) else []))
+    other.run(f"import sys; sys.path[:] = {sys.path!r}; " + source)
 """
 
 
@@ -804,7 +785,7 @@ for shape in class_cases.SHAPES:
     class_cases.check(classes, "heap", shape)
 ''')
 assert not greenlet.greenlet.__flags__ >> 9 & 1
-_interpreters.destroy(other)
+other.close()
 print("done")
 """,
         args=[str(folder)],
@@ -826,7 +807,7 @@ except TypeError as refusal:
 else:
     raise AssertionError
 ''')
-_interpreters.destroy(other)
+other.close()
 print("done")
 """,
         args=[str(folder)],
@@ -865,7 +846,7 @@ print("done")
     assert said == "done"
 
 
-# --- Cython -------------------------------------------------------------------------------------
+# --- Cython ---------------------------------------------------------------------------------------
 
 
 def test_a_cython_class_keeps_its_fields_through_switches(fields: Any) -> None:
@@ -891,7 +872,7 @@ def test_a_dropped_cython_instance_has_its_fields_while_it_ends(fields: Any) -> 
     task.switch(1)
     task.switch(2)
     del task
-    collect()  # its method has it as an argument
+    collect()  # its method had it as an argument
     assert log == [("ended", 2, 140.0)]
 
 

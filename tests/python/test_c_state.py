@@ -32,7 +32,7 @@ class Switching:
 
     def __hash__(self) -> int:
         to_parent()
-        return 7  # all collide, so that a table has to compare
+        return 7  # all have the same hash, so a table has to compare them
 
     def __eq__(self, other: object) -> bool:
         to_parent()
@@ -190,7 +190,7 @@ class Reduced:
         return identity, (self.value,)
 
 
-# Each calls C code that calls back into Python code that switches; and what it must return.
+# Each calls C code that calls Python code that switches. With the result that it must return.
 CALLERS: dict[str, tuple[Callable[[], Any], Any]] = {
     "sorted with a key": (lambda: sorted([3, 1, 2], key=identity), [1, 2, 3]),
     "list.sort with __lt__": (
@@ -383,7 +383,7 @@ def test_the_rounding_mode_belongs_to_a_greenlet() -> None:
         import ctypes
         from greenlet import getcurrent, greenlet
 
-        libm = ctypes.CDLL(None)  # CPython has it loaded, whatever its name is on this system
+        libm = ctypes.CDLL(None)  # CPython has loaded libm, under whatever name
         main = getcurrent()
 
         def third():

@@ -226,7 +226,7 @@ def test_a_token_of_one_greenlet_is_refused_in_another() -> None:
 
 
 def test_variables_read_in_turns_are_not_served_from_the_cache_of_another_greenlet() -> None:
-    # ContextVar.get caches by thread and context version: the version must move at a switch.
+    # ContextVar.get() caches by thread and context version. So a switch must change the version.
     main = getcurrent()
 
     def run(value: str) -> None:

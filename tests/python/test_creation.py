@@ -1,6 +1,9 @@
-"""The extension module between its creation and its execution, which importlib does one after the
-other. Memory profilers call its functions in between (memray calls settrace()), and so may any
-profile function, import hook or other thread: the module is in sys.modules by then."""
+"""The extension module works as soon as it is created, before it is executed.
+
+importlib creates a module, puts it into sys.modules and then executes it. In between, memory
+profilers call its functions (memray calls settrace()), and so may any profile function, import hook
+or other thread.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import textwrap
 import pytest
 from helpers import FREE_THREADED, VERSION, run_clean, since
 
-# What the scripts start with: create() makes the module from its file, and does not execute it.
+# What the scripts start with. create() makes the module from its file, and does not execute it.
 PRELUDE = """
     import gc, importlib.machinery, importlib.util, sys, sysconfig, threading, _imp
     from pathlib import Path
@@ -18,7 +21,7 @@ PRELUDE = """
     PATH = str(Path(package) / ("_greenlet" + sysconfig.get_config_var("EXT_SUFFIX")))
 
     def spec_of(package):
-        name = f"{package}._greenlet"  # the initialization function is found by the last part
+        name = f"{package}._greenlet"  # CPython finds the initialization function by the last part
         loader = importlib.machinery.ExtensionFileLoader(name, PATH)
         return importlib.util.spec_from_file_location(name, PATH, loader=loader)
 
@@ -40,7 +43,7 @@ PRELUDE = """
         assert module.settrace(None) is print
 """
 
-# Each function with arguments, and what it returns before it was called once.
+# Each function with arguments, and what its first call returns.
 CALLS = {
     "getcurrent()": "module.greenlet.getcurrent()",
     "settrace(None)": "None",
@@ -107,8 +110,8 @@ def test_execution_adds_nothing_and_may_be_repeated() -> None:
     """)
 
 
-def test_a_profile_function_may_call_it_as_soon_as_it_is_found() -> None:
-    """As memray does, at each event of each thread until it has found the module."""
+def test_a_profile_function_may_call_the_module_as_soon_as_it_is_in_sys_modules() -> None:
+    """memray does this at each event of each thread until it has found the module."""
     run("""
         seen = []
 
@@ -174,6 +177,9 @@ def test_the_capsule_is_there_once_the_module_is_created() -> None:
 
 
 CREATE_IN_THREADS = """
+    from functools import partial
+    from child import run_threads
+
     def work(number):
         barrier.wait()
         module = make(f"view{number}")
@@ -183,24 +189,22 @@ CREATE_IN_THREADS = """
     for _ in range(THREADS_START):
         found = []
         barrier = threading.Barrier(8)
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[partial(work, number) for number in range(8)])
         assert len(found) == 8 and len(set(found)) == 1, found
 """
 
 
-def test_threads_that_create_it_at_once_get_the_same() -> None:
+def test_threads_that_create_the_module_at_once_get_the_same_types() -> None:
     run("make, THREADS_START = create, 3" + textwrap.dedent(CREATE_IN_THREADS), timeout=60)
 
 
-# importlib holds the GIL while it creates a module, on free-threaded builds too. C code that has
-# the library linked in does not. The interpreter knows nothing of such modules, so in processes of
-# their own.
+# importlib locks while it creates a module, on free-threaded builds, too. C code that calls the
+# initialization function itself does not. Each attempt has a process of its own, because the
+# interpreter does not know of such modules.
 @pytest.mark.parametrize("attempt", range(8 if FREE_THREADED else 1))
-def test_threads_that_create_it_at_once_without_importlib_get_the_same(attempt: int) -> None:
+def test_threads_that_create_the_module_at_once_without_importlib_get_the_same_types(
+    attempt: int,
+) -> None:
     start = """
         import ctypes
         library = ctypes.PyDLL(PATH)
@@ -219,8 +223,8 @@ def test_threads_that_create_it_at_once_without_importlib_get_the_same(attempt: 
     run(textwrap.dedent(start) + textwrap.dedent(CREATE_IN_THREADS), timeout=60)
 
 
-def test_a_finalizer_that_runs_while_it_is_created_may_create_and_use_it() -> None:
-    """On 3.11 any allocation of an object may collect, and so call finalizers."""
+def test_a_finalizer_that_runs_during_the_creation_may_create_and_use_the_module() -> None:
+    """On 3.11 any allocation of an object may collect, and a collection calls finalizers."""
     run("""
         calls = []
 
@@ -256,39 +260,20 @@ def test_the_collector_stays_off_if_it_was_off() -> None:
 
 
 OTHERS = """
-    class Interpreter:
-        def __init__(self, own_gil):
-            if sys.version_info >= (3, 13):
-                import _interpreters as module
-                self.id = module.create("isolated" if own_gil else "legacy")
-            else:
-                import _xxsubinterpreters as module
-                self.id = module.create(isolated=own_gil)
-            self.module = module
-
-        def run(self, source):
-            if sys.version_info >= (3, 13):
-                failure = self.module.exec(self.id, source)
-                if failure is not None:
-                    raise RuntimeError(failure.errdisplay)
-            else:
-                self.module.run_string(self.id, source)
-
-        def close(self):
-            self.module.destroy(self.id)
-
+    from functools import partial
+    from child import Interpreter, run_threads
     PRELUDE = '''{prelude}'''
 """
 
 
 def run_with_others(source: str, *, timeout: float = 60.0) -> str:
-    """Run a script that has Interpreter, and PRELUDE for what such a one runs."""
+    """Run a script that has Interpreter, and PRELUDE for the sources of Interpreter.run()."""
     others = textwrap.dedent(OTHERS).replace("{prelude}", textwrap.dedent(PRELUDE))
     return run(others + textwrap.dedent(source), timeout=timeout)
 
 
 @pytest.mark.parametrize("own_gil", [True, False])
-def test_it_works_once_created_in_another_interpreter(own_gil: bool) -> None:
+def test_the_module_works_in_another_interpreter_once_it_is_created_there(own_gil: bool) -> None:
     run_with_others(f"""
         for _ in range(3):
             other = Interpreter({own_gil})
@@ -300,8 +285,8 @@ def test_it_works_once_created_in_another_interpreter(own_gil: bool) -> None:
 
 
 @pytest.mark.parametrize("own_gil", [True, False])
-def test_what_its_creation_imports_may_create_and_use_it(own_gil: bool) -> None:
-    """In an interpreter that is not the main one it registers a function with atexit."""
+def test_what_the_creation_imports_may_create_and_use_the_module(own_gil: bool) -> None:
+    """In a subinterpreter, creation registers a function with atexit."""
     printed = run_with_others(f"""
         import textwrap
         other = Interpreter({own_gil})
@@ -329,7 +314,7 @@ def test_what_its_creation_imports_may_create_and_use_it(own_gil: bool) -> None:
 
 
 @since("concurrent.interpreters")
-def test_many_interpreters_that_create_it_at_once_have_each_their_own() -> None:
+def test_interpreters_that_create_the_module_at_once_have_one_each() -> None:
     run_with_others(
         """
         def work(number):
@@ -341,24 +326,20 @@ def test_many_interpreters_that_create_it_at_once_have_each_their_own() -> None:
 
         done = []
         barrier = threading.Barrier(4)
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[partial(work, number) for number in range(4)])
         assert len(done) == 4
         """
     )
 
 
-def test_a_process_forked_while_another_thread_creates_it_can_import_it() -> None:
+def test_a_process_forked_while_another_thread_creates_the_module_can_import_it() -> None:
     run("""
         import os, warnings
         warnings.simplefilter("ignore", DeprecationWarning)
         spec = spec_of("greenlet")
         for _ in range(20):
             if (child := os.fork()) == 0:
-                # A child that has not imported it, with a thread that does so.
+                # The child has not imported the module; a thread of the child creates it.
                 thread = threading.Thread(target=importlib.util.module_from_spec, args=(spec,))
                 thread.start()
                 if (grandchild := os.fork()) == 0:

@@ -1,8 +1,8 @@
 """A greenlet that leaves inside an operation on a locked object locks nobody out.
 
 Free-threaded builds lock lists, dicts, types… for the length of an operation. The cases of
-critical_section_cases.py must work on every build; where CPython refuses the result, it does so
-with a greenlet in between as it does with a thread.
+critical_section_cases.py must work on every build. Where CPython refuses the result, it refuses it
+with greenlets as it does with threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Outcomes = dict[str, str]
 
 
 def is_sound(variant: str, name: str) -> bool:
-    """Tell whether CPython itself survives it."""
+    """Whether CPython itself survives the case."""
     if variant == MONITORED:
         # See helpers.frames_are_instrumented_anew.
         return not DEBUG_BUILD or not (3, 12) <= VERSION < (3, 15)
@@ -31,7 +31,7 @@ def is_sound(variant: str, name: str) -> bool:
 
 
 def run_cases(variant: str) -> Outcomes:
-    """Run all cases in one child process, or more if some hang or crash; what became of each."""
+    """Run all cases in one child process, or more if some hang or crash; return the outcomes."""
     outcomes: Outcomes = {}
     while left := [name for name in CASES if name not in outcomes and is_sound(variant, name)]:
         command = [sys.executable, "-X", "faulthandler", str(PROGRAM), variant]
@@ -76,7 +76,7 @@ def test_a_locked_object_that_a_greenlet_left_is_free_for(
 
 
 def test_a_switch_to_oneself_after_one_inside_a_locked_object_works() -> None:
-    # Once resumed a critical section that had ended: what was saved of it was looked at again.
+    # A regression: a greenlet resumed a critical section that had ended.
     run_clean(
         """
         from greenlet import getcurrent, greenlet
@@ -101,7 +101,7 @@ def test_a_switch_to_oneself_after_one_inside_a_locked_object_works() -> None:
 
 
 def test_greenlets_that_sleep_inside_the_same_object_may_wake_in_any_order() -> None:
-    # Each takes its lock again when it wakes, whoever had it meanwhile.
+    # Each greenlet takes its lock again when it wakes, although another one had it in between.
     run_clean(
         """
         import itertools

@@ -1,4 +1,4 @@
-"""How greenlets end: GreenletExit, the last reference lost here or in another thread, refusal."""
+"""How greenlets end: by GreenletExit, or when the last reference goes, in any thread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_losing_the_last_reference_runs_the_finally_blocks() -> None:
     assert log == ["finally"]
 
 
-def test_losing_the_last_reference_raises_greenlet_exit_in_it() -> None:
+def test_losing_the_last_reference_raises_greenlet_exit_in_the_greenlet() -> None:
     log: list[BaseException] = []
 
     def run() -> None:
@@ -58,7 +58,7 @@ def test_losing_the_last_reference_is_seen_at_once_without_a_collection() -> Non
     assert log == ["finally"]
 
 
-def test_whoever_drops_the_last_reference_continues_where_it_was() -> None:
+def test_the_greenlet_that_drops_the_last_reference_goes_on_where_it_was() -> None:
     log: list[str] = []
     holder = [waiting(log)]
     holder.clear()
@@ -238,7 +238,7 @@ def test_a_greenlet_that_refuses_without_a_reference_harms_nobody() -> None:
         print("went on")
         """
     )
-    # Whether the refusal is reported on stderr is left open.
+    # The contract does not say whether stderr reports the refusal.
     assert (outcome.returncode, outcome.stdout) == (0, "went on\n"), outcome.stderr
 
 
@@ -382,7 +382,7 @@ def test_a_del_that_switches_is_allowed() -> None:
     assert log == ["switched in del"]
 
 
-def test_a_del_inside_a_greenlet_may_leave_it() -> None:
+def test_a_del_inside_a_greenlet_may_switch_away() -> None:
     main = getcurrent()
     log: list[str] = []
 
@@ -433,7 +433,7 @@ def test_a_greenlet_dropped_by_another_thread_dies_in_its_own_thread_at_its_next
     made.wait()
     holder.clear()
     collect()
-    # Free-threaded builds may hand the last reference itself to the owner, who drops it at once.
+    # Free-threaded builds may hand the last reference to the owning thread, which drops it at once.
     assert log == [] or FREE_THREADED
     dropped.set()
     thread.join()
@@ -488,7 +488,7 @@ def test_pending_cleanups_are_counted_until_the_owner_does_them() -> None:
     holder = [waiting(log)]
     assert _greenlet.get_pending_cleanup_count() == 0
     in_thread(holder.clear)
-    # Free-threaded interpreters hand an object back to its thread themselves.
+    # Free-threaded interpreters themselves hand an object back to its thread.
     assert _greenlet.get_pending_cleanup_count() == (0 if FREE_THREADED else 1)
     getcurrent()
     assert _greenlet.get_pending_cleanup_count() == 0

@@ -72,7 +72,7 @@ while time.perf_counter() < end:
         for innermost, body in (("spin_a", "body_a"), ("spin_b", "body_b")):
             if names and names[-1] == innermost:
                 samples[innermost] += int(count)
-                # A sample taken in the middle of a switch may be torn, but never mixes two.
+                # A sample during a switch may be incomplete, but never mixes two stacks.
                 assert body in names
                 assert not {"body_a", "body_b", "body_deep"} & {*names} - {body}
                 assert "<module>" not in names
@@ -290,7 +290,7 @@ def called_in_a_greenlet():
 
 
 def pdb_session(folder: Path, expression: str) -> list[str]:
-    """What the expression, evaluated where DEBUGGED is a module, returns: the lines shown."""
+    """Evaluate an expression in a program that has DEBUGGED as a module; return what it shows."""
     (folder / "debugged.py").write_text(DEBUGGED)
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     printed = run_clean(
@@ -310,7 +310,7 @@ def test_pdb_steps_over_switches(tmp_path: Path) -> None:
         "return second",
     ]
     start = shown.index("g = greenlet(body)")
-    # pdb of 3.13.0 also shows where it is itself when the program has returned.
+    # After the program has returned, pdb of 3.13.0 also shows its own position.
     assert shown[start : start + len(steps)] == steps
 
 
@@ -332,7 +332,7 @@ def test_pdb_called_in_a_greenlet_shows_its_frames_and_steps_on_there(tmp_path: 
     shown = pdb_session(tmp_path, "called_in_a_greenlet()")
     assert "(Pdb) (10, 2)" in shown
     assert "(Pdb) --Return--" in shown
-    # No frame of the main greenlet: the stack ends where the greenlet began.
+    # The stack ends where the greenlet began, so there is no frame of the main greenlet.
     stops = [line for line in shown if "debugged.py(" in line]
     assert len(stops) >= 4  # 3.13 stops at the call of set_trace() already
     assert all("body()" in line for line in stops)
@@ -342,8 +342,8 @@ def test_pdb_called_in_a_greenlet_shows_its_frames_and_steps_on_there(tmp_path: 
 
 @pytest.mark.parametrize("hook", ["settrace", "setprofile", "monitoring"])
 def test_what_starts_while_a_trace_function_runs_goes_on_when_it_has_returned(hook: str) -> None:
-    # CPython instruments no code that is called in a trace function. On 3.15 an exception there
-    # crashed later, as the code had none of the data that instrumented code has.
+    # CPython does not instrument code that a trace function calls. On 3.15 an exception in such
+    # code crashed later, because the code lacked the data that instrumented code has.
     if hook == "monitoring" and not hasattr(sys, "monitoring"):
         return
     run_clean(

@@ -1,5 +1,8 @@
-"""Programs that embed Python: several lives of it in one process, ends in odd places, thread
-states that are handed from one thread of the program to another."""
+"""Programs that embed Python.
+
+Python starts and ends several times in one process, or ends in odd places; and thread states are
+handed from one thread of the program to another.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import greenlet
 import pytest
 from helpers import DEBUG_BUILD, TIME_SCALE, VERSION, Outcome
 
-# Runs argv[2] with Python in the way that argv[1] says, argv[3] times. Reports each end of Python.
+# Runs argv[2] in the way that argv[1] names, argv[3] times. Reports each end of Python.
 HOST = r"""
 #include <Python.h>
 #include <pthread.h>
@@ -323,7 +326,7 @@ def test_python_may_live_several_times_in_one_process(host: Path, way: str, left
     if left == "with none":
         script += DROP_ALL
     else:
-        # What is suspended when Python ends keeps its stack, as nothing may run in it any more.
+        # A greenlet that is suspended when Python ends keeps its stack: nothing can run in it.
         script = script.replace("assert stacks.statistics().in_use == 0", "assert True")
     outcome = embed(host, way, script, 4)
     assert outcome == (0, "end 0\n" * 4, "")
@@ -340,7 +343,7 @@ def test_each_life_of_python_has_a_main_greenlet_of_its_own(host: Path) -> None:
     assert embed(host, "again", script, 5) == (0, "end 0\n" * 5, "")
 
 
-# Where host.finalize() is called.
+# The places that call host.finalize().
 INSIDE: dict[str, str] = {
     "the main greenlet": "host.finalize()",
     "a greenlet that is a C function": "greenlet(host.finalize).switch()",
@@ -433,7 +436,7 @@ atexit.register(lambda: greenlet(print).switch("at exit"))
 
 @pytest.mark.parametrize("place", INSIDE)
 def test_python_may_be_ended_inside(host: Path, place: str) -> None:
-    # Nothing of it switches to the main greenlet, in which the script would go on.
+    # None of it switches to the main greenlet, because the script would go on there.
     outcome = embed(host, "again", BESIDE + INSIDE[place] + "\nprint('not reached')\n")
     assert outcome == (0, "at exit\nend 0\n", "")
 
@@ -451,7 +454,7 @@ def test_a_thread_state_may_move_between_threads_of_the_program(host: Path) -> N
                 total += getcurrent().parent.switch(total) or 1
 
         state = builtins.__dict__.setdefault("state", {})
-        if getcurrent() in state:  # another turn of the same thread state
+        if getcurrent() in state:  # this thread state was here before
             g, count = state[getcurrent()]
         else:
             g, count = greenlet(body), 0
@@ -467,7 +470,7 @@ def test_a_thread_state_may_move_between_threads_of_the_program(host: Path) -> N
 def test_a_greenlet_waits_while_threads_take_turns_with_a_thread_state(host: Path) -> None:
     if DEBUG_BUILD:
         pytest.skip("CPython asserts in debug builds that a thread state stays in its thread")
-    # The first thread only looks, the second starts it, and the first resumes it.
+    # The first thread only looks at the greenlet, the second starts it, and the first resumes it.
     script = """
         from greenlet import getcurrent, greenlet
         main = getcurrent()
@@ -481,7 +484,7 @@ def test_a_greenlet_waits_while_threads_take_turns_with_a_thread_state(host: Pat
 
 
 def test_an_interpreter_may_be_ended_by_a_thread_that_did_not_use_it(host: Path) -> None:
-    """The next one may have its address, and the maker must not take it for the old one."""
+    """The next thread state may have the same address, and must not be taken for the old one."""
     if DEBUG_BUILD:
         pytest.skip("CPython asserts in debug builds that a thread state stays in its thread")
     if VERSION < (3, 12):
@@ -504,7 +507,7 @@ def test_an_interpreter_may_be_ended_by_a_thread_that_did_not_use_it(host: Path)
 
 
 def test_each_life_of_python_has_the_type_as_new(host: Path) -> None:
-    """It is the same object each time, and what a life leaks refers to it."""
+    """The type is the same object in each life of Python, and what a life leaks refers to it."""
     script = """
         import builtins, host, sys, weakref
         from greenlet import GreenletExit, error, getcurrent, greenlet
@@ -550,7 +553,7 @@ def test_each_life_of_python_may_have_other_interpreters(host: Path) -> None:
     assert embed(host, "with another", script, 3) == (0, life * 3, "")
 
 
-# What a thread state beside the usual one is to run: leaves a greenlet suspended.
+# Runs in a second thread state of the thread, and leaves a greenlet suspended.
 LEAVE = r"""
 import os
 from greenlet import getcurrent, greenlet
@@ -571,7 +574,7 @@ g = greenlet(leave)
 g.switch()
 """
 
-# To be run while Python ends, when all else has ended.
+# Runs while Python ends, after everything else has ended.
 COUNT_LATE = r"""
 import sys
 from greenlet import _greenlet
@@ -627,7 +630,7 @@ if {inside}:
     from greenlet import greenlet
     greenlet(use).switch()
 else:
-    use()  # the first that imports greenlet
+    use()  # imports greenlet for the first time
 gc.collect()
 print("used", flush=True)
 """
@@ -678,7 +681,7 @@ except RecursionError:
 @pytest.mark.parametrize("kind", ["fresh", "kept", "interpreter"])
 @pytest.mark.parametrize("first", ["on its own stack", "in a greenlet"])
 def test_thread_states_know_the_stack_they_run_on(host: Path, kind: str, first: str) -> None:
-    """Those that C code keeps, and uses on several stacks, learn it where they use greenlets."""
+    """C code keeps them and uses them on several stacks. A use of greenlets sets their bounds."""
     script = f"""
 import host
 from greenlet import greenlet

@@ -1,5 +1,5 @@
-"""How greenlets end that do not end by themselves: what is raised in them, what they may do with
-it, and which ones are left as they are."""
+"""How suspended greenlets are killed: what is raised in them, what they may do with it, and which
+greenlets stay suspended."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import contextlib
 import copy
 import gc
 import logging
-import os
 import pickle
 import sys
 import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -25,17 +23,17 @@ from helpers import Unraisable, collect, in_thread, run_clean, to_parent
 TEXT = "Killing the greenlet because all references have vanished."
 
 Log = list[object]
-# Lets a greenlet wait in a body of its own, in a way that the cause shall end.
+# A cause makes a greenlet from a body, lets it wait, and then ends it.
 Cause = Callable[[Callable[[], object]], None]
 
 
 def drop(run: Callable[[], object]) -> None:
-    """Drop the last reference to it."""
+    """Drop the last reference."""
     greenlet(run).switch()
 
 
 def drop_in_another_thread(run: Callable[[], object]) -> None:
-    """Drop the last reference to it elsewhere; it ends here."""
+    """Drop the last reference in another thread; the greenlet ends here."""
     box = [greenlet(run)]
     box[0].switch()
     in_thread(box.clear)
@@ -43,7 +41,7 @@ def drop_in_another_thread(run: Callable[[], object]) -> None:
 
 
 def collect_it(run: Callable[[], object]) -> None:
-    """Let a collection find it."""
+    """Let a collection find the greenlet."""
     g: Any = greenlet(run)
     g.itself = g
     g.switch()
@@ -52,7 +50,7 @@ def collect_it(run: Callable[[], object]) -> None:
 
 
 def collect_in_another_thread(run: Callable[[], object]) -> None:
-    """Let a collection of another thread find it; it ends here."""
+    """Let a collection in another thread find the greenlet; it ends here."""
     g: Any = greenlet(run)
     g.itself = g
     g.switch()
@@ -67,7 +65,7 @@ def collect_in_another_thread(run: Callable[[], object]) -> None:
 
 
 def end_its_thread(run: Callable[[], object]) -> None:
-    """End the thread that it waits in."""
+    """End the thread in which the greenlet waits."""
     kept: list[greenlet] = []
 
     def body() -> None:
@@ -90,7 +88,7 @@ CAUSES: MappingProxyType[str, Cause] = MappingProxyType(
 FINAL = ("collected", "collected in another thread", "its thread ends")
 
 
-# --- what greenlets do that catch their end ---------------------------------------------------
+# --- what greenlets do that catch their end -------------------------------------------------------
 
 
 def breaks_out(log: Log) -> None:
@@ -277,7 +275,7 @@ def raises_it_in_a_loop(log: Log) -> None:
             i += 1
 
 
-# Each of them with what it logs. None of them waits again.
+# Bodies that do not wait again, with what each logs.
 ENDS: MappingProxyType[Callable[[Log], None], Log] = MappingProxyType(
     {
         breaks_out: ["after"],
@@ -308,7 +306,7 @@ ENDS: MappingProxyType[Callable[[Log], None], Log] = MappingProxyType(
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("body", ENDS, ids=lambda body: body.__name__)
-def test_a_greenlet_that_catches_its_end_does_with_it_what_it_likes(
+def test_a_greenlet_that_catches_the_exception_ends_as_its_code_says(
     body: Callable[[Log], None], cause: str, capsys: Any
 ) -> None:
     log: Log = []
@@ -342,7 +340,7 @@ def waits_in_a_for_loop(log: Log) -> None:
             continue
 
 
-# What they log when GreenletExit has been raised in them once, and again for as long as they wait.
+# Bodies that wait again, with what each logs after one GreenletExit, and after as many as it takes.
 WAITS_AGAIN: MappingProxyType[Callable[[Log], None], tuple[Log, Log]] = MappingProxyType(
     {
         tries_three_times: ([], ["after"]),
@@ -353,7 +351,7 @@ WAITS_AGAIN: MappingProxyType[Callable[[Log], None], tuple[Log, Log]] = MappingP
 
 @pytest.mark.parametrize("cause", CAUSES)
 @pytest.mark.parametrize("body", WAITS_AGAIN, ids=lambda body: body.__name__)
-def test_one_that_waits_again_is_kept_with_a_word_until_its_thread_ends(
+def test_a_greenlet_that_waits_again_is_kept_and_reported_until_its_thread_ends(
     body: Callable[[Log], None], cause: str, capsys: Any
 ) -> None:
     log: Log = []
@@ -371,7 +369,7 @@ def test_one_that_waits_again_is_kept_with_a_word_until_its_thread_ends(
     assert capsys.readouterr().err == ""
 
 
-# --- what is raised -----------------------------------------------------------------------------
+# --- what is raised -------------------------------------------------------------------------------
 
 
 def caught_by(cause: str) -> BaseException:
@@ -404,13 +402,13 @@ def test_what_ends_a_greenlet_looks_like_a_greenlet_exit(cause: str) -> None:
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_event_loops_let_it_pass_where_no_event_will_come(cause: str) -> None:
-    # Those of gevent, eventlet and asyncio catch what callbacks raise, except SystemExit.
+def test_event_loops_let_the_exception_pass_when_no_event_will_come(cause: str) -> None:
+    # Event loops of gevent, eventlet and asyncio catch what callbacks raise, except SystemExit.
     assert isinstance(caught_by(cause), SystemExit) is (cause in FINAL)
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_it_can_be_copied_and_pickled_as_a_plain_greenlet_exit(cause: str) -> None:
+def test_the_exception_can_be_copied_and_pickled_as_a_plain_greenlet_exit(cause: str) -> None:
     exception = caught_by(cause)
     exception.note = "a note"  # type: ignore[attr-defined]
     for made in (
@@ -427,7 +425,7 @@ def test_it_can_be_copied_and_pickled_as_a_plain_greenlet_exit(cause: str) -> No
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_it_may_be_kept_and_raised_again_later(cause: str) -> None:
+def test_the_exception_may_be_kept_and_raised_again_later(cause: str) -> None:
     exception = caught_by(cause)
 
     def run() -> None:
@@ -436,7 +434,7 @@ def test_it_may_be_kept_and_raised_again_later(cause: str) -> None:
     assert greenlet(run).switch() is exception
 
 
-def test_a_greenlet_that_has_one_thrown_on_by_another_dies_of_it_quietly() -> None:
+def test_a_greenlet_into_which_another_throws_the_exception_ends_quietly() -> None:
     exception = caught_by("collected")
     g = greenlet(to_parent)
     g.switch()
@@ -444,12 +442,12 @@ def test_a_greenlet_that_has_one_thrown_on_by_another_dies_of_it_quietly() -> No
     assert g.dead
 
 
-# --- nothing is left in the middle --------------------------------------------------------------
+# --- nothing is left in the middle ----------------------------------------------------------------
 
 
 def test_the_collector_works_on_after_a_loop_that_keeps_what_it_catches() -> None:
-    # Its traceback and its frame make a cycle, so that it is let go of by a collection. Whoever
-    # leaves a collection for good turns the collector off.
+    # Its traceback and its frame make a cycle, so only a collection releases it. A greenlet that
+    # leaves a collection for good would turn the collector off.
     printed = run_clean(
         """
         import gc, sys, threading, weakref
@@ -505,7 +503,7 @@ def test_a_lock_is_free_after_the_exception_was_let_go_of_while_it_was_held() ->
                 error = exception
             with lock:
                 errors.append(type(error).__name__)
-                error = None  # the exception goes here
+                error = None  # releases the exception
 
     end_its_thread(loop)
     assert set(errors) == {"GreenletExit"}
@@ -532,12 +530,14 @@ def test_a_finally_block_runs_where_the_exception_is_let_go_of() -> None:
     assert set(log) == {"finally"}
 
 
-# --- attributes and slots ---------------------------------------------------------------------
+# --- attributes and slots -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("with_del", [True, False], ids=["with __del__", "without __del__"])
 @pytest.mark.parametrize("cause", ["here", "in another thread", "in a collection"])
-def test_its_slots_and_attributes_are_there_in_finally_blocks(with_del: bool, cause: str) -> None:
+def test_finally_blocks_find_the_slots_and_attributes_of_their_greenlet(
+    with_del: bool, cause: str
+) -> None:
     log: list[object] = []
 
     class Slotted(greenlet):
@@ -575,7 +575,7 @@ def test_its_slots_and_attributes_are_there_in_finally_blocks(with_del: bool, ca
     assert log == [*(["del"] if with_del else []), (5, {"note": 7})]
 
 
-# --- schedulers -------------------------------------------------------------------------------
+# --- schedulers -----------------------------------------------------------------------------------
 
 
 def by_the_constructor(scheduler: greenlet) -> object:
@@ -655,7 +655,9 @@ def test_a_thread_that_ends_leaves_its_schedulers_as_they_are(
     ],
     ids=["by default", "by the constructor", "by assignment"],
 )
-def test_one_that_makes_children_of_its_own_is_no_scheduler(inside: Callable[[], object]) -> None:
+def test_a_greenlet_that_makes_children_of_its_own_is_no_scheduler(
+    inside: Callable[[], object],
+) -> None:
     waiting = Waiting(inside)
     end_its_thread(waiting)
     assert waiting.log == ["finally"]
@@ -710,7 +712,7 @@ def test_children_wait_in_their_finally_blocks_by_a_scheduler_that_goes_on() -> 
             finally:
                 for _ in range(3):
                     queue.append(getcurrent())
-                    scheduler.switch()  # as gevent.sleep(0)
+                    scheduler.switch()  # like gevent.sleep(0)
                 log.append(name)
 
         main = getcurrent()
@@ -772,7 +774,7 @@ def test_a_scheduler_that_its_thread_has_left_is_kept_by_one_reference() -> None
     assert counts[1] - counts[0] == 1
 
 
-# --- loops that nobody ends ---------------------------------------------------------------------
+# --- loops that nobody ends -----------------------------------------------------------------------
 
 
 def loop_for_ever() -> None:
@@ -781,7 +783,7 @@ def loop_for_ever() -> None:
             to_parent()
         except BaseException:
             pass
-        threading.Event().wait()  # as a hub for events: for ever
+        threading.Event().wait()  # waits for ever, as a hub waits for events
 
 
 def loop_in_a_callback_from_c() -> None:
@@ -802,7 +804,7 @@ def loop_that_lets_system_exit_pass() -> None:
         except (KeyboardInterrupt, SystemExit):
             raise
         except:  # noqa: E722
-            traceback.print_exc()  # to stderr, which has to be empty
+            traceback.print_exc()  # would print to stderr, which must be empty
         threading.Event().wait()
 
 
@@ -834,8 +836,7 @@ print("went on")
 
 
 def run_endless(loop: Callable[[], None], end: str, parent: str) -> set[str]:
-    path = os.pathsep.join((str(Path(__file__).parent), *filter(None, sys.path)))
-    printed = run_clean(ENDLESS, args=[loop.__name__, end, parent], env={"PYTHONPATH": path})
+    printed = run_clean(ENDLESS, args=[loop.__name__, end, parent])
     return set(printed.splitlines())
 
 

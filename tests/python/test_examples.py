@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run_example(name: str, *arguments: str, script: str = "") -> subprocess.CompletedProcess[str]:
-    """Run an example as its own process; or a script that imports it, to break something in it."""
+    """Run an example in a child process, or a script that imports the example and breaks it."""
     command = [sys.executable, *(["-c", script] if script else [str(EXAMPLES / name)]), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)} if script else None
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
@@ -34,7 +34,7 @@ def test_the_echo_server_loses_nothing() -> None:
     table = table_of(output_of("echo_server.py", "--connections", "300", "--messages", "4"))
     assert table["connections open at once"] == "300"
     assert table["messages echoed and checked"] == "1,200"
-    # Two for each connection, and the one that conducts.
+    # Two greenlets for each connection, and the one that starts all.
     assert table["greenlets"] == "601"
     assert table["lost"] == "nothing"
     assert {"messages per second", "switches per second", "resident memory"} <= table.keys()
@@ -92,7 +92,7 @@ def test_the_echo_server_refuses_more_connections_than_the_open_file_limit_allow
 
 
 def test_nested_generators() -> None:
-    # Which pairs sort() compares differs from release to release.
+    # The pairs that sort() compares differ between releases.
     compared: list[str] = []
 
     class Item(int):
@@ -171,7 +171,7 @@ def test_await_in_sync() -> None:
     output = output_of("await_in_sync.py")
     match = re.fullmatch(r"400 queries of 0.1 s, 4 in a row, 100 at once: (\d+\.\d) s\n", output)
     assert match, output
-    # One after the other they would take 40 seconds.
+    # They would take 40 seconds one after the other.
     assert 0.4 <= float(match[1]) < 10
 
 

@@ -1,4 +1,4 @@
-"""What can be seen of a suspended greenlet's frames, and tracebacks across switches."""
+"""What gr_frame shows of a suspended greenlet, and tracebacks across switches."""
 
 from __future__ import annotations
 

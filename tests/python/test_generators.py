@@ -448,7 +448,7 @@ def test_generators_left_in_suspended_greenlets_at_exit_are_silent() -> None:
 
 
 def test_a_generator_that_a_collected_greenlet_of_another_thread_resumes_is_not_reported() -> None:
-    # The owner unwound the greenlet while the collection went on to finalize what it used.
+    # A regression: the owner unwound the greenlet while the collection finalized what it used.
     run_clean(
         """
         import gc, threading
@@ -476,7 +476,7 @@ def test_a_generator_that_a_collected_greenlet_of_another_thread_resumes_is_not_
                 finally:
                     ended.append(next(resumed, None))
 
-            # Finalized in this order, on builds with the GIL.
+            # On builds with the GIL they are finalized in this order.
             g = greenlet(body)
             waits = Waits()
             resumed = generator()
@@ -486,7 +486,7 @@ def test_a_generator_that_a_collected_greenlet_of_another_thread_resumes_is_not_
             del g, resumed, waits
             ready.set()
             collecting.wait(10)
-            getcurrent()  # ends what has been handed over
+            getcurrent()  # ends the greenlets that were handed over
             looked.set()
             end.wait(10)
             getcurrent()

@@ -1,8 +1,8 @@
-"""Who goes on when a greenlet ends and its parents change while that is looked for.
+"""Which greenlet goes on when a greenlet ends (its heir), if parents change during the search.
 
-The lookup of an unstarted parent's `run` is Python code: it may change parents, so that the chain
-leads back to the greenlet that ends, and it may switch away. Each case runs in a child process, for
-a greenlet that goes on with its own, ended stack crashes.
+The lookup of an unstarted parent's `run` is Python code. It may change parents, so that the chain
+leads back to the greenlet that ends, and it may switch away. Each case runs in a child process,
+because the process would crash if a greenlet went on with its own, ended stack.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def program(*parts: str) -> str:
     return "".join(textwrap.dedent(part) for part in (PRELUDE, *parts))
 
 
-# What the lookup does, and what main must get. `a` ends with the result "mine"; its parent is `x`.
+# What the lookup does, and what main must get. `a` ends with the result "mine"; `x` is its parent.
 CASES = {
     "the parent's lookup makes the ending greenlet its parent": (
         """
@@ -179,7 +179,7 @@ def test_a_greenlet_that_fails_and_is_led_back_hands_on_the_error_of_the_lookup(
     )
 
 
-def test_one_that_is_killed_in_the_lookup_ends_quietly_and_the_parents_hear_nothing() -> None:
+def test_a_greenlet_killed_in_the_lookup_ends_quietly_and_its_parents_get_nothing() -> None:
     assert (
         run_clean(
             program("""
@@ -211,7 +211,7 @@ def test_one_that_is_killed_in_the_lookup_ends_quietly_and_the_parents_hear_noth
     )
 
 
-def test_one_that_is_killed_in_the_lookup_by_the_parent_looked_up_ends_for_that_parent() -> None:
+def test_a_greenlet_killed_in_the_lookup_by_the_parent_looked_up_ends_for_that_parent() -> None:
     assert (
         run_clean(
             program("""
@@ -240,7 +240,7 @@ def test_one_that_is_killed_in_the_lookup_by_the_parent_looked_up_ends_for_that_
     )
 
 
-def test_one_that_is_left_in_the_lookup_ends_with_its_thread() -> None:
+def test_a_greenlet_left_in_the_lookup_ends_with_its_thread() -> None:
     assert (
         run_clean(
             program("""

@@ -164,7 +164,7 @@ def test_a_trace_function_set_inside_a_greenlet_goes_on_in_its_parent() -> None:
     active = sys.gettrace()
     afterwards()
     sys.settrace(None)
-    # A trace function belongs to the thread, whichever greenlet sets it.
+    # A trace function belongs to the thread, whatever greenlet sets it.
     assert active is tracer
     assert "afterwards" in log
 
@@ -234,7 +234,7 @@ def test_a_greenlet_started_by_a_profile_function_does_not_silence_the_profile()
 
 
 def test_nothing_is_traced_while_a_trace_function_is_under_way() -> None:
-    # Also in other greenlets: gevent's use of locks in trace functions relies on it.
+    # In other greenlets, too: gevent relies on it where trace functions use locks.
     log: list[str] = []
     main = getcurrent()
 

@@ -1,4 +1,4 @@
-"""Greenlets that wait in machine code of CPython's JIT, which may be discarded while they do.
+"""Greenlets that wait in machine code of CPython's JIT; CPython may discard the code then.
 
 The JIT is off by default, so each test runs a program with PYTHON_JIT=1. `make test-jit` runs this
 file and all others on interpreters that have it.
@@ -22,9 +22,9 @@ if jit is None or not jit.is_available():
         allow_module_level=True,
     )
 
-# Ways to wait again and again. Each is called with a function that leaves the greenlet and brings
-# back 1, and a list whose only item has to grow by that. They call leave() in machine code: the
-# first directly, and from a trace that another one has led to; the others further in.
+# Ways to wait again and again. Each gets a function that leaves the greenlet and returns 1, and a
+# list whose only item has to grow by that. They call leave() in machine code: the first directly,
+# the second from a trace that another trace leads to, the others through more calls.
 SHAPES: Mapping[str, str] = {
     "loop": """
         def wait(leave, count):
@@ -87,7 +87,7 @@ SHAPES: Mapping[str, str] = {
         """,
 }
 
-# Those that leave() from the machine code itself. 3.14 compiles no loop over a generator.
+# The ways whose machine code itself calls leave(). 3.14 does not compile a loop over a generator.
 DIRECT = ["loop", "side_trace", "python_function"]
 if VERSION >= (3, 15):
     DIRECT.append("generator")
@@ -141,7 +141,7 @@ def compile_a_loop():
     space["run"](6000)
 
 def reuse_memory():
-    kept = [[] for _ in range(200_000)]  # lets a collection run, which frees what was discarded
+    kept = [[] for _ in range(200_000)]  # a collection runs, and frees discarded code
     del kept
     gc.collect()
     for _ in range(300):
@@ -181,7 +181,7 @@ def run(shape: str, discard: str, rest: str) -> list[str]:
 
 @pytest.mark.parametrize("shape", DIRECT)
 def test_these_programs_wait_in_machine_code(shape: str) -> None:
-    # else the tests below say nothing
+    # The tests below rely on it.
     printed = run(
         shape,
         "nothing",
@@ -337,7 +337,7 @@ def test_the_child_of_a_fork_goes_on_in_machine_code() -> None:
         tasks, counts = start(20, getcurrent().switch)
         resume(tasks, 10_000)
         import warnings
-        warnings.simplefilter("ignore")  # of a fork beside another thread
+        warnings.simplefilter("ignore")  # about a fork beside another thread
         child = os.fork()
         discard()
         reuse_memory()
@@ -405,16 +405,14 @@ def test_machine_code_that_greenlets_waited_in_is_freed(end: str) -> None:
                     task.switch(1)
                     assert task.dead
             END
-            return [[] for _ in range(5_000)]  # lets a collection run, which frees it
-        def pages():
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[0])
+            return [[] for _ in range(5_000)]  # a collection runs, and frees the code
+        from child import address_space
         for _ in range(50):
             round()
-        before = pages()
+        before = address_space()
         for _ in range(100):
             round()
-        print(pages() - before)
+        print((address_space() - before) // 4096)
         """.replace("END", end),
     )
     assert int(pages) < 500

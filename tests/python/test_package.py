@@ -18,7 +18,7 @@ PACKAGE = Path(greenlet.__file__).parent
 
 
 def names_in_stub(file: str) -> set[str]:
-    """Return what a stub defines or imports at its top level, `_Helpers` of its own left out."""
+    """Return what a stub defines or imports at its top level, except its own `_Helpers`."""
     names: set[str] = set()
     for node in ast.parse((PACKAGE / file).read_text()).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -30,7 +30,7 @@ def names_in_stub(file: str) -> set[str]:
     return names - {"_Capsule", "_TraceCallback"}
 
 
-def test_importing_it_imports_nothing_else() -> None:
+def test_importing_the_package_imports_nothing_else() -> None:
     loaded = run_clean(
         """
         import sys
@@ -67,11 +67,11 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert greenlet.__version__ == importlib.metadata.version("greenlet")
 
 
-def test_it_needs_no_other_distribution() -> None:
+def test_the_package_needs_no_other_distribution() -> None:
     assert not importlib.metadata.requires("greenlet")
 
 
-def test_it_installs_the_package_and_its_header_and_nothing_else() -> None:
+def test_the_distribution_installs_the_package_and_its_header_and_nothing_else() -> None:
     files = importlib.metadata.files("greenlet")
     assert files is not None
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
@@ -185,9 +185,9 @@ def test_everything_public_has_a_docstring() -> None:
 
 @pytest.mark.parametrize("failing", ["one", "all from there on"])
 def test_an_import_that_ran_out_of_memory_can_be_tried_again(failing: str) -> None:
-    """The type is the same object each time, and may be half made.
+    """The type is the same object each time, and an import may fail when it is half made.
 
-    If one allocation fails alone, whatever goes on after it has the memory to do harm.
+    Only one allocation fails in each attempt. So the code after it has the memory to do harm.
     """
     pytest.importorskip("_testcapi")
     said = run_clean(
@@ -216,7 +216,7 @@ def test_an_import_that_ran_out_of_memory_can_be_tried_again(failing: str) -> No
                 _testcapi.remove_mem_hooks()
         sys.modules[name] = module
         import greenlet
-        assert failures > 40, failures  # 3.11 gets over the loss of one now and then
+        assert failures > 40, failures  # 3.11 sometimes succeeds although an allocation failed
         assert greenlet.greenlet is module.greenlet
         assert greenlet.greenlet.getcurrent is greenlet.getcurrent
         main = greenlet.getcurrent()

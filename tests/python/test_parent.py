@@ -136,7 +136,7 @@ def test_an_exception_rises_through_every_parent_that_does_not_catch_it() -> Non
     g = greenlet(failing)
     chain = [g]
     for _ in range(5):
-        # Each parent starts the next one below, so all of them are active when it fails.
+        # Each parent starts its child, so all of them are active when the last one fails.
         g = greenlet(g.switch)
         chain[-1].parent = g
         chain.append(g)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import run_clean
 
-# Every script may fork in a child that has threads, of which CPython 3.12+ warns.
+# Scripts fork in processes that have threads. CPython 3.12+ warns of that.
 PRELUDE = """
 import os, sys, threading, warnings
 from greenlet import _greenlet, error, getcurrent, greenlet, stacks
@@ -17,7 +17,7 @@ from greenlet import _greenlet, error, getcurrent, greenlet, stacks
 warnings.simplefilter("ignore", DeprecationWarning)
 
 def fork(child):
-    # Calls child() in a forked process, which must end the process; returns its exit code.
+    # Calls child() in a forked process. child() must end the process. Returns its exit code.
     pid = os.fork()
     if pid == 0:
         try:
@@ -285,7 +285,7 @@ def maker():
     while not stop.is_set():
         g = greenlet(echo)
         g.switch(1)
-        shared.append(g)  # for others to drop
+        shared.append(g)  # for other threads to drop
         greenlet(echo).switch(2)
         if len(shared) > 20:
             shared.clear()
@@ -298,7 +298,7 @@ def threads():
 
 def child():
     use()
-    if GIL:  # else a thread that is gone may have locked the list, and that is CPython's own affair
+    if GIL:  # without a GIL a thread that is gone may have locked the list, a matter of CPython's
         shared.clear()
     gc.collect()
     assert _greenlet.get_total_main_greenlets() == 1
@@ -342,7 +342,7 @@ os.register_at_fork(
 def child():
     print(*log, flush=True)
 
-# echo() answers the greenlet that it began in, the main one
+# echo() answers the main greenlet, in which it began
 assert fork(child) == 0
 print(*log)
 """
@@ -427,7 +427,7 @@ import subprocess
 def body():
     command = [sys.executable, "-c", "import greenlet; print(greenlet.getcurrent().parent)"]
     print(subprocess.run(command, capture_output=True, text=True).stdout.strip())
-    # With a function to call in between, subprocess forks instead of vfork.
+    # With preexec_fn, subprocess calls fork() instead of vfork().
 
     done = subprocess.run(
         [sys.executable, "-c", "raise SystemExit(3)"], preexec_fn=lambda: greenlet(echo).switch(),
@@ -453,7 +453,7 @@ def test_a_greenlet_that_waits_in_a_pipe_of_a_child_process_may_be_left_at_exit(
         """
 import subprocess
 
-warnings.simplefilter("ignore", ResourceWarning)  # what is left open at exit, in debug builds
+warnings.simplefilter("ignore", ResourceWarning)  # debug builds warn of what is left open at exit
 command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 process = subprocess.Popen(command, stdin=subprocess.PIPE)
 

@@ -12,7 +12,7 @@ from helpers import VERSION, in_thread, run_clean, since, to_parent
 
 
 def remaining_depth() -> int:
-    """How many more Python calls fit before RecursionError."""
+    """How many more Python calls succeed before RecursionError."""
 
     def deeper(level: int) -> int:
         try:
@@ -135,7 +135,7 @@ def test_recursion_error_that_nobody_catches_rises_to_the_parent() -> None:
 
 
 def test_endless_recursion_by_starting_greenlets_raises() -> None:
-    # Each greenlet starts at its starter's depth; else this would end only with the memory.
+    # Each greenlet starts at its starter's depth. Otherwise only the memory would end this.
     run_clean(
         """
         from greenlet import greenlet
@@ -190,8 +190,8 @@ def test_a_limit_changed_inside_a_greenlet_holds_outside() -> None:
     assert remaining_depth() == before
 
 
-# Programs that recurse through C; each defines `program()` and must end, in a thread as in a
-# greenlet, in the same way: with a result or with an exception, never by a crash.
+# Programs that recurse through C. Each defines `program()`, which must end in a thread and in a
+# greenlet in the same way: with a result or with an exception, never by a crash.
 PROGRAMS: dict[str, str] = {
     "repr of a nested list": """
         nested = []
@@ -445,8 +445,8 @@ def test_deep_recursion_ends_in_a_greenlet_as_it_does_in_a_thread(name: str) -> 
     assert run_clean(harness(name), args=["0"], timeout=60)
 
 
-# Where a thread itself runs over the end of its stack under the raised limit: its count of C calls
-# is no measure of the 2 KiB that each call of list.sort takes.
+# Here a thread itself overflows its stack under the raised limit: each call of list.sort() takes
+# 2 KiB, and the interpreter counts it as one C call.
 CRASHES_IN_A_THREAD = {"recursion through sorted": [(3, 13)]}
 RAISED = [
     name
@@ -493,6 +493,7 @@ def test_a_greenlet_suspended_at_the_bottom_of_a_deep_recursion_comes_back() -> 
 
 DEEP_IN_BOTH = """
 import resource, sys, threading
+from child import run_threads
 from greenlet import greenlet
 
 sys.setrecursionlimit(10_000_000)
@@ -514,30 +515,28 @@ def compare():
         nested = greenlet(lambda level: greenlet(deep).switch(level))
         assert ends(nested.switch, level) == here, level
 """
-# 3.12 and 3.13 allow a number of C calls, whatever the size of the stack; 3.11 bounds them by the
-# recursion limit alone, so it must not be tried there what a thread dies of.
+# 3.12 and 3.13 allow a number of C calls, whatever the size of the stack. 3.11 bounds C calls by
+# the recursion limit alone. So a depth that kills a thread is not tried there.
 DEPTHS = "[100, 60_000, 1_000_000]" if VERSION >= (3, 12) else "[100, 60_000]"
 
 
-@pytest.mark.parametrize("mebibytes", [64, 512])
+@pytest.mark.parametrize(("mebibytes", "threads"), [(64, 2), (256, 1)])
 def test_recursion_that_works_in_a_thread_with_a_large_stack_works_in_a_greenlet(
-    mebibytes: int,
+    mebibytes: int, threads: int
 ) -> None:
     run_clean(
         f"LEVELS = {DEPTHS}\n{DEEP_IN_BOTH}"
         f"""
 threading.stack_size({mebibytes} << 20)
-threads = [threading.Thread(target=compare) for _ in range(2)]
-for thread in threads:
-    thread.start()
-    thread.join()
+for _ in range({threads}):
+    run_threads(compare)
 """,
         timeout=60,
     )
 
 
 def test_recursion_that_works_in_a_main_thread_with_a_large_stack_works_in_a_greenlet() -> None:
-    # The kernel looks at the limit when it starts the program.
+    # The kernel reads the limit when it starts the program.
     run_clean(
         f"""
 import os, resource, sys
@@ -569,10 +568,10 @@ def start_a_hundred():
 waiting = start_a_hundred()
 limit = resource.getrlimit(resource.RLIMIT_STACK)[1]
 resource.setrlimit(resource.RLIMIT_STACK, (64 << 20, limit))
-waiting += start_a_hundred()  # in stacks that were in the pool, some of them
+waiting += start_a_hundred()  # some of them on stacks from the pool
 {DEEP_IN_BOTH}
 for level in 100, 60_000:
-    # Since 3.14 a main thread keeps the bounds that it began with.
+    # Since 3.14 a main thread keeps the bounds that it started with.
     if ends(deep, level) == level:
         assert ends(greenlet(deep).switch, level) == level, level
 """,
@@ -619,8 +618,8 @@ def test_a_greenlet_has_a_usual_stack_in_a_thread_with_a_small_one(kibibytes: in
     )
 
 
-# What needs most C stack for each of the calls that 3.12 and 3.13 count is a sort in the key
-# function of a sort. (3.11 does not bound them.)
+# 3.12 and 3.13 count C calls. The one that needs most C stack is a sort in the key function of a
+# sort. (3.11 does not bound C calls.)
 @since("C recursion is bounded for itself")
 @pytest.mark.parametrize("size", [256 << 10, 300 << 10, 1 << 20, 4 << 20])
 def test_too_deep_on_a_smaller_stack_is_recursion_error_and_no_crash(size: int) -> None:

@@ -87,7 +87,7 @@ PLACES: dict[str, str] = {
                 try:
                     main.switch()
                 except BaseException:
-                    pass  # else reported, as any exception of a __del__ is
+                    pass  # an exception of a __del__ would be reported
         def start():
             Deleted()
     """,
@@ -312,7 +312,7 @@ def test_finalizers_at_teardown_may_ask_for_the_current_greenlet_and_switch() ->
 
 
 def test_finalizers_at_teardown_may_use_the_c_api() -> None:
-    """Each entry answers or raises, whatever of the interpreter is gone."""
+    """Each entry returns or raises, although parts of the interpreter are gone."""
     outcome = run_script(
         """
         import ctypes, sys
@@ -367,7 +367,7 @@ def test_finalizers_at_teardown_may_use_the_c_api() -> None:
         builtins.late = Late()
         """
     )
-    # What was thrown comes back, and only the current greenlet is not to be had any more.
+    # What was thrown comes back. Only the current greenlet is no longer available.
     assert outcome == (0, "['KeyError', 'RuntimeError']\n" * 3, "")
 
 
@@ -412,7 +412,7 @@ def test_the_interpreter_exits_with_thousands_of_suspended_greenlets() -> None:
 def test_the_interpreter_exits_after_threads_that_left_suspended_greenlets() -> None:
     run_clean(
         """
-        import threading
+        from child import run_threads
         from greenlet import getcurrent, greenlet
 
         kept = []
@@ -423,11 +423,7 @@ def test_the_interpreter_exits_after_threads_that_left_suspended_greenlets() -> 
                 g.switch()
                 kept.append(g)
 
-        threads = [threading.Thread(target=body) for _ in range(10)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[body] * 10)
         """
     )
 
@@ -495,7 +491,7 @@ def test_keyboard_interrupt_in_a_greenlet_ends_the_program() -> None:
         import os, signal, time
         from greenlet import greenlet
 
-        # A job in the background of a shell ignores it.
+        # A background job of a shell ignores SIGINT.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
         def run():

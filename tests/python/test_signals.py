@@ -17,7 +17,7 @@ main = getcurrent()
 
 def raise_signal(number=signal.SIGUSR1):
     signal.raise_signal(number)
-    for _ in range(100):  # handlers run between two instructions
+    for _ in range(100):  # CPython calls handlers between two instructions
         pass
 """
 
@@ -78,7 +78,7 @@ print(g.switch())
 
 
 def test_a_handler_may_switch_and_goes_on_when_its_greenlet_is_resumed() -> None:
-    """The signal that comes meanwhile is handled in the greenlet that runs then."""
+    """The handler runs in the greenlet that runs when the signal arrives."""
     printed = run_clean(
         PRELUDE
         + """
@@ -144,7 +144,7 @@ fired = 0
 
 def handler(number, frame):
     global fired
-    fired = mine = fired + 1  # another one may fire meanwhile
+    fired = mine = fired + 1  # another handler may run before this line ends
     assert greenlet(lambda value: value + 1).switch(mine) == mine + 1
 
 signal.signal(signal.SIGALRM, handler)
@@ -206,7 +206,7 @@ def test_sigint_between_two_switches_ends_only_the_greenlet_that_runs() -> None:
     printed = run_clean(
         PRELUDE
         + """
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores SIGINT
 
 def body():
     try:
@@ -254,7 +254,7 @@ theirs.close()
     assert printed == "True True"
 
 
-# --- faulthandler and alternate signal stacks -----------------------------------------------
+# --- faulthandler and alternate signal stacks -----------------------------------------------------
 
 NESTED = """
 import faulthandler
@@ -281,16 +281,22 @@ REPORTS: dict[str, str] = {
     "dump_traceback": "faulthandler.dump_traceback()",
     "dump_traceback of all threads": "faulthandler.dump_traceback(all_threads=True)",
     "dump_traceback_later": (
-        "faulthandler.dump_traceback_later(0.05); "
-        "end = time.monotonic() + 2\n    while time.monotonic() < end: pass"
+        "file = open(sys.argv[1], 'w+b'); faulthandler.dump_traceback_later(0.05, file=file)\n"
+        "    while os.fstat(file.fileno()).st_size == 0: pass\n"
+        "    end = time.monotonic() + 0.2  # until the whole report is written\n"
+        "    while time.monotonic() < end: pass\n"
+        "    file.seek(0); sys.stderr.write(file.read().decode())"
     ),
     "a registered signal": "faulthandler.register(signal.SIGUSR1); raise_signal()",
 }
 
 
 @pytest.mark.parametrize("way", REPORTS)
-def test_faulthandler_reports_the_frames_of_the_greenlet_that_runs(way: str) -> None:
-    outcome = run_script(PRELUDE + NESTED.replace("REPORT", REPORTS[way]))
+def test_faulthandler_reports_the_frames_of_the_greenlet_that_runs(
+    way: str, tmp_path: Path
+) -> None:
+    program = PRELUDE + NESTED.replace("REPORT", REPORTS[way])
+    outcome = run_script(program, args=[str(tmp_path / "report")])
     assert (outcome.returncode, outcome.stdout) == (0, "done\n")
     names = [line.rsplit(" ", 1)[-1] for line in outcome.stderr.splitlines() if " in " in line]
     names = [name for name in names if name not in ("raise_signal", "get_ident")]
@@ -317,7 +323,7 @@ def test_a_fault_in_a_greenlet_is_reported_with_its_frames(fault: str, number: i
 
 
 def test_a_stack_overflow_in_a_greenlet_hits_the_guard_and_is_reported(tmp_path: Path) -> None:
-    """faulthandler's handler runs on its alternate stack, as the one that overflowed is full."""
+    """faulthandler's handler runs on its alternate stack, because the greenlet's stack is full."""
     (tmp_path / "overflow.c").write_text(
         """
         /* Recurses in C without end, which no check of the interpreter sees. */
@@ -343,7 +349,7 @@ def test_a_stack_overflow_in_a_greenlet_hits_the_guard_and_is_reported(tmp_path:
 
 
 def test_a_c_handler_on_an_alternate_stack_may_interrupt_a_greenlet() -> None:
-    """faulthandler.register() chains on an alternate stack where it is enabled with one."""
+    """faulthandler.register() chains on the alternate stack that faulthandler.enable() made."""
     outcome = run_script(
         PRELUDE
         + """

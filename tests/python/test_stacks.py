@@ -1,25 +1,28 @@
-"""greenlet.stacks: sizes, the pool, statistics, and what happens when memory is short."""
+"""greenlet.stacks: sizes, settings, the pool and its figures."""
 
 from __future__ import annotations
 
 import gc
-import resource
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
+from child import address_space
 from greenlet import getcurrent, greenlet, stacks
-from helpers import VERSION, collect, in_thread, run_clean, run_script, to_parent
+from helpers import (
+    IN_LARGE,
+    IN_USUAL,
+    collect,
+    in_background,
+    in_thread,
+    run_clean,
+    run_script,
+    to_parent,
+)
 
 T = TypeVar("T")
-
 MIB = 1 << 20
-
-
-def address_space() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +209,7 @@ def test_a_suspended_greenlet_needs_little_memory() -> None:
 
 def test_memory_that_deep_calls_touched_is_given_back_in_the_pool() -> None:
     def deep(level: int) -> int:
-        # Through C, so that the C stack grows and not only the interpreter's own.
+        # Through C, so that the C stack grows, too.
         return 0 if level == 0 else next(map(deep, [level - 1])) + 1
 
     def run() -> None:
@@ -216,7 +219,7 @@ def test_memory_that_deep_calls_touched_is_given_back_in_the_pool() -> None:
     before = stacks.resident_bytes()
     family = [greenlet(run) for _ in range(200)]
     family[0].switch()
-    of_one = stacks.resident_bytes() - before  # later the sweep may have trimmed it
+    of_one = stacks.resident_bytes() - before  # taken now, because the sweep may trim it later
     for g in family[1:]:
         g.switch()
     for g in family:
@@ -255,11 +258,6 @@ def test_greenlets_run_on_stacks_of_other_sizes(size: int) -> None:
         return 0 if level == 0 else deep(level - 1) + 1
 
     assert greenlet(deep).switch(800) == 800
-
-
-# How deep recursion through C goes in 8 MiB, and in eight times as much. 3.12 and 3.13 count calls,
-# whatever the size of the stack.
-IN_USUAL, IN_LARGE = (400, 400) if (3, 12) <= VERSION < (3, 14) else (4_000, 40_000)
 
 
 def test_one_greenlet_may_have_a_size_of_its_own() -> None:
@@ -416,7 +414,7 @@ def test_too_deep_on_a_small_stack_is_recursion_error_where_c_recursion_is_bound
         if sys.version_info >= (3, 12):
             sys.setrecursionlimit(100_000)
         else:
-            sys.setrecursionlimit(150)  # nothing else bounds C recursion there
+            sys.setrecursionlimit(150)  # 3.11 bounds C recursion by nothing else
 
         def run():
             try:
@@ -437,7 +435,7 @@ def test_a_large_stack_allows_deeper_c_recursion_where_its_bounds_are_known() ->
         from greenlet import greenlet, stacks
 
         if sys.version_info < (3, 14):
-            sys.exit()  # C recursion is counted there, not measured
+            sys.exit()  # there CPython counts C calls
 
         def deep(level):
             return 0 if level == 0 else next(map(deep, [level - 1])) + 1
@@ -484,178 +482,6 @@ def test_fifty_thousand_greenlets_may_be_suspended_at_once() -> None:
     )
 
 
-# A limit, some MiB above what is in use; then as many greenlets as it lets start.
-SHORT_OF_MEMORY = """
-import resource
-from greenlet import getcurrent, greenlet
-
-main = getcurrent()
-
-def in_use():
-    with open("/proc/self/statm") as file:
-        field = 0 if %(resource)r == "RLIMIT_AS" else 5
-        return int(file.read().split()[field]) * resource.getpagesize()
-
-limit = in_use() + (%(mebibytes)d << 20)
-resource.setrlimit(resource.%(resource)s, (limit, limit))
-
-family = []
-message = None
-try:
-    while len(family) < 100_000:
-        g = greenlet(main.switch)
-        g.switch()
-        family.append(g)
-except MemoryError as error:
-    message = str(error)
-"""
-LIMITS = ["RLIMIT_AS", "RLIMIT_DATA"]
-
-
-def short_of_memory(mebibytes: int, limit: str = "RLIMIT_AS") -> str:
-    return SHORT_OF_MEMORY % {"mebibytes": mebibytes, "resource": limit}
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_no_memory_for_a_stack_is_memory_error_and_the_program_goes_on(limit: str) -> None:
-    run_clean(
-        short_of_memory(512, limit)
-        + """
-# The failed one is not started, the others are alive, and stacks that are freed serve again.
-assert message is not None
-assert not g and not g.dead
-del family[:10]
-assert g.switch() == ()
-assert all(family)
-for g in family:
-    g.switch("end")
-assert all(g.dead for g in family)
-assert greenlet(lambda: "goes on").switch() == "goes on"
-"""
-    )
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_the_memory_error_names_the_limit(limit: str) -> None:
-    message = run_clean(short_of_memory(400, limit) + "print(message)")
-    assert [name for name in LIMITS if name in message] == [limit]
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_a_thousand_greenlets_fit_into_little_and_leave_some_to_others(limit: str) -> None:
-    count = run_clean(
-        short_of_memory(400, limit)
-        + """
-others = bytearray(20 << 20)
-print(len(family))
-"""
-    )
-    assert int(count) >= 1_000
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_the_first_greenlets_under_a_limit_have_large_stacks(limit: str) -> None:
-    run_clean(
-        f"""
-        import resource, sys
-        from greenlet import greenlet
-
-        sys.setrecursionlimit(100_000)
-
-        def deep(level):
-            return 0 if level == 0 else next(map(deep, [level - 1])) + 1
-
-        with open("/proc/self/statm") as file:
-            sizes = file.read().split()
-        used = int(sizes[0 if {limit!r} == "RLIMIT_AS" else 5]) * resource.getpagesize()
-        limit = used + (400 << 20)
-        resource.setrlimit(resource.{limit}, (limit, limit))
-        assert greenlet(deep).switch({IN_USUAL}) == {IN_USUAL}
-        """
-    )
-
-
-@pytest.mark.parametrize("limit", LIMITS)
-def test_stacks_that_other_threads_keep_are_given_back_before_a_memory_error(limit: str) -> None:
-    run_clean(
-        f"""
-        import resource, threading
-        from greenlet import getcurrent, greenlet
-
-        def suspended(count):
-            main = getcurrent()
-            family = [greenlet(main.switch) for _ in range(count)]
-            for g in family:
-                g.switch()
-            return family
-
-        def body():
-            for g in suspended(200):  # their stacks stay in the pool of this thread
-                g.switch()
-            pooled.set()
-            done.wait()
-            for g in suspended(10):
-                g.switch()
-
-        with open("/proc/self/statm") as file:
-            sizes = file.read().split()
-        used = int(sizes[0 if {limit!r} == "RLIMIT_AS" else 5]) * resource.getpagesize()
-        limit = used + (800 << 20)
-        resource.setrlimit(resource.{limit}, (limit, limit))
-        threading.stack_size(1 << 20)
-        done = threading.Event()
-        for _ in range(6):
-            pooled = threading.Event()
-            threading.Thread(target=body, daemon=True).start()
-            pooled.wait()
-        family = suspended(2_000)
-        for g in family:
-            g.switch()
-        family.clear()
-        done.set()
-        """,
-        env={"MALLOC_ARENA_MAX": "1"},  # else each thread reserves 64 MiB for it
-    )
-
-
-def test_short_of_address_space_smaller_stacks_serve() -> None:
-    # No stack of the default size fits at all: whatever started runs on a smaller one.
-    set_size = "from greenlet import stacks; stacks.set_default_size(1 << 30)\n"
-    count = int(run_clean(set_size + short_of_memory(512) + "print(len(family))"))
-    assert count >= 1
-
-
-def test_no_memory_while_greenlets_nest_is_memory_error_in_each_caller() -> None:
-    run_clean(
-        """
-        import resource
-        from greenlet import getcurrent, greenlet
-
-        def address_space():
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[0]) * resource.getpagesize()
-
-        limit = address_space() + (256 << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        depth = 0
-
-        def run():
-            global depth
-            depth += 1
-            greenlet(run).switch()
-
-        try:
-            greenlet(run).switch()
-        except (MemoryError, RecursionError):
-            pass
-        else:
-            raise AssertionError("neither bound held")
-        assert depth > 5
-        assert greenlet(lambda: "goes on").switch() == "goes on"
-        """
-    )
-
-
 def test_the_settings_may_be_changed_from_within_greenlets_and_threads() -> None:
     def change() -> int:
         stacks.set_default_size(2 * MIB)
@@ -668,21 +494,12 @@ def test_the_settings_may_be_changed_from_within_greenlets_and_threads() -> None
 
 
 def test_statistics_may_be_asked_for_while_threads_switch() -> None:
-    stop = threading.Event()
-
-    def switcher() -> None:
+    def switcher(stop: threading.Event) -> None:
         while not stop.is_set():
             for g in suspended(10):
                 g.switch()
 
-    threads = [threading.Thread(target=switcher) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_background(*[switcher] * 3):
         for _ in range(100):
             now = stacks.statistics()
             assert now.reserved >= now.pooled
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()

@@ -1,8 +1,8 @@
-"""Random programs of greenlets behave as a model of the contract says, written without greenlets.
+"""Random programs of greenlets behave like a model of the contract that uses no greenlets.
 
 A program gives every greenlet a script: a list of steps (switch, throw, set a parent, look, end).
-The model interprets the scripts with a program counter for each greenlet; the real thing runs them
-as functions. Both write down what every step delivered, and the two logs must be the same.
+The model interprets the scripts with a program counter for each greenlet. The real greenlets run
+them as functions. Both log what every step delivered, and the two logs must be the same.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class SetParent:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Write down the state of every greenlet."""
+    """Log the state of every greenlet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def run_real(program: Program) -> Log:
     for index in range(1, count):
         if family[index]:
             family[index].parent = family[0]
-    while any(family[1:]):  # those that catch it may start others
+    while any(family[1:]):  # greenlets that catch it may start others
         for g in filter(None, family[1:]):
             try:
                 g.throw()
@@ -216,7 +216,7 @@ class Model:
         return self.log
 
     def step(self, who: int, message: Message | None) -> tuple[int, Message | None]:
-        """Let greenlet `who` go on, where `message` arrived; return who goes on next."""
+        """Let greenlet `who` go on with `message`; return the greenlet that goes on next."""
         g = self.family[who]
         if message is not None:
             waited = self.scripts[who][g.position]
@@ -260,7 +260,7 @@ class Model:
         return self.deliver(g.parent, message)
 
     def living(self, who: int) -> int:
-        """The nearest one of `who` and its ancestors that is not dead."""
+        """`who` if it is not dead, or the nearest ancestor that is not dead."""
         while self.family[who].state == "dead":
             who = self.family[who].parent
         return who
@@ -275,14 +275,14 @@ class Model:
         self.family[who].state = "active"
         args = value.args
         if any(isinstance(arg, GreenletExit) for arg in args):
-            args = ()  # what a parent is started with by a child's GreenletExit is left open
+            args = ()  # the contract leaves open what a child's GreenletExit passes to a new parent
         self.log.append((who, "started", args, dict(value.kwargs)))
         return who, None
 
     def throw(
         self, target: int, kind: type[BaseException], *, rising: bool = False
     ) -> tuple[int, Message | None]:
-        """Raise in `target`. Where nobody can see it, GreenletExit is a value for the parent."""
+        """Raise in `target`. If it cannot run, GreenletExit becomes a value for the parent."""
         g = self.family[target]
         if issubclass(kind, GreenletExit) and (rising or g.state == "dead"):
             return self.deliver(g.parent if not rising else target, Value((kind(),)))
@@ -356,7 +356,7 @@ def programs(draw: st.DrawFn) -> Program:
 
 
 def without_the_end(log: Log) -> Log:
-    """The log up to the end of the main script; the real one also tells how the rest was ended."""
+    """The log up to the end of the main script; the real log goes on with how the rest ended."""
     for index, entry in enumerate(log):
         if entry[0] in ("main ended with", "main ended by"):
             return log[: index + 1]

@@ -349,7 +349,7 @@ def test_isinstance_and_type_names_hold() -> None:
 
 
 def test_the_object_is_three_pointers_long() -> None:
-    # Compiled subclasses lay their fields right behind: head, weak references, dict, one pointer.
+    # Compiled subclasses put their fields right behind head, weak references, dict and one pointer.
     kind: Any = greenlet
     pointer = tuple.__itemsize__
     assert kind.__basicsize__ == object.__basicsize__ + 3 * pointer

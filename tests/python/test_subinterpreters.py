@@ -14,32 +14,11 @@ from helpers import (
     since,
 )
 
-# What the scripts start with: Interpreter, over what each version has.
+# What the scripts start with.
 PRELUDE = """
     import sys, textwrap, threading
+    from child import Interpreter, pages_as_bytes, run_threads
     from greenlet import getcurrent, greenlet, stacks
-
-    class Interpreter:
-        def __init__(self, own_gil=True):
-            if sys.version_info >= (3, 13):
-                import _interpreters as module
-                self.id = module.create("isolated" if own_gil else "legacy")
-            else:
-                import _xxsubinterpreters as module
-                self.id = module.create(isolated=own_gil)
-            self.module = module
-
-        def run(self, source):
-            source = textwrap.dedent(source)
-            if sys.version_info >= (3, 13):
-                failure = self.module.exec(self.id, source)
-                if failure is not None:
-                    raise RuntimeError(failure.errdisplay)
-            else:
-                self.module.run_string(self.id, source)
-
-        def close(self):
-            self.module.destroy(self.id)
 
     USE = textwrap.dedent('''
         from greenlet import GreenletExit, error, getcurrent, greenlet, settrace
@@ -175,7 +154,7 @@ def test_a_greenlet_may_use_another_interpreter_and_its_greenlets(kind: str) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_greenlet_starts_right_after_its_thread_was_in_another_interpreter(kind: str) -> None:
-    # What a new stack finds of its thread must not be what the other interpreter left there.
+    # A new stack must not take over what the other interpreter left in the thread.
     run_with_interpreters(
         kind,
         """
@@ -233,7 +212,7 @@ def test_greenlets_wait_while_their_thread_is_in_another_interpreter(kind: str) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_interpreters_come_and_go_in_a_loop(kind: str) -> None:
-    """Their thread states have the same ids, and often the same addresses."""
+    """The thread states of such interpreters have the same ids, and often the same addresses."""
     in_use = run_with_interpreters(
         kind,
         """
@@ -249,7 +228,7 @@ def test_interpreters_come_and_go_in_a_loop(kind: str) -> None:
         timeout=60,
     )
     if VERSION >= (3, 12):
-        # Each run has a thread state of its own, whose end ends its greenlets.
+        # Each run has a thread state of its own. The end of the thread state ends its greenlets.
         assert in_use == "0"
 
 
@@ -283,7 +262,7 @@ def test_an_interpreter_may_end_with_greenlets_suspended(kind: str) -> None:
         left = Interpreter(OWN_GIL)
         left.run(LEAVE)
         if sys.version_info >= (3, 14):
-            left.close()  # else reported at exit
+            left.close()  # CPython would report it at exit
         """,
     )
 
@@ -306,11 +285,7 @@ def test_several_interpreters_work_at_once_in_threads(kind: str) -> None:
             except BaseException as failure:
                 failures.append(failure)
 
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_threads(*[work] * 4)
         if failures:
             raise failures[0]
         """,
@@ -320,7 +295,7 @@ def test_several_interpreters_work_at_once_in_threads(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interpreter_may_be_ended_by_another_thread_than_the_one_that_used_it(kind: str) -> None:
-    """It does not import threading: before 3.13 that would wait for the first thread for ever."""
+    """It does not import threading, which before 3.13 would wait for the first thread for ever."""
     run_with_interpreters(
         kind,
         """
@@ -488,8 +463,8 @@ def test_greenlets_work_in_concurrent_interpreters() -> None:
     assert printed == "10\n[1, 2, 3, 4]\nNone"
 
 
-# Where an interpreter is used. Every stack has its bounds, and on the right ones depends whether
-# objects are deallocated and whether a deep recursion ends in time.
+# The stacks on which an interpreter is used. CPython must know the bounds of each stack: it
+# deallocates objects and ends deep recursions by them.
 PLACES = """
     def on_own_stack(function):
         function()
@@ -507,9 +482,7 @@ PLACES = """
         stacks.set_default_size(size)
 
     def in_a_thread(function):
-        thread = threading.Thread(target=lambda: greenlet(function).switch())
-        thread.start()
-        thread.join()
+        run_threads(lambda: greenlet(function).switch())
 
     def deep_in_a_greenlet(function):
         def down(level):
@@ -517,8 +490,7 @@ PLACES = """
         greenlet(lambda: [None for _ in [0] if down(200)]).switch()
 
     def resident():
-        with open("/proc/self/statm") as file:
-            return int(file.read().split()[1]) * 4096 >> 20
+        return pages_as_bytes(1) >> 20
 """
 NAMES_OF_PLACES = [
     "on_own_stack",
@@ -565,7 +537,7 @@ def test_objects_of_another_interpreter_are_deallocated_on_every_stack(
     assert printed.split() == ["dropped", "dropped", "dropped", "closed"] * 3
 
 
-# Sorts in sorts, without end; and lists in lists, which are deallocated one in the other.
+# Sorts within sorts without end, and lists within lists, whose deallocations nest.
 DEEP = """
     import sys
     sys.setrecursionlimit(1_000_000)
@@ -609,7 +581,7 @@ def test_deep_recursion_in_another_interpreter_is_bounded_on_every_stack(
     assert printed.split() == ["bounded", "closed"] * 3
 
 
-# What interpreters leave when they end is little under a GIL, and about all that they had else.
+# With a GIL an interpreter that ends leaves little memory. Without one it leaves nearly all.
 interpreters_leave_nothing = pytest.mark.skipif(
     FREE_THREADED, reason="free-threaded CPython loses the memory of interpreters that end anywhere"
 )
@@ -619,7 +591,7 @@ interpreters_leave_nothing = pytest.mark.skipif(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", NAMES_OF_PLACES)
 def test_an_interpreter_that_ends_on_any_stack_leaves_nothing(kind: str, place: str) -> None:
-    """It may run no Python code then."""
+    """No Python code may run in it then."""
     printed = run_in_place(
         kind,
         f"""
@@ -686,7 +658,7 @@ def test_what_another_interpreter_was_given_before_is_deallocated_on_every_stack
             other = Interpreter(OWN_GIL)
             for count in range(200):
                 values = {{"value": (count, b"x" * 1_000_000)}}
-                other.module.set___main___attrs(other.id, values)
+                other._module.set___main___attrs(other.id, values)
             other.close()
 
         {place}(use)

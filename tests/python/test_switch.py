@@ -72,7 +72,7 @@ def test_the_first_switch_passes_its_arguments_to_run(
 
 
 class Takes:
-    """An instance is called without a vector of arguments, and so is the class."""
+    """CPython calls an instance without a vector of arguments, and the class, too."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.taken = args, kwargs
@@ -296,7 +296,7 @@ def test_a_value_for_a_finished_greenlet_goes_to_its_nearest_living_ancestor() -
     assert living.switch() == "waiting"
     middle = greenlet(lambda: None, living)
     dead = greenlet(lambda: None, middle)
-    # Ends them both without letting `living` go on: their parents are other at that moment.
+    # Ends both without a switch to `living`, because they have other parents at that moment.
     dead.parent = middle.parent = main
     dead.switch()
     middle.switch()

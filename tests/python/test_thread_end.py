@@ -1,4 +1,4 @@
-"""What becomes of greenlets when the thread that started them ends, whoever made the thread."""
+"""What happens to greenlets when the thread that started them ends, whatever made the thread."""
 
 from __future__ import annotations
 
@@ -210,6 +210,101 @@ def test_the_started_greenlet_of_an_ended_thread_hands_nothing_to_a_new_parent()
         g.switch()
 
 
+def test_a_thread_that_ends_runs_the_finally_blocks_of_its_suspended_greenlets() -> None:
+    log: list[int] = []
+
+    def body() -> int:
+        def run() -> None:
+            try:
+                to_parent()
+            finally:
+                log.append(threading.get_ident())
+
+        family = [greenlet(run) for _ in range(10)]
+        for g in family:
+            g.switch()
+        return threading.get_ident()
+
+    ident = in_thread(body)
+    collect()
+    assert log == [ident] * 10
+
+
+def test_a_greenlet_held_by_another_thread_may_be_dropped_after_its_own_has_ended() -> None:
+    run_clean(
+        """
+        import gc
+        from child import run_threads
+        from greenlet import getcurrent, greenlet
+
+        kept = []
+
+        class Local:
+            pass
+
+        def body():
+            local = Local()
+            getcurrent().parent.switch()
+            del local
+
+        def thread_body():
+            for _ in range(50):
+                g = greenlet(body)
+                g.switch()
+                kept.append(g)
+
+        for _ in range(5):
+            run_threads(thread_body)
+            gc.collect()
+            assert all(g.dead for g in kept)
+            kept.clear()
+            gc.collect()
+        """
+    )
+
+
+def test_the_world_of_an_ended_thread_is_freed() -> None:
+    for _ in range(20):
+        in_thread(lambda: greenlet(lambda: None).switch())
+    collect()
+    getcurrent()
+    before = _greenlet.get_total_main_greenlets()
+    for _ in range(50):
+        in_thread(lambda: greenlet(lambda: None).switch())
+    collect()
+    getcurrent()
+    assert _greenlet.get_total_main_greenlets() == before
+
+
+def test_a_thousand_threads_leave_suspended_greenlets_behind() -> None:
+    run_clean(
+        """
+        from child import run_threads
+        from greenlet import getcurrent, greenlet
+
+        finished = []
+
+        def body():
+            try:
+                getcurrent().parent.switch()
+            finally:
+                finished.append(1)
+
+        def thread_body():
+            for _ in range(10):
+                greenlets.append(greenlet(body))
+                greenlets[-1].switch()
+            del greenlets[:5]
+
+        for _ in range(1_000):
+            greenlets = []
+            run_threads(thread_body)
+        assert len(finished) >= 5_000, len(finished)
+        """,
+        timeout=60,
+    )
+
+
 def test_a_greenlet_may_catch_its_end_and_is_dead_all_the_same() -> None:
     log: list[str] = []
 
@@ -294,14 +389,14 @@ def test_a_greenlet_whose_first_greenlet_exit_was_swallowed_is_ended_by_another(
             try:
                 to_parent()
             finally:
-                other.switch()  # goes away in the middle of its end
+                other.switch()  # switches away in the middle of its end
 
         def dropping() -> None:
             try:
                 g = greenlet(dropped)
                 g.switch()
-                # Waits here for the end of that one. What is raised here, in its deallocation, is
-                # reported and goes no further.
+                # Waits here for the end of the other greenlet. An exception here, in its
+                # deallocation, is reported and goes no further.
                 del g
                 log.append("went on")
                 main.switch()
@@ -320,8 +415,8 @@ def test_a_greenlet_whose_first_greenlet_exit_was_swallowed_is_ended_by_another(
 
 
 def test_greenlets_end_in_their_thread_wherever_the_memory_of_its_dict_is_from() -> None:
-    # Our hold on a thread is in its dict. On free-threaded builds that may be one that another
-    # thread made once, and a collection gives it back to that, which then deallocates it.
+    # We keep a thread's state in its dict. On free-threaded builds the memory of this dict may come
+    # from another thread. A collection gives it back to that thread, which deallocates it.
     ending = Ending()
     made: list[dict[str, object]] = []
     steps = [threading.Event() for _ in range(4)]
@@ -331,7 +426,7 @@ def test_greenlets_end_in_their_thread_wherever_the_memory_of_its_dict_is_from()
         mine = list(made)
         steps[1].set()
         steps[2].wait()
-        mine.clear()  # to the free list of this thread
+        mine.clear()  # into the free list of this thread
         kept.append(ending.suspended("held", to_parent))
         collect()
 
@@ -393,7 +488,7 @@ def test_greenlets_of_an_ending_thread_may_switch_among_themselves() -> None:
 
     kept: list[greenlet] = []
     in_thread(body)
-    # The other one was started first and ends first, by GreenletExit: nothing is appended.
+    # The other greenlet started first and ends first, by GreenletExit. So nothing is appended.
     assert log == ["new", True]
     assert all(g.dead for g in kept)
 
@@ -418,7 +513,7 @@ def test_what_a_finalizer_starts_when_the_last_greenlet_of_a_thread_goes_is_ende
         g.switch()
 
     def run() -> None:
-        me = getcurrent()  # the frame and the greenlet: nobody else has it
+        me = getcurrent()  # the frame and the greenlet refer to each other
         to_parent(me)
 
     late: list[greenlet] = []
@@ -466,7 +561,7 @@ def test_a_thread_ends_although_its_greenlets_start_others_for_ever() -> None:
 
 
 def test_greenlets_end_with_their_thread_though_others_look_at_all_objects() -> None:
-    # gc.get_objects() would hold the thread's dict, and that what ends the thread's greenlets.
+    # gc.get_objects() would hold the thread's dict, and the dict what ends the thread's greenlets.
     ending = Ending()
     ready, looked = threading.Event(), threading.Event()
 
@@ -565,7 +660,7 @@ def test_stacks_and_worlds_are_given_back_when_threads_end() -> None:
 
 
 def test_the_last_reference_to_a_greenlet_may_go_with_the_thread_that_holds_it() -> None:
-    """The holder ends first: its queue entry waits for the owner, which is still there."""
+    """The holder ends first. Its entry in the queue waits for the owner, which still runs."""
     ended: list[int] = []
 
     def run() -> None:
@@ -620,16 +715,16 @@ def test_greenlets_dropped_elsewhere_while_their_thread_ends_are_ended_once() ->
         round_of(10)
     collect()
     getcurrent()
-    # Never twice; not at all only if the thread had ended when the last reference went away.
+    # Never twice. Not at all if the thread had ended before the last reference went.
     assert len(ended) == 500
     assert _greenlet.get_pending_cleanup_count() == 0
 
 
-# --- what Python keeps for a thread -----------------------------------------------------------
+# --- what Python keeps for a thread ---------------------------------------------------------------
 
 
 class Seen:
-    """What finally blocks find of the thread that they run in."""
+    """What finally blocks see of the thread in which they run."""
 
     def __init__(self) -> None:
         self.local = threading.local()
@@ -691,7 +786,9 @@ def test_what_a_finally_block_puts_into_thread_locals_goes_with_the_thread() -> 
 
 
 @pytest.mark.parametrize("end", [KeyError, SystemExit, GreenletExit])
-def test_they_are_there_when_an_exception_ends_the_thread(end: type[BaseException]) -> None:
+def test_thread_locals_are_there_when_an_exception_ends_the_thread(
+    end: type[BaseException],
+) -> None:
     seen = Seen()
     reports: list[type[BaseException] | None] = []
 
@@ -711,7 +808,7 @@ def test_they_are_there_when_an_exception_ends_the_thread(end: type[BaseExceptio
     assert reports == [end]
 
 
-def test_they_are_there_where_a_handler_used_greenlets_first() -> None:
+def test_thread_locals_are_there_where_an_exception_handler_used_greenlets_first() -> None:
     seen = Seen()
     handled: list[str] = []
 
@@ -731,7 +828,7 @@ def test_they_are_there_where_a_handler_used_greenlets_first() -> None:
 
 
 class ThreadWithRun(threading.Thread):
-    """Has a run of its own."""
+    """Defines run()."""
 
     def __init__(self, seen: Seen) -> None:
         super().__init__()
@@ -742,7 +839,7 @@ class ThreadWithRun(threading.Thread):
 
 
 class ThreadWithDelete(ThreadWithRun):
-    """Has a method of the name that ours stands in for."""
+    """Defines _delete(), the method that we replace."""
 
     def __init__(self, seen: Seen) -> None:
         super().__init__(seen)
@@ -760,7 +857,7 @@ class ThreadWithSlots(ThreadWithRun):
 
 
 class ThreadWithFixedAttributes(ThreadWithRun):
-    """Takes no attributes that it does not know."""
+    """Refuses attributes that it does not know."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "_delete":
@@ -789,7 +886,7 @@ def test_subclasses_of_thread_end_as_threads_do(kind: type[ThreadWithRun]) -> No
         assert thread.deletions == 1
 
 
-def test_an_instance_attribute_of_that_name_is_left_alone() -> None:
+def test_an_attribute_delete_of_a_thread_object_is_left_alone() -> None:
     seen = Seen()
     thread = threading.Thread(target=seen.work)
     usual: Callable[[], None] = thread._delete  # type: ignore[attr-defined]
@@ -834,7 +931,7 @@ def test_no_cycle_keeps_a_thread_object_alive() -> None:
 
 
 def test_a_thread_that_low_level_code_starts_ends_its_greenlets_too() -> None:
-    # Nothing of threading.Thread is there: the values of its threading.local are gone before.
+    # There is no threading.Thread. The values of threading.local go before the greenlets.
     ended: list[int] = []
     kept: list[greenlet] = []
     done = threading.Event()
@@ -901,13 +998,13 @@ def test_the_end_of_a_thread_waits_for_a_finally_block_that_takes_its_time() -> 
 
 
 def test_a_greenlet_that_leaves_collections_by_switches_is_not_abandoned_in_one() -> None:
-    # There may be any number of finalizers that switch. Whoever abandons it turns collections off.
+    # Any number of finalizers may switch. A greenlet that is abandoned there stops all collections.
     printed = run_clean(
         """
         import gc, sys, threading, weakref
         from greenlet import getcurrent, greenlet
 
-        sys.unraisablehook = lambda report: None  # GreenletExit goes no further than a finalizer
+        sys.unraisablehook = lambda report: None  # a finalizer reports GreenletExit
         gc.disable()
         ended = kept = 0
 
@@ -949,7 +1046,7 @@ def test_a_greenlet_that_leaves_collections_by_switches_is_not_abandoned_in_one(
     assert printed == "True True 300"
 
 
-# --- threads that Python did not make -------------------------------------------------------
+# --- threads that Python did not make -------------------------------------------------------------
 
 THREADS = """
 #include <pthread.h>
@@ -986,8 +1083,8 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "libthreads.so"
 
 
-# A ctypes callback that is suspended keeps the thread state alive (PyGILState_Ensure() counts), so
-# that the outer call does not end it.
+# A suspended ctypes callback keeps the thread state alive, because PyGILState_Ensure() counts. So
+# the outer call does not end the thread state.
 FOREIGN_PLACES = {name: place for name, place in PLACES.items() if place is not callback}
 
 
@@ -1079,7 +1176,7 @@ def test_a_greenlet_may_make_a_foreign_thread_that_calls_back(foreign: Path) -> 
 
 
 def test_a_foreign_thread_that_never_comes_back_does_not_hold_up_the_exit(foreign: Path) -> None:
-    """It is in the middle of a call, inside a greenlet, when the interpreter ends."""
+    """The thread is inside a call, in a greenlet, when the interpreter ends."""
     printed = run_clean(
         """
         import ctypes, sys, threading, time
@@ -1104,7 +1201,7 @@ def test_a_foreign_thread_that_never_comes_back_does_not_hold_up_the_exit(foreig
     assert printed == "exiting"
 
 
-# --- daemon threads at the end of the program -----------------------------------------------
+# --- daemon threads at the end of the program -----------------------------------------------------
 
 DAEMONS: dict[str, str] = {
     "in its main greenlet": "g.switch(); ready.set(); stay()",
@@ -1207,7 +1304,7 @@ started.wait()
 def test_threads_without_end_leave_no_memory_behind() -> None:
     printed = run_clean(
         """
-        import gc, os, threading
+        from child import resident, run_threads
         from greenlet import getcurrent, greenlet, stacks
 
         finished = 0
@@ -1228,17 +1325,11 @@ def test_threads_without_end_leave_no_memory_behind() -> None:
                     g.itself = g
                 held.append(g)
 
-        def resident():
-            with open("/proc/self/statm") as file:
-                return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
         warm = None
         for number in range(1, 20_001):
-            thread = threading.Thread(target=thread_body)
-            thread.start()
-            thread.join()
+            run_threads(thread_body)
             if number % 500 == 0:
-                gc.collect()  # free-threaded builds hardly ever do for threads as short as these
+                resident()  # free-threaded builds hardly ever collect in threads as short as these
             if number == 2_000:
                 warm = resident()
         print(finished, warm, resident(), stacks.statistics().in_use)
@@ -1252,8 +1343,9 @@ def test_threads_without_end_leave_no_memory_behind() -> None:
 
 
 def test_the_first_of_two_that_wait_for_the_end_of_a_greenlet_may_go_on_and_end() -> None:
-    # A collection in one greenlet waits for the end of another, and so does the end of the thread;
-    # the collection goes on first, and its greenlet is freed. What ended later returned to it.
+    # A collection in one greenlet waits for the end of another greenlet, and the end of the thread
+    # waits for it, too. The collection goes on first, and its greenlet is freed. A regression: the
+    # other greenlet then returned to the freed one.
     assert (
         run_clean(
             """
@@ -1327,7 +1419,7 @@ def test_the_first_of_two_that_wait_for_the_end_of_a_greenlet_may_go_on_and_end(
 
 
 def test_threads_that_threading_takes_for_one_another_do_not_add_up() -> None:
-    # Before 3.13 threading keeps the dummy of a thread that it did not make, and finds it again in
+    # Before 3.13 threading keeps a dummy for a thread that it did not make, and takes the dummy for
     # the next thread with the same ident.
     run_clean(
         """
@@ -1360,7 +1452,7 @@ def test_threads_that_threading_takes_for_one_another_do_not_add_up() -> None:
 
 
 def test_a_scheduler_that_has_left_a_collection_ends_with_its_thread() -> None:
-    # Abandoned in the middle of the collection, it kept the collector off for good.
+    # A regression: it was abandoned inside the collection, and the collector stayed off for good.
     run_clean(
         """
         import gc, sys, threading
@@ -1368,7 +1460,7 @@ def test_a_scheduler_that_has_left_a_collection_ends_with_its_thread() -> None:
 
         gc.disable()
         kept = []
-        sys.unraisablehook = lambda report: None  # the GreenletExit that a finalizer lets pass
+        sys.unraisablehook = lambda report: None  # a finalizer reports GreenletExit
 
         class Leaves:
             def __del__(self):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextvars
 import gc
-import importlib.util
 import inspect
 import signal
-import subprocess
 import sys
 import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import greenlet as library
 import pytest
 from greenlet import GreenletExit, _greenlet, error, getcurrent, greenlet, settrace, stacks
 from greenlet.stacks import call_on_thread_stack, on_thread_stack
@@ -26,42 +22,28 @@ from helpers import (
     Unraisable,
     collect,
     in_thread,
+    load_extension,
     parallelize,
     run_clean,
     since,
     to_parent,
 )
 
-COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 TEXT = "cannot switch in a call on the thread's own stack"
 
 
 @pytest.fixture(scope="module")
 def positions(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The extension that knows where its stack pointer is."""
-    folder = tmp_path_factory.mktemp("extensions")
-    headers = Path(library.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, COMPILE, "positions.cpp", headers, folder],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    path = Path(done.stdout.strip())
-    spec = importlib.util.spec_from_file_location("positions", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The extension that compares its stack pointer with the thread's bounds."""
+    return load_extension("positions.cpp", tmp_path_factory.mktemp("extensions"))
 
 
 def in_greenlet(function: Callable[..., Any], *args: Any) -> Any:
-    """What function(*args) returns on the thread's own stack, called by a greenlet."""
+    """Return function(*args), called by a greenlet on the thread's own stack."""
     return greenlet(lambda: call_on_thread_stack(function, *args)).switch()
 
 
-# --- where it runs --------------------------------------------------------------------------
+# --- where it runs --------------------------------------------------------------------------------
 
 
 def test_the_function_runs_between_the_bounds_of_the_threads_stack(positions: Any) -> None:
@@ -70,7 +52,7 @@ def test_the_function_runs_between_the_bounds_of_the_threads_stack(positions: An
     assert in_greenlet(positions.on_own_stack)
 
 
-def test_it_runs_in_every_thread_on_the_stack_of_that(positions: Any) -> None:
+def test_the_function_runs_in_every_thread_on_the_stack_of_that_thread(positions: Any) -> None:
     def body(index: int) -> bool:
         assert not greenlet(positions.on_own_stack).switch()
         return all(in_greenlet(positions.on_own_stack) for _ in range(50))
@@ -78,7 +60,7 @@ def test_it_runs_in_every_thread_on_the_stack_of_that(positions: Any) -> None:
     assert all(parallelize(body))
 
 
-def test_the_caller_goes_on_where_it_was(positions: Any) -> None:
+def test_the_caller_goes_on_where_it_called(positions: Any) -> None:
     def run() -> list[bool]:
         before = positions.position()
         seen = [call_on_thread_stack(positions.on_own_stack), positions.on_own_stack()]
@@ -101,7 +83,7 @@ def test_a_call_in_a_main_greenlet_is_a_plain_one(positions: Any) -> None:
     assert g.dead
 
 
-def test_a_thread_without_greenlets_may_call_it(positions: Any) -> None:
+def test_a_thread_without_greenlets_may_call_on_its_stack(positions: Any) -> None:
     before = _greenlet.get_total_main_greenlets()
     assert in_thread(
         lambda: (
@@ -123,7 +105,7 @@ def test_calls_nest(positions: Any) -> None:
     assert in_greenlet(outer) == [True, True]
 
 
-# --- it is a call as any other --------------------------------------------------------------
+# --- it is a call as any other --------------------------------------------------------------------
 
 
 def test_arguments_and_the_result_pass_through() -> None:
@@ -206,7 +188,7 @@ def test_the_running_greenlet_and_its_frames_are_the_same() -> None:
     assert g.switch() == (g, ["function", "run"])
 
 
-def test_the_context_and_what_is_handled_are_the_same() -> None:
+def test_the_context_and_the_handled_exception_are_the_same() -> None:
     variable = contextvars.ContextVar("variable", default=0)
 
     def function() -> Any:
@@ -226,7 +208,7 @@ def test_the_context_and_what_is_handled_are_the_same() -> None:
     assert variable.get() == 0
 
 
-def test_tracers_and_profilers_see_what_they_see_of_a_plain_call() -> None:
+def test_tracers_and_profilers_see_the_same_as_of_a_plain_call() -> None:
     def function() -> None:
         len(())
 
@@ -255,7 +237,7 @@ def test_tracers_and_profilers_see_what_they_see_of_a_plain_call() -> None:
     assert "line" in plain and "profile c_call" in plain
 
 
-def test_the_trace_of_switches_has_nothing_of_it() -> None:
+def test_the_trace_callback_sees_nothing_of_the_call() -> None:
     seen: list[Any] = []
     settrace(lambda event, greenlets: seen.append(event))
     in_greenlet(lambda: None)
@@ -280,7 +262,7 @@ def test_a_generator_goes_on_on_either_stack(positions: Any) -> None:
     assert greenlet(run).switch() == [False, True, False, True]
 
 
-def test_cpp_exceptions_are_thrown_and_caught_in_it(positions: Any) -> None:
+def test_cpp_exceptions_are_thrown_and_caught_in_the_call(positions: Any) -> None:
     def run() -> list[Any]:
         return [
             call_on_thread_stack(positions.throw_and_catch, 20),
@@ -311,7 +293,7 @@ def test_nothing_is_leaked() -> None:
     assert stacks.statistics().in_use == in_use
 
 
-# --- no switch ------------------------------------------------------------------------------
+# --- no switch ------------------------------------------------------------------------------------
 
 
 def waiting() -> greenlet:
@@ -385,7 +367,7 @@ def test_after_the_call_all_goes_on() -> None:
     assert g.switch(4) == (1, 2, 4)
 
 
-def test_greenlets_may_be_made_and_looked_at_in_it() -> None:
+def test_greenlets_may_be_made_and_looked_at_in_the_call() -> None:
     main = getcurrent()
     collect()
     in_use = stacks.statistics().in_use
@@ -408,7 +390,7 @@ def test_greenlets_may_be_made_and_looked_at_in_it() -> None:
     assert in_greenlet(function).switch() == 7
 
 
-def test_a_signal_handler_that_switches_in_it_gets_the_error() -> None:
+def test_a_signal_handler_that_switches_in_the_call_gets_the_error() -> None:
     main = getcurrent()
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -427,7 +409,7 @@ def test_a_signal_handler_that_switches_in_it_gets_the_error() -> None:
         signal.signal(signal.SIGUSR1, previous)
 
 
-# --- greenlets that have to end wait --------------------------------------------------------
+# --- greenlets that have to end wait --------------------------------------------------------------
 
 
 class WithDel(greenlet):
@@ -456,14 +438,14 @@ def ending(kind: type[greenlet], log: list[Any]) -> Any:
             log.append(id(current) == me and current.mine)
 
     g: Any = kind(run)
-    g.mine = 1  # in a slot or in its dict: still there when it ends
+    g.mine = 1  # in a slot or in its dict; must still be there when the greenlet ends
     g.switch()
     return g
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("way", ["dropped", "collected", "in another thread"])
-def test_greenlets_that_go_in_it_end_when_it_is_over(kind: type[greenlet], way: str) -> None:
+def test_greenlets_dropped_in_the_call_end_when_it_is_over(kind: type[greenlet], way: str) -> None:
     log: list[Any] = []
     count = 5
     collect()
@@ -494,7 +476,7 @@ def test_greenlets_that_go_in_it_end_when_it_is_over(kind: type[greenlet], way: 
         collect()
     assert during == []
     if way == "in another thread":
-        assert len(after) in range(count + 1)  # free-threaded builds may get to it later
+        assert len(after) in range(count + 1)  # free-threaded builds may end it later
     else:
         assert len(after) == count
     collect()
@@ -507,7 +489,7 @@ def test_greenlets_that_go_in_it_end_when_it_is_over(kind: type[greenlet], way: 
     assert _greenlet.get_pending_cleanup_count() == 0
 
 
-def test_they_end_with_the_calls_exception_or_result_intact() -> None:
+def test_greenlets_dropped_in_the_call_leave_its_exception_or_result_intact() -> None:
     log: list[Any] = []
 
     def function(family: list[greenlet]) -> None:
@@ -525,7 +507,7 @@ def test_they_end_with_the_calls_exception_or_result_intact() -> None:
     assert greenlet(run).switch() == ("'mine'", 1)
 
 
-def test_one_that_switches_in_its_finally_block_at_the_end_of_the_call_does_so() -> None:
+def test_a_greenlet_dropped_in_the_call_may_switch_in_its_finally_block() -> None:
     main = getcurrent()
     log: list[str] = []
     seen: list[greenlet] = []
@@ -552,7 +534,7 @@ def test_one_that_switches_in_its_finally_block_at_the_end_of_the_call_does_so()
         g.switch()
 
 
-def test_a_greenlet_that_is_being_killed_may_call_it(positions: Any) -> None:
+def test_a_greenlet_that_is_being_killed_may_call_on_the_thread_stack(positions: Any) -> None:
     log: list[bool] = []
 
     def run() -> None:
@@ -569,7 +551,9 @@ def test_a_greenlet_that_is_being_killed_may_call_it(positions: Any) -> None:
 
 
 @pytest.mark.parametrize("call", [True, False], ids=["by the call", "plainly"])
-def test_a_greenlet_that_calls_it_when_it_is_dropped_goes_at_once(call: bool) -> None:
+def test_a_greenlet_that_calls_on_the_thread_stack_when_it_is_dropped_goes_at_once(
+    call: bool,
+) -> None:
     seen: list[object] = []
 
     def run() -> None:
@@ -587,10 +571,10 @@ def test_a_greenlet_that_calls_it_when_it_is_dropped_goes_at_once(call: bool) ->
 
 
 @pytest.mark.parametrize("call", [True, False], ids=["by the call", "plainly"])
-def test_one_that_calls_it_when_it_is_dropped_and_waits_again_is_kept(
+def test_a_greenlet_that_calls_on_the_thread_stack_when_it_is_dropped_and_waits_again_is_kept(
     call: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It is not asked a second time, as where it calls nothing."""
+    """It gets GreenletExit once, as outside such a call."""
     seen: list[object] = []
 
     def run() -> None:
@@ -609,7 +593,7 @@ def test_one_that_calls_it_when_it_is_dropped_and_waits_again_is_kept(
         return weakref.ref(g)
 
     reference = make()
-    getcurrent()  # ends those that other threads have dropped
+    getcurrent()  # ends the greenlets that other threads have dropped
     g = reference()
     assert g is not None and not g.dead
     assert seen == [1]
@@ -654,14 +638,14 @@ def ending_by_append(log: list[int], index: int) -> greenlet:
     return g
 
 
-# --- recursion ------------------------------------------------------------------------------
+# --- recursion ------------------------------------------------------------------------------------
 
 RECURSION = """
 import sys
 from greenlet import greenlet, stacks
 
 def depth(call=None):
-    # How deep calls from C code to Python code go, with the stack of each on the C stack.
+    # How deep calls from C code to Python code nest; each uses the C stack.
     deepest = 0
     def deeper(level):
         nonlocal deepest
@@ -682,7 +666,7 @@ def in_greenlet():
 
 @since("C recursion is bounded for itself")
 @pytest.mark.parametrize("where", ["the main thread", "a thread", "a small thread"])
-def test_recursion_goes_as_deep_as_in_the_main_greenlet_from_there(where: str) -> None:
+def test_recursion_in_the_call_goes_as_deep_as_in_the_main_greenlet(where: str) -> None:
     script = """
 sys.setrecursionlimit(1_000_000)
 def body():
@@ -781,7 +765,7 @@ def test_a_call_from_deep_in_a_greenlet_has_the_whole_stack_of_the_thread() -> N
     assert greenlet(deep).switch(60) == 50
 
 
-# --- the ends of threads and processes ------------------------------------------------------
+# --- the ends of threads and processes ------------------------------------------------------------
 
 PRELUDE = """
 import os, sys, threading, time
@@ -792,15 +776,15 @@ def in_greenlet(function, *args):
 """
 
 
-def test_sys_exit_in_it_ends_the_program() -> None:
+def test_sys_exit_in_the_call_ends_the_program() -> None:
     assert run_clean(PRELUDE + "in_greenlet(sys.exit, 0)\nprint('not reached')\n") == ""
 
 
-def test_os_exit_in_it_ends_the_program() -> None:
+def test_os_exit_in_the_call_ends_the_program() -> None:
     assert run_clean(PRELUDE + "in_greenlet(os._exit, 0)\nprint('not reached')\n") == ""
 
 
-def test_sys_exit_in_it_ends_a_thread() -> None:
+def test_sys_exit_in_the_call_ends_a_thread() -> None:
     run_clean(
         PRELUDE
         + """
@@ -813,7 +797,7 @@ assert in_greenlet(len, "abc") == 3
 
 
 @pytest.mark.parametrize("waits", ["lock.acquire()", "while True: pass", "time.sleep(100)"])
-def test_a_daemon_thread_may_be_in_it_when_the_program_ends(waits: str) -> None:
+def test_a_daemon_thread_may_be_in_the_call_when_the_program_ends(waits: str) -> None:
     run_clean(
         PRELUDE
         + f"""
@@ -831,7 +815,7 @@ for _ in range(3):
     )
 
 
-def test_a_child_forked_in_it_goes_on_there() -> None:
+def test_a_child_forked_in_the_call_goes_on_there() -> None:
     run_clean(
         PRELUDE
         + """
@@ -869,7 +853,7 @@ thread.join()
     )
 
 
-def test_the_end_of_a_thread_lets_finally_blocks_call_it() -> None:
+def test_finally_blocks_at_the_end_of_a_thread_may_call_on_its_stack() -> None:
     assert (
         run_clean(
             PRELUDE
@@ -907,10 +891,10 @@ greenlet(run).switch()
     assert "in function" in outcome and "in run" in outcome
 
 
-# --- several thread states ------------------------------------------------------------------
+# --- several thread states ------------------------------------------------------------------------
 
 
-def test_another_thread_state_may_use_greenlets_in_it(positions: Any) -> None:
+def test_another_thread_state_may_use_greenlets_in_the_call(positions: Any) -> None:
     seen: list[Any] = []
 
     def other() -> None:
@@ -928,7 +912,9 @@ def test_another_thread_state_may_use_greenlets_in_it(positions: Any) -> None:
     assert seen == [True, False, True, True]
 
 
-def test_it_is_refused_to_a_thread_state_that_runs_on_the_stack_of_another(positions: Any) -> None:
+def test_a_thread_state_that_runs_on_the_stack_of_another_is_refused_the_call(
+    positions: Any,
+) -> None:
     seen: list[str] = []
 
     def attempt() -> None:
@@ -947,7 +933,7 @@ def test_it_is_refused_to_a_thread_state_that_runs_on_the_stack_of_another(posit
 
 
 @since("concurrent.interpreters")
-def test_other_interpreters_work_in_it() -> None:
+def test_other_interpreters_work_in_the_call() -> None:
     run_clean(
         PRELUDE
         + """
@@ -974,7 +960,7 @@ for _ in range(3):
     )
 
 
-# --- the decorator --------------------------------------------------------------------------
+# --- the decorator --------------------------------------------------------------------------------
 
 
 def test_the_decorator_makes_each_call_one_on_the_threads_stack(positions: Any) -> None:
@@ -1018,7 +1004,7 @@ def test_the_signature_and_the_docstring_are_there() -> None:
     assert call_on_thread_stack.__name__ == "call_on_thread_stack"
 
 
-# --- everything at random -------------------------------------------------------------------
+# --- everything at random -------------------------------------------------------------------------
 
 STORM = """
 import gc, os, random, signal, sys, threading, time, weakref
@@ -1049,7 +1035,7 @@ def body(index):
             yield act(1) if draw.random() < 0.2 else each
 
     def act(depth=0):
-        # Something at random, wherever we are: on a greenlet's stack or on the thread's.
+        # Does something at random, on a greenlet's stack or on the thread's.
         nonlocal refused
         what = draw.randrange(16)
         try:
@@ -1143,7 +1129,7 @@ for _ in range(5):
     getcurrent()
 assert not failures, failures[0]
 assert _greenlet.get_pending_cleanup_count() == 0
-# Some never ran: they were refused at their start.
+# Some never ran, because their start was refused.
 assert all(e <= s for s, e in zip(started, ended))
 print(stacks.statistics().in_use)
 """

@@ -16,7 +16,7 @@ class Problem(Exception):
 
 
 def catching(log: list[BaseException]) -> greenlet:
-    """A suspended greenlet that writes down the exception thrown into it and returns "caught"."""
+    """A suspended greenlet that logs the exception thrown into it and returns "caught"."""
 
     def run() -> str:
         try:
@@ -42,7 +42,7 @@ def finished() -> greenlet:
     return g
 
 
-# throw's arguments; the type and args of the exception that arrives.
+# The arguments of throw(); the type and args of the exception that arrives.
 FORMS: list[tuple[tuple[Any, ...], type[BaseException], tuple[Any, ...]]] = [
     ((), GreenletExit, ()),
     ((GreenletExit,), GreenletExit, ()),

@@ -20,7 +20,7 @@ def events() -> Iterator[list[Event]]:
     def callback(event: str, pair: tuple[greenlet, greenlet]) -> None:
         seen.append((event, *pair))
 
-    collect()  # greenlets that other tests left in cycles: their deaths would be traced
+    collect()  # otherwise the ends of greenlets that other tests left in cycles would be traced
     settrace(callback)
     try:
         yield seen
@@ -244,7 +244,7 @@ def test_a_callback_set_inside_a_greenlet_holds_for_the_whole_thread(untraced: N
     greenlet(lambda: settrace(lambda event, pair: calls.append(event))).switch()
     greenlet(lambda: None).switch()
     settrace(None)
-    # The return from the greenlet that set it, then a start and a return.
+    # The return from the greenlet that set the callback, then a start and a return.
     assert calls == ["switch"] * 3
 
 

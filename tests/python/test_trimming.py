@@ -1,6 +1,6 @@
-"""Memory follows use: what waiting greenlets and pools do not need is given back, and nothing else.
+"""Memory that waiting greenlets and pools do not need is given back, and nothing else.
 
-In child processes: other tests leave memory behind, too.
+The tests measure child processes, because other tests leave memory in this one.
 """
 
 from __future__ import annotations
@@ -9,30 +9,26 @@ import threading
 
 import pytest
 from greenlet import getcurrent, greenlet, stacks
-from helpers import in_thread, run_clean, since, to_parent
+from helpers import in_background, in_thread, run_clean, since, to_parent
 
 COMMON = """
 import gc, resource, sys, threading, time
+from child import resident, run_threads
 from greenlet import getcurrent, greenlet, stacks
 
 main = getcurrent()
 PAGE = resource.getpagesize()
 
 class Nested:
-    # repr() of it makes so many nested calls in C.
+    # repr() of it nests `depth` calls in C.
     def __init__(self, depth):
         self.depth = depth
 
     def __repr__(self):
         return "x" if not self.depth else repr(Nested(self.depth - 1))
 
-def resident():
-    gc.collect()
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * PAGE
-
 def other_greenlets(seconds):
-    # What a program does in the meantime: now and then a greenlet starts, and ends.
+    # What a program does while others wait: now and then a greenlet starts and ends.
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         g = greenlet(main.switch)
@@ -41,7 +37,7 @@ def other_greenlets(seconds):
         time.sleep(0.01)
 
 def other_greenlets_until(condition, seconds=20):
-    # It takes a second or two, but longer on a machine that is busy.
+    # It takes a second or two, and longer on a busy machine.
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         other_greenlets(0.25)
@@ -59,7 +55,7 @@ def suspended(count, depth):
 
 
 @pytest.mark.parametrize("depth", [15, 30, 120])
-def test_greenlets_that_have_waited_keep_only_what_they_are_in_the_middle_of(depth: int) -> None:
+def test_greenlets_that_have_waited_keep_only_the_memory_of_their_running_calls(depth: int) -> None:
     run_clean(
         COMMON
         + f"""
@@ -95,8 +91,8 @@ while time.monotonic() < begin + 0.8:
     )
 
 
-def test_it_is_enough_that_the_main_greenlet_goes_on_now_and_then() -> None:
-    # As in an event loop whose greenlets all wait, save for a timer.
+def test_memory_is_given_back_if_only_the_main_greenlet_goes_on_now_and_then() -> None:
+    # This is an event loop whose greenlets all wait, except for a timer.
     run_clean(
         COMMON
         + """
@@ -115,7 +111,7 @@ assert rest < peak / 2, (peak, rest)
 
 
 def test_greenlets_that_go_deep_every_second_come_to_keep_their_pages() -> None:
-    # To give them back and to touch them again would cost more than they are worth.
+    # To give them back and touch them again would cost more than it saves.
     run_clean(
         COMMON
         + """
@@ -126,12 +122,13 @@ def often_deep():
 
 family = [greenlet(often_deep) for _ in range(50)]
 faults = []
-for _ in range(5):
+for turn in range(4):
+    if turn:
+        other_greenlets(1.6)
     begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for g in family:
         g.switch()
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)
-    other_greenlets(1.6)
 assert min(faults[-2:]) < 100, faults
 """,
         timeout=60,
@@ -189,7 +186,7 @@ def handling(depth, value):
 
 def after_deep(depth, value):
     sys.setrecursionlimit(100_000)
-    # Further than the data area of a stack: the interpreter adds chunks of its own.
+    # Deeper than the data area of a stack, so the interpreter adds chunks of its own.
     def deep(level):
         return level if level == 0 else deep(level - 1)
     deep(min(depth * 40, 5_000))
@@ -221,15 +218,15 @@ DEPTHS = [0, 1, 5, 40, 150]
 """
 
 
-def test_what_a_waiting_greenlet_is_in_the_middle_of_stays_as_it_is() -> None:
+def test_trimming_leaves_the_running_calls_of_a_waiting_greenlet_as_they_are() -> None:
     run_clean(COMMON + CONTENTS + "for _ in range(3): check(stacks.trim)")
 
 
-def test_it_stays_as_it_is_when_time_has_gone_by() -> None:
+def test_the_sweep_leaves_the_running_calls_of_a_waiting_greenlet_as_they_are() -> None:
     run_clean(COMMON + CONTENTS + "check(lambda: other_greenlets(2.5))")
 
 
-def test_it_stays_as_it_is_when_threads_trim_and_collect() -> None:
+def test_trimming_and_collecting_in_threads_leave_the_running_calls_as_they_are() -> None:
     run_clean(
         COMMON
         + CONTENTS
@@ -246,11 +243,7 @@ class Main:
 local = threading.local()
 main = Main()
 DEPTHS = [0, 5, 40]
-threads = [threading.Thread(target=work) for _ in range(6)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
+run_threads(*[work] * 6)
 """
     )
 
@@ -316,9 +309,7 @@ def family_in(here):
     stacks.trim()
     return g, log
 kept = []
-thread = threading.Thread(target=body)
-thread.start()
-thread.join()
+run_threads(body)
 assert logs == [["finally"]] and kept[0].dead
 """
     )
@@ -507,14 +498,13 @@ assert each < 0.0005, each
 
 
 def test_threads_may_trim_while_others_look_at_their_greenlets() -> None:
-    stop = threading.Event()
     shared: list[greenlet] = []
     failures: list[object] = []
 
-    def look() -> None:
+    def look(stop: threading.Event) -> None:
         while not stop.is_set():
             for g in list(shared):
-                # It may run, be suspended, marked or trimmed at any moment.
+                # It may be running, suspended, marked or trimmed at this moment.
                 frame = g.gr_frame
                 if g.dead or (frame is not None and not frame.f_code.co_name):
                     failures.append(g)
@@ -529,18 +519,11 @@ def test_threads_may_trim_while_others_look_at_their_greenlets() -> None:
     shared.extend(greenlet(wait_for_ever) for _ in range(20))
     for g in shared:
         g.switch()
-    threads = [threading.Thread(target=look) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_background(*[look] * 3):
         for _ in range(200):
             stacks.trim()
             for g in shared[::2]:
                 g.switch()
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     assert failures == []
     for g in shared:
         g.switch("end")

@@ -2,9 +2,9 @@
 greenlet and with ours.
 
 gevent has benchmarks of its own, in its source distribution; for the others there are programs in
-tests/dependents/programs. What they call "..., MB" is memory; the rest is done per second. Both
-sides take turns, and the better one of each side's rounds counts: what else the machine does can
-only take away.
+tests/interop/dependents/programs. What they call "..., MB" is memory; the rest is done per second.
+Both sides take turns, and the better one of each side's rounds counts: what else the machine does
+can only take away.
 """
 
 import json
@@ -23,7 +23,7 @@ from .environment import SIDES, Pair
 from .results import FOLDER
 from .running import WORK
 
-PROGRAMS = CHECKOUT / "tests" / "dependents" / "programs"
+PROGRAMS = CHECKOUT / "tests" / "interop" / "dependents" / "programs"
 KEPT = FOLDER / "load"
 TIME_LIMIT = 15 * 60.0
 RULE = "| --- | --- | --- | --- | --- | --- |"

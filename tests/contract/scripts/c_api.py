@@ -1,6 +1,6 @@
 """The C API, called through the table in the capsule: entries by index, wrong arguments included.
 
-What crashes the published greenlet is in `c_api_misuse.py`, so that this script runs through.
+What crashes the published greenlet is in `c_api_misuse.py`, so this script runs to its end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NULL = object()
 
 
 def _entry(index: int, result: Any, parameters: int) -> Callable[..., Any]:
-    """Entry `index` as a function that takes objects or NULL and raises what it raises."""
+    """Entry `index` as a function that takes objects or NULL and raises its exceptions."""
     address = _table[index]
     assert address is not None
     prototype = ctypes.PYFUNCTYPE(result, *[ctypes.c_void_p] * parameters)

@@ -1,4 +1,4 @@
-"""Wrong arguments to the C API that crash the published greenlet, or that it lets pass unseen."""
+"""Wrong arguments to the C API that crash the published greenlet, or that it accepts."""
 
 from __future__ import annotations
 

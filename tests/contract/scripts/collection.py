@@ -1,4 +1,4 @@
-"""Death by collection: what happens in a suspended greenlet that nobody refers to any more."""
+"""Death by collection: what happens in a suspended greenlet that is garbage."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def witness(*, tell_parent: Any = None) -> None:
 
 
 class Held:
-    """Something that can be seen to go away."""
+    """An object whose end is visible."""
 
 
 @behaviour
@@ -582,7 +582,7 @@ def an_unstarted_one_dropped_in_another_thread_just_goes() -> None:
 
 @behaviour
 def nothing_is_pending_when_nothing_was_dropped() -> None:
-    # In a process of its own: the published one takes its time over what other behaviours dropped.
+    # In a process of its own: the published greenlet is slow with what other behaviours dropped.
     in_child_process(
         "import greenlet\n"
         "from greenlet import _greenlet\n"

@@ -31,7 +31,7 @@ def names(frame: FrameType | None) -> list[str]:
 
 
 def own_names(frame: FrameType | None) -> list[str]:
-    """The same, up to the behaviour: what lies below is the script's own machinery."""
+    """The same, without the frames of behaviour.py."""
     found = names(frame)
     return found[: found.index("call")] if "call" in found else found
 

@@ -9,7 +9,7 @@ from behaviour import Greenlet, attempt, behaviour, pause, run, say, suspended
 
 
 def room() -> int:
-    """How many Python calls fit before the limit."""
+    """How many Python calls succeed before the limit."""
 
     def descend(depth: int) -> int:
         try:
@@ -25,7 +25,7 @@ def at_depth(depth: int, function: Any) -> Any:
 
 
 def roughly(value: int) -> int:
-    """To the nearest fifty: what a call costs differs a little between versions."""
+    """Round to fifty, because the cost of a call differs a little between versions."""
     return round(value / 50) * 50
 
 

@@ -30,7 +30,7 @@ names: dict[int, str] = {}
 
 
 def named(made: Any, name: str) -> Any:
-    """Remember a name for the transcript. By identity, so that the greenlet can still die."""
+    """Give a greenlet a name in the transcript, by its id, so that the greenlet can still die."""
     names[id(made)] = name
     return made
 

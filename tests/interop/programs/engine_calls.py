@@ -1,5 +1,8 @@
-"""What the programs engine_*.py share: they do something with an engine that knows the stack of the
-thread, in the main greenlet and in others by stacks.call_on_thread_stack()."""
+"""What the programs engine_*.py share.
+
+They use an engine that knows the bounds of the thread's stack: in the main greenlet, and in others
+by stacks.call_on_thread_stack().
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ assert library.__version__ == os.environ.get("EXPECTED_GREENLET", library.__vers
 
 
 def finish(text: str) -> None:
-    """End the program well, without what engines do at its end."""
+    """End the program with success, without the exit functions of engines."""
     print(text, flush=True)
     os._exit(0)
 
 
 def in_greenlet(function: Callable[[], Any]) -> Any:
-    """What a greenlet gets from function(), called on the thread's stack."""
+    """Return function(), called by a greenlet on the thread's stack."""
     return greenlet(lambda: call_on_thread_stack(function)).switch()
 
 
 def refused() -> str:
-    """For callbacks of engines: try to leave, which is refused."""
+    """For callbacks of engines: try to switch, which is refused."""
     try:
         getcurrent().switch()
     except error as text:
@@ -45,7 +48,7 @@ def check(name: str, function: Callable[[], Any], *, threads: bool = False) -> N
         assert in_greenlet(function) == expected
         main = getcurrent()
 
-        # Many that wait, each between two calls.
+        # Many greenlets that wait between two calls.
         def waits() -> Any:
             first = call_on_thread_stack(function)
             main.switch()
@@ -58,7 +61,7 @@ def check(name: str, function: Callable[[], Any], *, threads: bool = False) -> N
         for g in reversed(family):
             assert g.switch() == (expected, expected)
 
-        # From deep in one greenlet, started by another.
+        # Deep in a greenlet that another greenlet started.
         def deep(level: int) -> Any:
             return deep(level - 1) if level else call_on_thread_stack(function)
 

@@ -7,7 +7,7 @@ import faulthandler
 import jpype
 from engine_calls import check, finish, in_greenlet, refused
 
-faulthandler.disable()  # HotSpot takes a SIGSEGV to look for safepoints and null pointers
+faulthandler.disable()  # HotSpot uses SIGSEGV for safepoints and null pointers
 jpype.startJVM()
 
 
@@ -38,7 +38,7 @@ def callback_that_switches() -> str:
 
 
 def overflow() -> str:
-    # A list that contains itself: its hash code is computed without end.
+    # The hash code of a list that contains itself recurses without end.
     endless = jpype.java.util.ArrayList()
     endless.add(endless)
     try:

@@ -1,4 +1,4 @@
-"""libgc, which scans the stack of the thread: what a greenlet holds there by the call is found."""
+"""libgc, which scans the stack of the thread, finds what a greenlet's call holds there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""polars, whose Rust code grows the stack by `stacker`: as fast as in the main greenlet."""
+"""polars, whose Rust code grows the stack by `stacker`, is as fast as in the main greenlet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qt's JavaScript, by PySide6: recursion, exceptions, and an engine of each greenlet's own."""
+"""Qt's JavaScript, by PySide6: recursion, exceptions, and one engine for each greenlet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENDLESS = "(function f() { try { return f() + 1 } catch (e) { return e.name } })
 
 
 def fresh(source: str) -> str:
-    engine = QJSEngine()  # which owns the strings that it returns
+    engine = QJSEngine()  # it owns the strings that it returns
     return str(engine.evaluate(source).toString())
 
 

@@ -1,4 +1,4 @@
-"""R, its library used through ctypes, as rpy2 does it: recursion, errors, collections."""
+"""R, whose library is called through ctypes as in rpy2: recursion, errors, collections."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ check("endless recursion", lambda: evaluate(ENDLESS))
 check("exception", lambda: evaluate(CAUGHT))
 check("collection", lambda: evaluate(COLLECTION))
 
-# Once only: contexts that have been given Python objects crash when V8 collects them, with or
+# Only once, because contexts that hold Python objects crash when V8 collects them, with or
 # without greenlets.
 assert "cannot switch" in str(in_greenlet(lambda: evaluate("f()", f=refused)))
 finish("V8 works in greenlets")

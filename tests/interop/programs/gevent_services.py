@@ -1,11 +1,11 @@
 """gevent at work: a monkey-patched HTTP server and its clients, and what gevent is made of.
 
-gevent's Greenlet, its hub, its semaphores and its locals are compiled Cython classes; some are
-subclasses of greenlet's type that append their fields behind the object layout of whatever
-greenlet they were compiled with. So this runs only if ours has the same.
+gevent's Greenlet, its hub, its semaphores and its locals are compiled Cython classes. Some are
+subclasses of greenlet's type: they append their fields behind the object layout of the greenlet
+they were compiled with. So this runs only if our layout is the same.
 """
 
-# Before anything imports the modules that it patches.
+# Before anything imports the modules that gevent patches.
 from gevent import monkey
 
 monkey.patch_all()
@@ -63,7 +63,7 @@ def exchange_requests(port: int) -> None:
 
 
 def http_server_of_the_standard_library() -> None:
-    """Its threads are greenlets here."""
+    """The threads of the server are greenlets here."""
     threads = set()
 
     class Handler(BaseHTTPRequestHandler):
@@ -94,7 +94,7 @@ def http_server_of_the_standard_library() -> None:
 
 
 def http_server_of_gevent() -> None:
-    """gevent.pywsgi; and one client that keeps its connection."""
+    """gevent.pywsgi, and a client that keeps its connection."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
         reply = reply_to(environ["PATH_INFO"], environ["wsgi.input"].read())
@@ -113,7 +113,7 @@ def http_server_of_gevent() -> None:
 
 
 def queues() -> None:
-    """Producers and consumers, over gevent's queues and the standard library's patched one."""
+    """Producers and consumers with gevent's queues and the standard library's patched queue."""
     for make in (gevent.queue.Queue, gevent.queue.JoinableQueue, queue.Queue):
         items: Any = make(maxsize=7)
         received: list[int] = []
@@ -153,7 +153,7 @@ def queues() -> None:
 
 
 def pools() -> None:
-    """Pools bound what runs at once; results and exceptions come back; threads work for us."""
+    """Pools bound how many run at once; results and exceptions come back; threads do work."""
     running = highest = 0
 
     def work(number: int) -> int:
@@ -168,7 +168,7 @@ def pools() -> None:
 
     pool = gevent.pool.Pool(10)
     greenlets = [pool.spawn(work, number) for number in range(100)]
-    # gevent reports the exception of the one that fails on stderr.
+    # gevent reports the exception of a greenlet that fails on stderr.
     pool.join(raise_error=False)
     assert highest == 10
     assert [each.value for each in greenlets if each.successful()] == [
@@ -180,7 +180,7 @@ def pools() -> None:
     except ValueError as error:
         assert str(error) == "on purpose"
 
-    # Real threads, each with a main greenlet of its own, that report to this one's hub.
+    # Real threads, each with a main greenlet of its own, that report to the hub of this thread.
     threads = gevent.threadpool.ThreadPool(4)
     identities = set(threads.map(identity_after_a_while, range(16)))
     assert 1 < len(identities) <= 4
@@ -195,13 +195,13 @@ def identity_after_a_while(_: object) -> int:
 
 
 def threading_identity() -> int:
-    """Of the real thread: the patched get_ident() tells greenlets apart."""
+    """The ident of the real thread: the patched get_ident() differs between greenlets."""
     identity: int = monkey.get_original("threading", "get_ident")()
     return identity
 
 
 def timeouts() -> None:
-    """Raised inside whatever waits; nested ones end the right block; not raised once cancelled."""
+    """Timeouts are raised where the greenlet waits, end the right block, and can be cancelled."""
     begin = time.monotonic()
     try:
         with gevent.Timeout(0.05):
@@ -231,7 +231,7 @@ def timeouts() -> None:
 
 
 def deaths() -> None:
-    """kill() raises GreenletExit where the greenlet waits; links tell of every end."""
+    """kill() raises GreenletExit where the greenlet waits; links report every end."""
     ends: list[str] = []
 
     def wait(name: str) -> None:
@@ -258,7 +258,7 @@ def deaths() -> None:
     assert isinstance(never, greenlet.greenlet)
 
     class Counting(gevent.Greenlet):  # type: ignore[misc]
-        """A Python subclass of a Cython subclass of ours."""
+        """A Python subclass of a Cython subclass of our type."""
 
         def __init__(self, until: int) -> None:
             super().__init__()
@@ -355,7 +355,7 @@ def processes() -> None:
         suspended.kill()
         os.write(writing, answer + (b" dead" if suspended.dead else b" alive"))
         os._exit(0)
-    # waitpid() lets the loop run meanwhile; os.read() before it would block the thread.
+    # waitpid() lets the loop run. os.read() before it would block the thread.
     assert os.waitpid(pid, 0)[1] == 0
     assert os.read(reading, 100) == b"child dead"
     os.close(writing)

@@ -1,4 +1,4 @@
-"""Event loops that nobody ends: in threads that end, in forked children, at the program's end.
+"""Event loops that nothing ends: in threads that end, in forked children, at the program's end.
 
 The argument says whose: gevent or eventlet. Their hubs catch what is thrown into them while they
 run a callback, GreenletExit too, and go on to wait for events.

@@ -1,6 +1,4 @@
-"""What the tests of programs that have no suite to run share: servers on loopback, and processes
-that are ended whatever happens.
-"""
+"""What the tests of this folder share: servers on loopback, child processes, and wrk."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 PROGRAMS = Path(__file__).parent / "programs"
-# Said by whoever made the environment, so that the tests know that they test the right one.
+# tools/dependents sets it, so the tests can check that they run on this greenlet.
 EXPECTED_GREENLET = os.environ["EXPECTED_GREENLET"]
 
 

@@ -1,0 +1,72 @@
+"""What programs that tests run in child processes import: memory, limits, threads, interpreters.
+
+helpers.run_script() lets them find this file. It does not import greenlet, as some of the programs
+are about the import itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import resource
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any
+
+
+def pages_as_bytes(field: int) -> int:
+    """Return a field of /proc/self/statm: 0 is address space, 1 resident memory, 5 data."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[field]) * resource.getpagesize()
+
+
+def address_space() -> int:
+    return pages_as_bytes(0)
+
+
+def resident() -> int:
+    """Return the resident memory without what a collection frees."""
+    gc.collect()
+    return pages_as_bytes(1)
+
+
+def set_limit(name: str, mebibytes: int) -> None:
+    """Set RLIMIT_AS or RLIMIT_DATA to so much above what is in use."""
+    used = pages_as_bytes({"RLIMIT_AS": 0, "RLIMIT_DATA": 5}[name])
+    limit = used + (mebibytes << 20)
+    resource.setrlimit(getattr(resource, name), (limit, limit))
+
+
+def run_threads(*functions: Callable[[], object]) -> None:
+    """Run each function in a thread of its own, at the same time, and wait for all of them."""
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+class Interpreter:
+    """Another interpreter of the process, by the module that this version has for that."""
+
+    def __init__(self, own_gil: bool = True) -> None:
+        if sys.version_info >= (3, 13):
+            self._module: Any = importlib.import_module("_interpreters")
+            self.id = self._module.create("isolated" if own_gil else "legacy")
+        else:
+            self._module = importlib.import_module("_xxsubinterpreters")
+            self.id = self._module.create(isolated=own_gil)
+
+    def run(self, source: str) -> None:
+        source = textwrap.dedent(source)
+        if sys.version_info >= (3, 13):
+            failure = self._module.exec(self.id, source)
+            if failure is not None:
+                raise RuntimeError(failure.errdisplay)
+        else:
+            self._module.run_string(self.id, source)
+
+    def close(self) -> None:
+        self._module.destroy(self.id)
