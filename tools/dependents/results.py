@@ -1,7 +1,7 @@
 """How the tests of a suite went over the runs of both sides.
 
 Each run is kept in build/dependents/runs, with the outcome of every test. What they say together is
-kept in docs/interop, one file for each suite and interpreter: a test that went the same way in
+kept in tests/interop/results, one file for each suite and interpreter: a test that went the same way in
 every run of both sides, and did not fail, is only counted there; any other is kept by its name,
 with a letter for each run: P passed, F failed, S skipped, - not there.
 """
@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 from .environment import SIDES
 from .running import FAILED, PASSED, SKIPPED
 
-FOLDER = CHECKOUT / "docs" / "interop"
+FOLDER = CHECKOUT / "tests" / "interop" / "results"
 RUNS = CHECKOUT / "build" / "dependents" / "runs"
 ABSENT = "-"
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 from . import environment
 from .catalog import Suite

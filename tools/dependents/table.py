@@ -1,6 +1,6 @@
-"""The table in docs/compatibility.md of how the suites of dependents go, from docs/interop.
+"""The table in docs/compatibility.md of how the suites of dependents go, from tests/interop/results.
 
-What explains a difference is written by hand, in docs/interop/explanations.toml: for tests that
+What explains a difference is written by hand, in tests/interop/results/explanations.toml: for tests that
 match a pattern, of suites that match one, on interpreters that match one. A difference that none
 explains is said to be unexplained.
 """
@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 from . import load, results
 from .catalog import SUITES
