@@ -1,4 +1,4 @@
-"""What can be done with this checkout. `make help` lists it; each command of make is a session here.
+"""What can be done with this checkout: each command that `make help` lists is a session here.
 
 Sessions on an interpreter share its environment, .venvs/NAME; the others have one of their own. The
 last line of a session that tests is `N passed, N failed`.
@@ -110,7 +110,7 @@ def test_all(session: nox.Session) -> None:
         started, log = time.monotonic(), LOGS / f"{name}.log"
         log.unlink(missing_ok=True)
         command = [sys.executable, "-m", "nox", "--session", "test", "--", *tested]
-        suites.run(command, log, echo=False, limit=None, NAME=name)
+        suites.run(command, log, echo=False, limit=None, environment={"NAME": name})
         REPORT.add_process(f"{name} in {time.monotonic() - started:.0f} s", log)
 
     with ThreadPoolExecutor(2) as pool:
@@ -210,12 +210,9 @@ def compile_commands(session: nox.Session) -> None:
 @shared(name="interop")
 def interop(session: nox.Session) -> None:
     """the suites of dependents with either greenlet, compared (hours; RUNS=3 ON="3.14 3.15t")"""
-    chosen = [
-        word
-        for option, variable in (("--runs", "RUNS"), ("--interpreters", "ON"), ("--suites", "SUITES"))
-        if os.environ.get(variable)
-        for word in (option, *os.environ[variable].split())
-    ]
+    variables = {"--runs": "RUNS", "--interpreters": "ON", "--suites": "SUITES"}
+    given = {option: os.environ.get(name, "").split() for option, name in variables.items()}
+    chosen = [word for option, words in given.items() if words for word in (option, *words)]
     session.run(sys.executable, "-B", "tools/interop.py", *chosen, *session.posargs)
 
 

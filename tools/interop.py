@@ -8,8 +8,9 @@
     interop.py --list                             the names of the suites, and of the loads
 
 Two environments differ in the greenlet alone. How each test went is compared and kept in
-tests/interop/results, and docs/compatibility.md gets a table of it. Ends with 1 if a test passes with the
-published greenlet and fails with ours in every run so far.
+tests/interop/results, and docs/compatibility.md gets a table of it. Ends with 1 if a test passes
+with the published greenlet and fails with ours in every run so far. No known tool compares two
+environments test by test, over suites of others that crash and hang.
 """
 
 import argparse

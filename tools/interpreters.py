@@ -59,7 +59,8 @@ def _folders() -> Iterator[Path]:
         if given:
             yield from sorted(Path(given).glob("*/bin"))
     yield from sorted(CACHE.glob("*/bin"))
-    for line in _output("uv", "python", "list", "--only-installed", "--managed-python").splitlines():
+    managed = _output("uv", "python", "list", "--only-installed", "--managed-python")
+    for line in managed.splitlines():
         yield Path(line.split()[-1]).parent
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     yield from sorted(
@@ -84,15 +85,13 @@ def _candidates(version: str) -> Iterator[Path]:
 def find(name: str) -> Path | None:
     """Return the first interpreter of this name."""
     version = re.split("[t-]", name)[0]
-    for python in _candidates(version):
-        if re.fullmatch(rf"python({re.escape(version)}t?d?|3)", python.name):
-            if name_of(python) == name:
-                return python
-    return None
+    named = re.compile(rf"python({re.escape(version)}t?d?|3)")
+    candidates = (each for each in _candidates(version) if named.fullmatch(each.name))
+    return next((python for python in candidates if name_of(python) == name), None)
 
 
 def provide(names: Iterable[str]) -> dict[str, Path]:
-    """Find the named interpreters, let the builder build those it knows, and say what is missing."""
+    """Find the named interpreters; build those the builder knows; name those that are missing."""
     names = list(names)
     missing = [name for name in names if not find(name)]
     if BUILDER and missing:

@@ -54,7 +54,8 @@ def provide_root() -> None:
     shutil.rmtree(ROOT, ignore_errors=True)
     ROOT.parent.mkdir(parents=True, exist_ok=True)
     # A mirror may be a copy of some day in the past.
-    old = ('--aptopt=Acquire::Check-Valid-Until "false"', '--aptopt=APT::Install-Recommends "false"')
+    options = ('Acquire::Check-Valid-Until "false"', 'APT::Install-Recommends "false"')
+    old = (f"--aptopt={option}" for option in options)
     what = ("--mode=root", "--variant=apt", f"--include={','.join(PACKAGES)}")
     environments.run("mmdebstrap", *what, *old, "sid", ROOT, mirrors[0])
     stamp.write_text(wanted)
@@ -68,9 +69,9 @@ def make_environment(name: str) -> list[str]:
         *("--no-build-isolation", "--force-reinstall", "--root-user-action=ignore"),
         *(f"--config-settings=build-dir=build/{name}-jit", "."),
     )
-    venv = (f"python{name}", "-m", "venv", "--clear", "--system-site-packages", f".venvs/{name}-jit")
+    venv = ("-m", "venv", "--clear", "--system-site-packages", f".venvs/{name}-jit")
     enabled = "import sys; assert sys._jit.is_enabled(), 'this interpreter has no JIT'"
-    environments.run(*INSIDE, *venv)
+    environments.run(*INSIDE, f"python{name}", *venv)
     environments.run(*INSIDE, "CMAKE_BUILD_PARALLEL_LEVEL=2", *pip)
     environments.run(*INSIDE, python, "-c", enabled)
     return [*INSIDE, python]

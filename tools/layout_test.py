@@ -46,7 +46,7 @@ def _one_more(source: Path) -> None:
 
 
 def _one_less(source: Path) -> None:
-    """Keep the last field, which each thread uses for itself alone, in a variable of the thread."""
+    """Keep the last field, which only its own thread uses, in a variable of the thread."""
     _replace(source / "Include" / "cpython" / "pystate.h", LAST_FIELD + END, END)
     file = source / "Python" / "pystate.c"
     variable = "static _Thread_local _PyStackChunk *datastack_cached_chunk;"
@@ -77,7 +77,7 @@ MOVED_FIELDS: Mapping[str, tuple[str, str, str]] = {
 
 
 def patched(name: str, change: str) -> Path:
-    """Return the python of interpreter NAME with a field more or less; build it if it is missing."""
+    """Return the python of interpreter NAME with a field more or less; build it if need be."""
     prefix = CACHE / f"{name}-one-field-{change}"
     python = prefix / "bin" / "python3"
     if python.exists():

@@ -1,9 +1,9 @@
 """How the tests of a suite went over the runs of both sides.
 
-Each run is kept in build/dependents/runs, with the outcome of every test. What they say together is
-kept in tests/interop/results, one file for each suite and interpreter: a test that went the same way in
-every run of both sides, and did not fail, is only counted there; any other is kept by its name,
-with a letter for each run: P passed, F failed, S skipped, - not there.
+Each run is kept in build/dependents/runs, with the outcome of every test. What all runs say
+together is kept in tests/interop/results, one file for each suite and interpreter: a test that went
+the same way in every run of both sides, and did not fail, is only counted there; any other is kept
+by its name, with a letter for each run: P passed, F failed, S skipped, - not there.
 """
 
 import json
