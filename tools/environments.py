@@ -13,6 +13,7 @@ from pathlib import Path
 from suites import CHECKOUT
 
 FOLDER = CHECKOUT / ".venvs"
+UV = shutil.which("uv") or FOLDER / "tools" / "bin" / "uv"
 PUBLISHED = CHECKOUT / "tools" / "requirements-published.txt"
 # Warnings are errors, unless the environment has WERROR=OFF: for a compiler newer than this code.
 WERROR = os.environ.setdefault("WERROR", "ON")
@@ -43,14 +44,14 @@ def run(*command: str | Path, **environment: str) -> str:
 
 def install(python: Path, *what: str | Path) -> None:
     """Install into the environment of `python`."""
-    run("uv", "pip", "install", "--quiet", "--python", python, *what)
+    run(UV, "pip", "install", "--quiet", "--python", python, *what)
 
 
 def make(folder: Path, base: Path, *what: str | Path) -> Path:
     """Return the python of an environment for an interpreter, with these things installed."""
     python = folder / "bin" / "python"
     if not (python.exists() and python.resolve() == base.resolve()):
-        run("uv", "venv", "--quiet", "--clear", "--python", base, folder)
+        run(UV, "venv", "--quiet", "--clear", "--python", base, folder)
     if what:
         install(python, *what)
     return python
@@ -95,7 +96,7 @@ def wheel(name: str, base: Path, headers: Path | None = None) -> Path:
     folder = CHECKOUT / "build" / "wheels" / (f"{name}-{headers.name}" if headers else name)
     shutil.rmtree(folder, ignore_errors=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    build = ("uv", "build", "--quiet", "--wheel", "--python", python, "--out-dir", folder)
+    build = (UV, "build", "--quiet", "--wheel", "--python", python, "--out-dir", folder)
     run(*build, *options(name, base, headers), PATH=path)
     (built,) = folder.glob("*.whl")
     return built

@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 def _versions(python: Path) -> dict[str, str]:
     """Return what is installed in an environment."""
-    listed = environments.run("uv", "pip", "list", "--quiet", "--format=json", "--python", python)
+    listed = environments.run(environments.UV, "pip", "list", "--quiet", "--format=json", "--python", python)
     return {each["name"].lower().replace("_", "-"): each["version"] for each in json.loads(listed)}
 
 
