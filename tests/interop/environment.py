@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
-PROGRAMS = Path(__file__).parent / "programs"
-sys.path.append(str(CHECKOUT / "tools"))
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
 import environments
 import interpreters
+from suites import CHECKOUT as CHECKOUT
 
+PROGRAMS = Path(__file__).parent / "programs"
 # To see that a program's checks hold with the published greenlet: GREENLET_INTEROP_WITH=published.
 PUBLISHED = os.environ.get("GREENLET_INTEROP_WITH", "ours") == "published"
 # The interpreter that the environments are made from.

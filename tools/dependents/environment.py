@@ -33,7 +33,8 @@ class Pair(NamedTuple):
 
 def _versions(python: Path) -> dict[str, str]:
     """Return what is installed in an environment."""
-    listed = environments.run(environments.UV, "pip", "list", "--quiet", "--format=json", "--python", python)
+    listing = ("pip", "list", "--quiet", "--format=json", "--python", python)
+    listed = environments.run(environments.UV, *listing)
     return {each["name"].lower().replace("_", "-"): each["version"] for each in json.loads(listed)}
 
 
