@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -108,6 +109,9 @@ def run(
                 process.wait(limit)
             except subprocess.TimeoutExpired:
                 file.write(f"not at its end after {limit:.0f} s\n")
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGABRT)  # faulthandler says where they are
+                    time.sleep(2)
             # Also after a normal end: a child left behind would keep the pipe open for ever.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -42,12 +42,12 @@ def _pip(python: Path, *what: str) -> None:
     environments.run(python, "-m", "pip", "install", "--quiet", "--prefer-binary", *what)
 
 
-def make(name: str, base: Path, requirements: Iterable[str], *, renew: bool = False) -> Pair:
+def make(name: str, base: Path, requirements: Iterable[str]) -> Pair:
     """Make or find the two environments with these requirements on an interpreter."""
     wanted = [environments.PUBLISHED.read_text().split()[-1], *sorted(requirements)]
     folder = FOLDER / f"{name}-{zlib.crc32(repr((base, wanted)).encode()):08x}"
     complete = folder / "complete"
-    if renew or not complete.exists():
+    if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
         for side in SIDES:
             environments.install(environments.make(folder / side, base), "pip")

@@ -7,7 +7,6 @@ by its name, with a letter for each run: P passed, F failed, S skipped, - not th
 """
 
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -78,11 +77,6 @@ def keep(run: Run) -> list[Run]:
     new = folder / f"{time.time_ns()}.json"
     new.write_text(json.dumps(asdict(run), indent=0), encoding="utf-8")
     return [*kept, run]
-
-
-def forget(suite: str, interpreter: str) -> None:
-    """Remove the runs of a suite on an interpreter."""
-    shutil.rmtree(RUNS / f"{suite}-{interpreter}", ignore_errors=True)
 
 
 def difference(how: Letters) -> str:
