@@ -131,7 +131,7 @@ def run(
             raise
         finally:
             watcher.join()
-    return process.returncode
+    return process.wait()
 
 
 def count(results: Path, code: int) -> Counts:

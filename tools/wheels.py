@@ -11,6 +11,7 @@ same on the machine at hand, with the same settings, and only what has passed is
 - The Python suite passes in an environment with the wheel, in a folder without our sources.
 """
 
+import os
 import re
 import shutil
 import tarfile
@@ -60,7 +61,7 @@ def make(session: nox.Session, report: Report, names: Sequence[str]) -> None:
     session.run("check-manifest", "--no-build-isolation", silent=True)
 
     def do(*command: str | Path) -> None:
-        environments.run(*command, SOURCE_DATE_EPOCH=date, PATH=f"{tools}:{session.env['PATH']}")
+        environments.run(*command, SOURCE_DATE_EPOCH=date, PATH=f"{tools}:{os.environ['PATH']}")
 
     def one(name: str, base: Path, sdist: Path, work: Path) -> None:
         do("uv", "build", "--wheel", "--python", base, "--out-dir", work / "raw", sdist)
