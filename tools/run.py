@@ -83,7 +83,7 @@ def print_help() -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036
         sys.exit("this needs Python 3.11 or newer: make PYTHON=python3.13 ...")
     session, *arguments = sys.argv[1:]
     if session == "help":

@@ -36,8 +36,13 @@ LIBRARIES = ("libc.", "libdl.", "libpthread.", "ld-")
 def check_module(wheel: Path, folder: Path) -> None:
     """Reject an extension module that is not as it should be."""
     with zipfile.ZipFile(wheel) as archive:
-        (module,) = (name for name in archive.namelist() if "/_greenlet.c" in name)
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+        (module,) = (name for name in names if "/_greenlet.c" in name)
         archive.extract(module, folder)
+    package = {f"greenlet/{file.name}" for file in (CHECKOUT / "src" / "greenlet").iterdir()}
+    wanted = {module, "greenlet/greenlet.h", *package}
+    if more := [name for name in names - wanted if name.startswith("greenlet/")]:
+        raise Unavailable(f"{wheel.name} holds {more}, which is not of the package")
     tables = environments.run("readelf", "-SldW", folder / module)
     needed = re.findall(r"\(NEEDED\).*\[([^]]*)\]", tables)
     if strays := [library for library in needed if not library.startswith(LIBRARIES)]:
@@ -86,7 +91,7 @@ def make(session: nox.Session, report: Report, names: Sequence[str]) -> None:
 
     # Not in the checkout, whose sources no test is to find.
     with tempfile.TemporaryDirectory(prefix="greenlet-wheels-") as folder:
-        do("uv", "build", "--sdist", "--out-dir", DIST)
+        do("uv", "build", "--sdist", "--no-create-gitignore", "--out-dir", DIST)
         (sdist,) = DIST.glob("*.tar.gz")
         do("twine", "check", "--strict", sdist)
 
