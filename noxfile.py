@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 import zlib
@@ -33,6 +34,7 @@ NAME = os.environ.get("NAME") or interpreters.default()[0]
 RESULTS = Path("benchmarks/results")
 REPORT = suites.Report()
 atexit.register(REPORT.finish)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # with the suite that runs
 
 
 # Decorates a session that uses environments of tools/environments.py.
