@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Write docs/performance.md and its plots from what compare.py and the other programs have kept.
 
-    python benchmarks/report.py FOLDER
+    python benchmarks/report.py RESULTS PAGE.md
 
-FOLDER has one NAME.json of compare.py for each interpreter (3.14.json, ...), scaling-NAME.json of
-scaling.py, and native.json of the C++ benchmarks, as far as they were run. The plots go there, too,
-and the page beside it as FOLDER.md. Needs matplotlib.
+RESULTS has one NAME.json of compare.py for each interpreter (3.14.json, ...), scaling-NAME.json of
+scaling.py, and native.json of the C++ benchmarks, as far as they were run. The plots go into the
+folder PAGE, beside the page. Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -297,9 +297,8 @@ def million_section(results: Sequence[Result]) -> str:
     return "\n".join(["## A million at once\n", table(headings, lines)])
 
 
-def page(results: Sequence[Result], folder: Path) -> str:
+def page(results: Sequence[Result], folder: Path, plots: Plots) -> str:
     shown = next((each for each in results if each.name == "3.14"), results[0])
-    plots = Plots(folder)
     figures = [
         plots.ratios(results),
         plots.peers(shown),
@@ -325,7 +324,7 @@ def page(results: Sequence[Result], folder: Path) -> str:
         "same interpreter, process after process in turn. A ratio is ours divided by the published "
         "one within a round: the median of all rounds, with the lowest and the highest. Times hold "
         "for this machine only; ratios are what to look at. The page is written by "
-        "`benchmarks/report.py` from the measurements beside the plots.\n"
+        "`benchmarks/report.py` from the measurements in `benchmarks/results`.\n"
     )
     return "\n".join(
         [
@@ -348,12 +347,16 @@ def page(results: Sequence[Result], folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the page on performance, with its plots.")
-    parser.add_argument("folder", type=Path)
-    folder: Path = parser.parse_args().folder
+    parser.add_argument("results", type=Path)
+    parser.add_argument("page", type=Path)
+    options = parser.parse_args()
+    folder: Path = options.results
+    written: Path = options.page
     results = [Result.load(file) for file in sorted(folder.glob("[0-9]*.json"))]
     if not results:
         parser.error(f"no results in {folder}")
-    folder.with_suffix(".md").write_text(page(results, folder).rstrip() + "\n")
+    text = page(results, folder, Plots(written.with_suffix("")))
+    written.write_text(text.rstrip() + "\n")
 
 
 if __name__ == "__main__":

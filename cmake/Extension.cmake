@@ -36,7 +36,7 @@ foreach(directory IN LISTS Python_INCLUDE_DIRS)
 endforeach()
 
 # Nothing here needs libstdc++, and to load it takes longer than all of greenlet; the one thing in it
-# that concerns a switch, src/context/exceptions.cpp looks for. tools/wheels.py checks this.
+# that concerns a switch, src/context/exceptions.cpp looks for. `make wheels` checks this.
 target_link_libraries(_greenlet PRIVATE greenlet_options greenlet_platform greenlet_stack greenlet_context)
 target_link_options(_greenlet PRIVATE -static-libgcc -Wl,--as-needed -Wl,--gc-sections -Wl,-z,relro -Wl,-z,now)
 

@@ -5,11 +5,12 @@
     interop.py --table                            only generate the table again
     interop.py --load --interpreters 3.14         fixed loads, on a quiet machine
     interop.py --load bench_hub load_eventlet     some of them
-    interop.py --list                             the names of the suites, and of the loads
 
 Two environments differ in the greenlet alone. How each test went is compared and kept in
-docs/interop, and docs/compatibility.md gets a table of it. Ends with 1 if a test passes with the
-published greenlet and fails with ours in every run so far.
+tests/interop/results, and docs/compatibility.md gets a table of it. Ends with 1 if a test passes
+with the published greenlet and fails with ours in every run so far. No known tool compares two
+environments test by test, over suites of others that crash and hang. Earlier runs are remembered in
+build/dependents, environments are kept in .venvs/dependents: remove them to begin afresh.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import interpreters
@@ -47,11 +49,11 @@ def _reason(error: Unavailable) -> str:
     return (told or lines)[-1].removeprefix("ERROR:").strip().replace("|", "/")[:160]
 
 
-def run(suite: Suite, name: str, base: Path, *, renew: bool) -> None:
+def run(suite: Suite, name: str, base: Path) -> None:
     """Run a suite on both sides once, and keep how it went."""
     where = results.path(suite.slug, name)
     try:
-        pair = environment.make(name, base, suite.requirements, renew=renew)
+        pair = environment.make(name, base, suite.requirements)
     except Unavailable as error:
         _say(f"{suite.slug} on {name}: not installable\n{error}")
         results.write(where, Results(suite.slug, name, unavailable=_reason(error)))
@@ -61,11 +63,7 @@ def run(suite: Suite, name: str, base: Path, *, renew: bool) -> None:
     for side in SIDES:
         started = time.monotonic()
         outcomes[side] = running.run(suite, pair, side, name)
-        letters = list(outcomes[side].values())
-        counts = ", ".join(
-            f"{letters.count(letter)} {word}"
-            for letter, word in (("P", "passed"), ("F", "failed"), ("S", "skipped"))
-        )
+        counts = dict(Counter(outcomes[side].values()))
         seconds = time.monotonic() - started
         _say(f"{suite.slug} {version} on {name}, {side}: {counts} in {seconds:.0f} s")
     kept = results.keep(
@@ -91,15 +89,9 @@ def main() -> int:
     parser.add_argument(
         "--load", nargs="*", choices=loads, metavar="NAME", help="compare speed, not tests"
     )
-    parser.add_argument("--fresh", action="store_true", help="forget earlier runs of these")
-    parser.add_argument("--renew", action="store_true", help="make the environments anew")
     parser.add_argument("--table", action="store_true", help="only generate the table again")
-    parser.add_argument("--list", action="store_true", help="print the names of the suites")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # ends the suite that runs, too
-    if options.list:
-        print(*slugs, "", *loads, sep="\n")
-        return 0
     if options.load is not None:
         for name, base in interpreters.provide(options.interpreters).items():
             for line in load.measure(name, base, options.runs, options.load or loads):
@@ -107,12 +99,10 @@ def main() -> int:
     elif not options.table:
         suites = [suite for suite in SUITES if suite.slug in options.suites]
         found = interpreters.provide(options.interpreters)
-        for number in range(options.runs):
+        for _ in range(options.runs):
             for suite in suites:
                 for name, base in found.items():
-                    if options.fresh and number == 0:
-                        results.forget(suite.slug, name)
-                    run(suite, name, base, renew=options.renew and number == 0)
+                    run(suite, name, base)
     table.update()
     failed = table.failures()
     for line in failed:

@@ -1,30 +1,29 @@
 """Run the tests about threads under ThreadSanitizer, and count its reports as failures.
 
-    tsan_test.py [--only WORD] [NAME]        default: 3.15t-tsan
-
-Interpreter and extension are both compiled with it. A report passes only if it is of CPython's own:
-a race with an access in a function that tests/tsan-suppressions.txt names, with the reason, and
-none in the extension. Only where the accesses are counts: further out, frames of ours are around
-everything that runs in a greenlet, and CPython's around ours. What the tests print is in
-build/logs/NAME.log, each report in build/logs/NAME-reports. The last line is `N passed, N failed`.
+Interpreter and extension are both compiled with it. A report is suppressed only if CPython races
+with itself: one access is in a function that tests/tsan-suppressions.txt names, with the reason,
+and none is in the extension. ThreadSanitizer's own suppressions cannot say the second, and would
+hide races of the extension with those functions. Only the innermost frames count: further out,
+frames of ours are around everything that runs in a greenlet, and CPython's around ours. Each report
+is in build/logs/tsan-reports.
 """
 
-import argparse
+import ctypes
 import os
 import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import environments
 import interpreters
-import run_tests
-from interpreters import CHECKOUT
-from run_tests import LOGS, Log
+import suites
+from suites import CHECKOUT, LOGS, Counts
 
+NAME = "3.15t-tsan"
 SUPPRESSIONS = CHECKOUT / "tests" / "tsan-suppressions.txt"
 # Files of tests/python, and single tests where the rest of a file is about one thread.
 TESTS = (
@@ -65,7 +64,7 @@ class Frame(NamedTuple):
         return f"{self.function} ({self.place.partition(' ')[0].removeprefix(f'{CHECKOUT}/')})"
 
 
-class Report(NamedTuple):
+class Race(NamedTuple):
     """What ThreadSanitizer has found."""
 
     text: str
@@ -87,25 +86,18 @@ class Report(NamedTuple):
         )
 
 
-def _stacks(text: str) -> Iterator[tuple[str, list[Frame]]]:
-    """Split a report into what is said of each stack, and the stack."""
-    for part in text.split("\n\n"):
-        frames = re.findall(r"^    #\d+ (\S+|.+?\)) (.*)$", part, re.MULTILINE)
-        says = next((line for line in part.splitlines() if re.match(r"  \S", line)), "")
-        yield says.strip(), [Frame(*frame) for frame in frames]
-
-
-def parse(text: str) -> Report:
+def parse(text: str) -> Race:
     """Read one report."""
     accesses = []
-    for says, frames in _stacks(text):
-        if re.match(r"(Previous )?(atomic )?(read|write) of size", says, re.IGNORECASE):
-            own = [frame for frame in frames if not frame.is_of_caller]
+    for part in text.split("\n\n"):  # one for each stack, with a line above it that says which
+        if re.search(r"^  (Previous )?(atomic )?(read|write) of size", part, re.M | re.I):
+            frames = re.findall(r"^    #\d+ (\S+|.+?\)) (.*)$", part, re.MULTILINE)
+            own = [frame for frame in map(Frame._make, frames) if not frame.is_of_caller]
             accesses += own[:1]  # none if it is too long ago for ThreadSanitizer to know
-    return Report(text, tuple(accesses))
+    return Race(text, tuple(accesses))
 
 
-def read_reports(folder: Path) -> list[Report]:
+def read_reports(folder: Path) -> list[Race]:
     """Read all reports that the processes of a run have left."""
     reports = []
     for file in sorted(folder.iterdir()):
@@ -132,65 +124,46 @@ def suppressed_functions() -> set[str]:
     return functions
 
 
-def judge(reports: list[Report], log: Log) -> int:
-    """Print the reports, those that count in full; return how many different ones count."""
+def judge(reports: list[Race]) -> tuple[str, int]:
+    """Return what is suppressed, with a report of each kind that counts, and how many kinds do."""
     functions = suppressed_functions()
-    suppressed = Counter(report.title for report in reports if report.is_suppressed(functions))
-    for title, count in sorted(suppressed.items()):
-        log.write(f"suppressed, {count} times: {title}\n")
-    failures: dict[str, list[Report]] = {}
+    kinds: dict[str, list[Race]] = {}
+    suppressed: Counter[str] = Counter()
     for report in reports:
-        if not report.is_suppressed(functions):
-            failures.setdefault(report.title, []).append(report)
-    for title, same in failures.items():
-        log.write(f"{EDGE}reported {len(same)} times: {title}\n{same[0].text}")
-    log.write(
-        f"reports of ThreadSanitizer: {len(failures)} different ones, "
-        f"and {len(suppressed)} of CPython's own\n"
-    )
-    return len(failures)
+        if report.is_suppressed(functions):
+            suppressed[report.title] += 1
+        else:
+            kinds.setdefault(report.title, []).append(report)
+    text = "".join(f"suppressed, {n} times: {title}\n" for title, n in sorted(suppressed.items()))
+    for title, same in kinds.items():
+        text += f"{EDGE}reported {len(same)} times: {title}\n{same[0].text}"
+    return text, len(kinds)
 
 
-def with_fixed_addresses() -> None:
-    """Start again without address space randomization, which ThreadSanitizer cannot run with."""
-    addr_no_randomize = 0x0040000
-    if not int(Path("/proc/self/personality").read_text(), 16) & addr_no_randomize:
-        os.execvp("setarch", ["setarch", "-R", sys.executable, "-B", *sys.argv])
-
-
-def main() -> int:
-    """Run the tests, read the reports and print the total."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", metavar="WORD", help="tests whose file or name contains it")
-    parser.add_argument("name", nargs="?", default="3.15t-tsan", metavar="NAME")
-    options = parser.parse_args()
-    with_fixed_addresses()
-    name: str = options.name
+def run(report: suites.Report, words: Sequence[str]) -> None:
+    """Run the tests, those with one of the words in their names if there are words."""
+    # ThreadSanitizer cannot run with address space randomization: off, for all that this starts.
+    ctypes.CDLL(None).personality(0x0040000)
     os.environ["TSAN_OPTIONS"] = "report_bugs=0"  # for what makes the environment
-    found = interpreters.provide([name])
-    counts = [run_tests.Counts(failed=1)]
-    if found:
-        log = Log(name, echo=True)
-        folder = LOGS / f"{name}-reports"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        # exitcode: tests look at how children end, and reports count by themselves.
-        # history_size: how long ago the other access may be for its stack to be known still.
-        # report_thread_leaks: CPython waits for what its threads do, but never joins some of them.
-        settings = f"log_path={folder / 'report'} exitcode=0 history_size=4 report_thread_leaks=0"
-        tests = [test for test in TESTS if options.only is None or options.only in test]
-        try:
-            python = environments.ours(name, found[name])
-            counts = [run_tests.run_suite("python", python, log, tests, TSAN_OPTIONS=settings)]
-        except environments.Unavailable as reason:
-            log.write(f"{reason}\n")
-        counts.append(run_tests.Counts(failed=judge(read_reports(folder), log)))
-    result = run_tests.total(counts)
-    print(f"{result.passed} passed, {result.failed} failed")
-    return 1 if result.failed or not result.passed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    found = interpreters.provide([NAME])
+    folder = LOGS / "tsan-reports"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # exitcode: tests look at how children end, and reports count by themselves.
+    # history_size: how long ago the other access may be for its stack to be known still.
+    # report_thread_leaks: CPython waits for what its threads do, but never joins some of them.
+    settings = f"log_path={folder / 'report'} exitcode=0 history_size=4 report_thread_leaks=0"
+    try:
+        python = environments.ours(NAME, found[NAME])
+    except (KeyError, environments.Unavailable) as reason:
+        print(reason)
+        return report.add("no environment", Counts(failed=1))
+    tests = [
+        f"tests/python/{test}" for test in TESTS if not words or any(word in test for word in words)
+    ]
+    suites.pytest(report, NAME, [python], *tests, TSAN_OPTIONS=settings)
+    log = LOGS / "tsan-reports.log"
+    text, kinds = judge(read_reports(folder))
+    print(text)
+    log.write_text(text)
+    report.add("kinds of reports of ThreadSanitizer", Counts(failed=kinds), log)

@@ -176,7 +176,7 @@ def published() -> Interpreter:
     else:
         raise CannotCompare(
             f"no environment with the published greenlet for {tested.name}: make one with "
-            f"`python tools/environments.py published {tested.release_name}`, or name its python "
+            f"`make test WHAT=contract NAME={tested.release_name}`, or name its python "
             "in GREENLET_PUBLISHED_PYTHON"
         )
     if found.is_ours:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from environments import Unavailable
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 from . import environment
 from .environment import SIDES, Pair

@@ -1,13 +1,12 @@
 """How the tests of a suite went over the runs of both sides.
 
-Each run is kept in build/dependents/runs, with the outcome of every test. What they say together is
-kept in docs/interop, one file for each suite and interpreter: a test that went the same way in
-every run of both sides, and did not fail, is only counted there; any other is kept by its name,
-with a letter for each run: P passed, F failed, S skipped, - not there.
+Each run is kept in build/dependents/runs, with the outcome of every test. What all runs say
+together is kept in tests/interop/results, one file for each suite and interpreter: a test that went
+the same way in every run of both sides, and did not fail, is only counted there; any other is kept
+by its name, with a letter for each run: P passed, F failed, S skipped, - not there.
 """
 
 import json
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 from .environment import SIDES
 from .running import FAILED, PASSED, SKIPPED
 
-FOLDER = CHECKOUT / "docs" / "interop"
+FOLDER = CHECKOUT / "tests" / "interop" / "results"
 RUNS = CHECKOUT / "build" / "dependents" / "runs"
 ABSENT = "-"
 
@@ -78,11 +77,6 @@ def keep(run: Run) -> list[Run]:
     new = folder / f"{time.time_ns()}.json"
     new.write_text(json.dumps(asdict(run), indent=0), encoding="utf-8")
     return [*kept, run]
-
-
-def forget(suite: str, interpreter: str) -> None:
-    """Remove the runs of a suite on an interpreter."""
-    shutil.rmtree(RUNS / f"{suite}-{interpreter}", ignore_errors=True)
 
 
 def difference(how: Letters) -> str:

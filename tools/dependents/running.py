@@ -1,17 +1,14 @@
 """One suite on one side: run it to its end, or to its time limit, and read how each test went."""
 
-import contextlib
 import os
 import re
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from interpreters import CHECKOUT
+import suites
+from suites import CHECKOUT
 
 from . import environment
 from .catalog import Suite
@@ -48,7 +45,6 @@ def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
     record.write_text("")
     done.write_text("")
     settings = {
-        **os.environ,
         **suite.environment,
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(RECORDER),
@@ -64,7 +60,11 @@ def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
     outcomes: dict[str, str] = {}
     for _ in range(ATTEMPTS):
         before = len(outcomes)
-        code = _end_in_time([python, *suite.command], folder, settings, log, deadline)
+        limit = max(1, deadline - time.monotonic())
+        command: list[str | Path] = [python, *suite.command]
+        code = suites.run(
+            command, log, echo=False, limit=limit, folder=folder, environment=settings
+        )
         outcomes = _read(record)
         # pytest: 0 all passed, 1 some failed, 5 nothing left to run; else it was interrupted.
         if suite.runner == "gevent" or (code in (0, 1, 5) and not _unfinished(record)):
@@ -77,37 +77,6 @@ def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
     if suite.runner == "gevent":
         outcomes |= _gevent_modules(log)
     return outcomes
-
-
-def _end_in_time(
-    command: Sequence[str | Path],
-    folder: Path,
-    settings: dict[str, str],
-    log: Path,
-    deadline: float,
-) -> int:
-    """Run a command until the deadline, and end what it leaves behind; its return code."""
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=settings,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            process.wait(max(1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            # faulthandler says where they were.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGABRT)
-            time.sleep(2)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
 
 
 def _events(record: Path) -> list[list[str]]:

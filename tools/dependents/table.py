@@ -1,8 +1,8 @@
-"""The table in docs/compatibility.md of how the suites of dependents go, from docs/interop.
+"""The table in docs/compatibility.md of how the suites of dependents go.
 
-What explains a difference is written by hand, in docs/interop/explanations.toml: for tests that
-match a pattern, of suites that match one, on interpreters that match one. A difference that none
-explains is said to be unexplained.
+It is made from tests/interop/results. Explanations of differences are written by hand, in
+explanations.toml there: for tests that match a pattern, of suites that match one, on interpreters
+that match one. The table says of other differences that they are unexplained.
 """
 
 import tomllib
@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
 
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 from . import load, results
 from .catalog import SUITES

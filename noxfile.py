@@ -1,0 +1,292 @@
+"""What can be done with this checkout: each command that `make help` lists is a session here.
+
+Sessions on an interpreter share its environment, .venvs/NAME; the others have one of their own. The
+last line of a session that tests is `N passed, N failed`.
+"""
+
+import atexit
+import functools
+import importlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "tools"))
+import environments
+import interpreters
+import suites
+from suites import LOGS, Counts
+
+nox.options.envdir = ".venvs"
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+logging.getLogger("nox").setLevel(logging.WARNING)
+
+NAME = os.environ.get("NAME") or interpreters.default()[0]
+RESULTS = Path("benchmarks/results")
+REPORT = suites.Report()
+atexit.register(REPORT.finish)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # with the suite that runs
+
+
+# Decorates a session that uses environments of tools/environments.py.
+shared = functools.partial(nox.session, venv_backend="none")
+
+
+def base(name: str) -> Path:
+    """Return an interpreter."""
+    return interpreters.provide([name]).get(name) or sys.exit(1)
+
+
+def ours(name: str = NAME) -> str:
+    """Return the python of the environment with greenlet as it is in this checkout."""
+    try:
+        return str(environments.ours(name, base(name)))
+    except environments.Unavailable as reason:
+        sys.exit(str(reason))
+
+
+def end(session: nox.Session) -> None:
+    """Let the session fail if a test has."""
+    if REPORT.total.failed or not REPORT.total.passed:
+        session.error("tests failed")
+
+
+def run_native(preset: str, tools: str | Path) -> None:
+    """Configure, build and test a preset of CMakePresets.json, with the CMake of that folder."""
+    log, results = LOGS / f"{preset}.log", LOGS / f"{preset}.xml"
+    for file in (log, results):
+        file.unlink(missing_ok=True)
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    code = suites.run(["cmake", "--workflow", "--preset", preset], log, environment={"PATH": path})
+    REPORT.add(preset, suites.count(results, code), log)
+
+
+@shared(name="demo")
+def demo(session: nox.Session) -> None:
+    """the main job: an echo server and thousands of clients, all of them greenlets"""
+    session.run(ours(), "examples/echo_server.py")
+
+
+@shared(name="test")
+def test(session: nox.Session) -> None:
+    """every test on one interpreter: native, Python, contract, interop (NAME=3.15t; or python3)"""
+    try:
+        python = environments.ours(NAME, base(NAME))
+    except environments.Unavailable as reason:
+        print(reason)
+        REPORT.add(f"{NAME}: building greenlet", Counts(failed=1))
+        session.error("not built")
+    for suite in session.posargs or ("native", "python", "contract", "interop"):
+        if suite == "native":
+            run_native(suite, python.parent)
+            continue
+        if suite == "contract":
+            try:
+                environments.published(NAME, base(NAME))
+            except environments.Unavailable as reason:
+                print(reason)
+                # With nothing to compare with, there is nothing to test.
+                absent = "no wheels with a matching" in str(reason)
+                REPORT.add(f"{NAME}-{suite}", Counts(failed=not absent, skipped=absent))
+                continue
+        suites.pytest(REPORT, f"{NAME}-{suite}", [python], f"tests/{suite}")
+    end(session)
+
+
+@shared(name="test-all")
+def test_all(session: nox.Session) -> None:
+    """Python and contract tests on every supported interpreter (WHAT="3.13 3.15t": on these)"""
+    found = interpreters.provide(session.posargs or interpreters.STANDARD)
+    tested = os.environ.get("SUITES", "python contract").split()
+
+    def run(name: str) -> None:
+        started, log = time.monotonic(), LOGS / f"{name}.log"
+        log.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "nox", "--session", "test", "--", *tested]
+        suites.run(command, log, echo=False, limit=None, environment={"NAME": name})
+        REPORT.add_process(f"{name} in {time.monotonic() - started:.0f} s", log)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, found))
+    end(session)
+
+
+@shared(name="debug-tests")
+def debug_tests(session: nox.Session) -> None:
+    """Python tests on debug builds, at each allocation a collection"""
+    options = "--gc-threshold 1 --timeout 900 -o faulthandler_timeout=930"
+    os.environ |= {"PYTEST_ADDOPTS": options, "SUITES": "python", "SUITE_MINUTES": "90"}
+    session.posargs[:] = session.posargs or ["3.14t-debug", "3.15-debug", "3.15t-debug"]
+    test_all(session)
+
+
+@shared(name="pytest")
+def pytest(session: nox.Session) -> None:
+    """some tests (WHAT="tests/python/test_switch.py -k parent" NAME=3.14t)"""
+    session.run(ours(), "-m", "pytest", *session.posargs)
+
+
+@shared(name="stress")
+def stress(session: nox.Session) -> None:
+    """the long stress tests (NAME=3.15t)"""
+    limits = ("--timeout", "3600", "-o", "faulthandler_timeout=3660")
+    session.run(ours(), "-m", "pytest", "-m", "stress", *limits, "tests/python", "tests/interop")
+
+
+@shared(name="test-engines")
+def test_engines(session: nox.Session) -> None:
+    """the JVM, R, V8, Qt's JavaScript and others in greenlets (NAME=3.14)"""
+    session.run(ours(), "-m", "pytest", "-m", "engines", "tests/interop")
+
+
+@shared(name="test-layout")
+def test_layout(session: nox.Session) -> None:
+    """wheels on interpreters with other structures than they were built with (WHAT="3.14 3.15t")"""
+    importlib.import_module("layout_test").run(REPORT, session.posargs)
+    end(session)
+
+
+@shared(name="test-tsan")
+def test_tsan(session: nox.Session) -> None:
+    """the tests about threads under ThreadSanitizer, on 3.15t-tsan (WHAT=test_threads)"""
+    importlib.import_module("tsan_test").run(REPORT, session.posargs)
+    end(session)
+
+
+@shared(name="test-jit")
+def test_jit(session: nox.Session) -> None:
+    """the Python suite under CPython's JIT, in a Debian system of its own (as root)"""
+    importlib.import_module("jit_test").run(REPORT, session.posargs)
+    end(session)
+
+
+@nox.session(name="native")
+def native(session: nox.Session) -> None:
+    """native tests in other ways (WHAT="asan tsan valgrind aarch64": in these)"""
+    session.install("--group=build")
+    for preset in session.posargs or ("native", "asan", "tsan", "valgrind", "aarch64"):
+        run_native(preset, session.bin)
+    end(session)
+
+
+@nox.session(name="wheels")
+def wheels(session: nox.Session) -> None:
+    """sdist and wheels into dist/, checked (WHAT="3.14 3.15t": for these alone)"""
+    session.install("--group=wheels")
+    importlib.import_module("wheels").make(session, REPORT, session.posargs)
+    end(session)
+
+
+@nox.session(name="lint")
+def lint(session: nox.Session) -> None:
+    """format, style and types of everything"""
+    session.install("--group=lint")
+    if "--mend" in session.posargs:
+        for hook in ("clang-format", "ruff-check", "ruff-format"):
+            session.run("pre-commit", "run", "--all-files", hook, success_codes=[0, 1])
+        return
+    session.run("pre-commit", "run", "--all-files", "--show-diff-on-failure")
+    configuration = Path(".clang-tidy").read_bytes() + Path("pyproject.toml").read_bytes()
+    session.env["TIDY_CONFIGURATION"] = str(zlib.crc32(configuration))
+    session.run("cmake", "--preset", "tidy", silent=True)
+    session.run("cmake", "--build", "--preset", "tidy")
+
+
+@nox.session(name="compile-commands")
+def compile_commands(session: nox.Session) -> None:
+    """compile_commands.json, for clangd"""
+    session.install("--group=build")
+    session.run("cmake", "--preset", "dev", silent=True)
+    shutil.copy("build/dev/compile_commands.json", ".")
+
+
+@shared(name="interop")
+def interop(session: nox.Session) -> None:
+    """the suites of dependents with either greenlet, compared (hours; RUNS=3 ON="3.14 3.15t")"""
+    variables = {"--runs": "RUNS", "--interpreters": "ON", "--suites": "SUITES"}
+    given = {option: os.environ.get(name, "").split() for option, name in variables.items()}
+    chosen = [word for option, words in given.items() if words for word in (option, *words)]
+    session.run(sys.executable, "-B", "tools/interop.py", *chosen, *session.posargs)
+
+
+@shared(name="interop-load")
+def interop_load(session: nox.Session) -> None:
+    """what dependents do per second with either greenlet (BENCH=3.14)"""
+    options = ("--load", "--runs", "3", "--interpreters", benched())
+    session.run(sys.executable, "-B", "tools/interop.py", *options, *session.posargs)
+
+
+def benched() -> str:
+    """Return the name of the interpreter that benchmarks run on."""
+    return os.environ.get("BENCH") or ("3.14" if interpreters.provide(["3.14"]) else NAME)
+
+
+def both(name: str, *groups: str) -> tuple[str, str, str, str]:
+    """Return the options that name both environments to a benchmark."""
+    sides = Path(ours(name)), environments.published(name, base(name))
+    for group in groups:
+        try:
+            for python in sides:
+                environments.install(python, "--group", group)
+        except environments.Unavailable as reason:  # gevent is not on every interpreter
+            print(reason)
+    return "--ours", str(sides[0]), "--published", str(sides[1])
+
+
+@shared(name="bench")
+def bench(session: nox.Session) -> None:
+    """compare with the published greenlet (BENCH=3.15t QUICK=--quick WHAT="switch create")"""
+    name = benched()
+    sides = both(name, "bench", "bench-gevent")
+    keep = [] if "--quick" in session.posargs else ["--json", str(RESULTS / f"{name}.json")]
+    session.run(sides[1], "benchmarks/compare.py", *sides, *session.posargs, *keep)
+
+
+@shared(name="bench-threads")
+def bench_threads(session: nox.Session) -> None:
+    """two threads against one on a free-threaded build (BENCH=3.15t)"""
+    name = benched()
+    sides = both(name)
+    keep = ("--json", str(RESULTS / f"scaling-{name}.json"))
+    session.run(sides[1], "benchmarks/scaling.py", *sides, *keep)
+
+
+@nox.session(name="bench-native")
+def bench_native(session: nox.Session) -> None:
+    """the context switch against Boost.Context, in C++"""
+    session.install("--group=build")
+    folder = "build/native-benchmarks"
+    session.run("cmake", "-S", "benchmarks/native", "-B", folder, silent=True)
+    session.run("cmake", "--build", folder)
+    options = (
+        "filter=round_trip|create_run_finish",
+        "repetitions=9",
+        "enable_random_interleaving=true",
+        "report_aggregates_only=true",
+        f"out={RESULTS / 'native.json'}",
+    )
+    command = [f"{folder}/native_benchmarks", *(f"--benchmark_{option}" for option in options)]
+    session.run(*command, external=True)
+
+
+@nox.session(name="bench-report")
+def bench_report(session: nox.Session) -> None:
+    """write docs/performance.md with its plots from what those have kept"""
+    session.install("--group=report")
+    session.run("python", "benchmarks/report.py", str(RESULTS), "docs/performance.md")
+
+
+@shared(name="bench-guard")
+def bench_guard(session: nox.Session) -> None:
+    """count instructions of a switch, a birth, a throw: no more than before (GUARD=--update)"""
+    python = ours(benched())
+    session.run(python, "benchmarks/guard.py", "--python", python, *session.posargs)
