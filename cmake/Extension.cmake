@@ -17,7 +17,6 @@ endif()
 file(GLOB greenlet_sources CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/src/core/*.cpp
   ${PROJECT_SOURCE_DIR}/src/cpython/*.cpp
-  ${PROJECT_SOURCE_DIR}/src/platform/imports_linux.cpp
   ${PROJECT_SOURCE_DIR}/src/module/*.cpp)
 python_add_library(_greenlet MODULE WITH_SOABI ${greenlet_sources})
 target_compile_definitions(_greenlet PRIVATE GREENLET_VERSION_STRING="${PROJECT_VERSION}")

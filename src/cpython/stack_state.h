@@ -30,10 +30,10 @@
 //
 // What tells whether it is right: the build fails where a name or a copied constant is gone
 // (static_assert); `make test-all debug-tests` shows a forgotten field in
-// tests/python/test_frames.py, test_generators.py, test_context.py, test_debuggers.py, test_collection.py
-// and, for free-threaded builds, test_critical_sections.py and test_threads_at_once.py; `make
-// test-layout` shows an unchecked layout; `make test-jit` a change in executors; `make bench-guard`
-// what the field costs.
+// tests/python/test_frames.py, test_generators.py, test_context.py, test_debuggers.py,
+// test_collection.py and, for free-threaded builds, test_critical_sections.py and
+// test_threads_at_once.py; `make test-layout` shows an unchecked layout; `make test-jit` a change
+// in executors; `make bench-guard` what the field costs.
 #pragma once
 
 #include <Python.h>
