@@ -61,6 +61,7 @@ CALLS = {
     "_stack_statistics()": "(0, 0, 0)",
     "_stack_resident_bytes()": "0",
     "_trim_stacks()": "0",
+    "_report_overflow(False)": "None",
     "call_on_thread_stack(int)": "0",
 }
 
