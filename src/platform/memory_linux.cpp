@@ -306,8 +306,7 @@ bool commit(const StackMemory* const* stacks, std::size_t count) noexcept {
 }
 
 void drop(const Range& range) noexcept {
-  if (range.begin < range.end &&
-      calls::advise(range.begin, range.bytes(), MADV_DONTNEED) != 0) {
+  if (range.begin < range.end && calls::advise(range.begin, range.bytes(), MADV_DONTNEED) != 0) {
     calls::advise(range.begin, range.bytes(), kMadvDontneedLocked);  // mlockall()
   }
 }
