@@ -17,8 +17,7 @@ namespace {
 
 constinit platform::Mutex setting;
 // In the child of a fork no other thread could release it.
-const int kForkHandlers =
-    platform::around_fork([] { setting.lock(); }, [] { setting.unlock(); });
+const int kForkHandlers = platform::around_fork([] { setting.lock(); }, [] { setting.unlock(); });
 constinit std::atomic<bool> reports{false};
 
 // A line of text, made without memory from elsewhere.
