@@ -162,22 +162,33 @@ int clear_greenlet(PyObject* self) noexcept {
 
 void deallocate_greenlet(PyObject* self) noexcept {
   Greenlet* const greenlet = as_object(self)->greenlet;
-  if (greenlet != nullptr && greenlet->state() == State::kSuspended &&
-      cpython::revive_for(self, [](PyObject* revived) { finalize_greenlet(revived); })) {
-    return;
-  }
   PyTypeObject* const type = Py_TYPE(self);
+  const ModuleState* const module =
+      greenlet != nullptr ? &greenlet->module() : ModuleState::of_interpreter_or_null();
+  const bool owns_type =
+      module != nullptr && owns_type_through(self, &PyTypeObject::tp_dealloc,
+                                             module->subtype_dealloc, &deallocate_greenlet);
+  if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
+    // CPython calls tp_finalize once, so this is where a greenlet of a subclass that has survived a
+    // finalization is killed. If it survives again, it keeps its reference to its class, which the
+    // function that has called this one (subtype_dealloc(), for one) drops when this one returns.
+    const bool caller_drops_type = PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE) && !owns_type;
+    if (caller_drops_type) {
+      Py_INCREF(type);
+    }
+    if (cpython::revive_for(self, [](PyObject* revived) { finalize_greenlet(revived); })) {
+      return;
+    }
+    if (caller_drops_type) {
+      Py_DECREF(type);
+    }
+  }
   PyObject_GC_UnTrack(self);
   Py_TRASHCAN_BEGIN(self, deallocate_greenlet);
   if (as_object(self)->weakreflist != nullptr) {
     PyObject_ClearWeakRefs(self);
   }
   Py_CLEAR(as_object(self)->dict);
-  const ModuleState* const module =
-      greenlet != nullptr ? &greenlet->module() : ModuleState::of_interpreter_or_null();
-  const bool owns_type =
-      module != nullptr && owns_type_through(self, &PyTypeObject::tp_dealloc,
-                                             module->subtype_dealloc, &deallocate_greenlet);
   if (greenlet != nullptr) {
     greenlet->destroy();
   }
