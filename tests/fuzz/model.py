@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import inspect
 import sys
 import threading
 import types
@@ -19,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_UNSET = object()
 NEW, ACTIVE, DEAD = "new", "active", "dead"
 VANISHED = "Killing the greenlet because all references have vanished."
 
@@ -52,22 +54,26 @@ class _Value:
 
 
 class _Problem:
-    """A message: an exception to raise, made of its type and value where it arrives."""
+    """A message: an exception to raise, made of its type and value when it is sent."""
 
     def __init__(self, typ: Any, value: Any = None, tb: Any = None) -> None:
         self.typ, self.value, self.tb = typ, value, tb
 
     def exception(self) -> BaseException:
-        if not isinstance(self.typ, BaseException) and not isinstance(self.value, self.typ):
-            value = self.value
-            args = () if value is None else value if isinstance(value, tuple) else (value,)
-            try:
-                self.typ = self.typ(*args)
-            except BaseException as failure:
-                self.typ = failure
-        made: BaseException = self.typ if isinstance(self.typ, BaseException) else self.value
-        self.typ, self.value = made, None
-        return made if self.tb is None else made.with_traceback(self.tb)
+        if not isinstance(self.typ, BaseException):
+            if isinstance(self.value, self.typ):
+                self.typ = self.value
+            else:
+                value = self.value
+                args = () if value is None else value if isinstance(value, tuple) else (value,)
+                try:
+                    self.typ = self.typ(*args)
+                except BaseException as failure:
+                    self.typ = failure.with_traceback(None)
+            self.value = None
+        if self.tb is not None:
+            self.typ.__traceback__, self.tb = self.tb, None
+        return self.typ  # type: ignore[no-any-return]
 
     def open(self) -> Any:
         failure = self.exception()
@@ -96,6 +102,7 @@ class _Stack:
         self.baton.acquire()
         self.inbox: _Message | None = None
         self.ident = _thread.get_ident()
+        self.done = _thread.allocate_lock()
 
     def wait(self) -> _Message:
         self.baton.acquire()
@@ -115,9 +122,10 @@ class _Thread:
         self.trace: Any = None
         self.python_trace: Any = None
         self.pending: list[greenlet] = []
+        self.dying: list[greenlet] = []
         self.kept: list[greenlet] = []
         self.stacks: weakref.WeakSet[greenlet] = weakref.WeakSet()
-        self.ended = False
+        self.ended = self.abandoned = False
 
     def drain(self) -> None:
         """End the greenlets that others dropped or found unreachable."""
@@ -131,8 +139,9 @@ class _Thread:
         origin, self.origin = self.origin, None
         if self.trace is not None:
             event = "switch" if isinstance(message, _Value) else "throw"
+            pair = origin, self.current  # the callback's caller holds both
             try:
-                self.trace(event, (origin, self.current))
+                self.trace(event, pair)
             except BaseException as failure:
                 self.trace = None
                 return _Problem(failure)
@@ -172,6 +181,7 @@ class _Thread:
             del run
         self.belongs(target)
         self.origin, self.current = self.current, target
+        self.python_trace = sys.gettrace()
         stack, here = target._stack, self.origin._stack
         stack.inbox = message
         del target, message
@@ -188,6 +198,8 @@ class _Thread:
         return self.arrive(here.wait()).open()
 
     def belongs(self, target: greenlet) -> None:
+        if self.abandoned:
+            raise Abandoned
         thread = target._home()
         if thread is not self:
             raise error(
@@ -200,6 +212,7 @@ class _Thread:
 def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
     """The life of a greenlet, in a thread of its own."""
     stack.ident = _thread.get_ident()
+    stack.done.acquire()
     _local.thread = thread
     box: list[Any] = [None, stack.wait()]
     try:
@@ -207,13 +220,14 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
         if isinstance(box[1], _Problem):
             box[1].open()
         box[1] = _Value((run.pop()(*box[1].args, **box[1].kwargs),), {})
-    except Abandoned:
-        return
     except BaseException as failure:
         if failure.__traceback__ is not None:  # without this function's frame
             failure.__traceback__ = failure.__traceback__.tb_next
         box[1] = _Problem(failure).at_the_end()
     run.clear()
+    if thread.abandoned:
+        stack.done.release()
+        return
     thread.current._state, thread.current._stack = DEAD, None
     box[0] = thread.current._parent
     thread.hand_over(box, dying=True)
@@ -278,8 +292,8 @@ class greenlet:  # noqa: N801
         self._parent: greenlet | None = getcurrent() if _main_of is None else None
         return self
 
-    def __init__(self, run: Any = None, parent: Any = None) -> None:
-        if run is not None:
+    def __init__(self, run: Any = _UNSET, parent: Any = None) -> None:
+        if run is not _UNSET:
             self._not_started()
             self._run = (run,)
         if parent is not None:
@@ -311,6 +325,7 @@ class greenlet:  # noqa: N801
             name = type(typ).__name__
             raise TypeError(f"exceptions must be classes, or instances, not {name}")
         message = _Problem(typ, val, tb)
+        message.exception()
         del typ, val, tb  # or a traceback with this frame leads to itself
         return _here().send(self, message)
 
@@ -387,7 +402,7 @@ class greenlet:  # noqa: N801
 
     def frames(self) -> list[types.FrameType]:
         """The frames of a suspended greenlet, the innermost one first."""
-        if self._stack is None or not self or self is _here().current:
+        if self._stack is None or not self:
             return []
         frame = sys._current_frames().get(self._stack.ident)
         found = []
@@ -435,6 +450,7 @@ class greenlet:  # noqa: N801
         death.__context__ = sys.exception()
         message = _Problem(death)
         del death
+        thread.dying.append(self)
         try:
             thread.send(self, message)
         except BaseException as failure:
@@ -447,8 +463,8 @@ class greenlet:  # noqa: N801
                     object=None,
                 )
             )
-        if self._state == ACTIVE:
-            self._parent = former
+        thread.dying.remove(self)
+        self._parent = former
 
 
 # --- context variables
@@ -462,12 +478,14 @@ class Context:
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         if self.entered:
             raise RuntimeError("cannot enter context: it is already entered")
-        me = getcurrent()
-        outer, me._context, self.entered = me._context, self, True
-        del me
+        outer, getcurrent()._context, self.entered = getcurrent()._context, self, True
         try:
             return function(*args)
         finally:
+            if getcurrent()._context is not self:
+                raise RuntimeError(
+                    "cannot exit context: thread state references a different context object"
+                ) from None
             getcurrent()._context, self.entered = outer, False
 
 
@@ -512,7 +530,6 @@ class ContextVar:
 
 def set_python_trace(function: Any) -> None:
     """sys.settrace: of the whole thread of the program."""
-    _here().python_trace = function
     sys.settrace(function)
 
 
@@ -529,22 +546,27 @@ def end_thread() -> None:
 
 def collect(roots: list[Any]) -> None:
     """End the suspended greenlets that nothing running and no root leads to."""
+    handled = sys._current_exceptions()
     reached: set[int] = set()
     ahead: list[Any] = list(roots)
     for thread in threads:
         if not thread.ended:
-            ahead += [thread.main, thread.current, thread.trace, *thread.kept]
+            ahead += [thread.main, thread.current, thread.trace, *thread.kept, *thread.dying]
     while ahead:
         found = ahead.pop()
-        if id(found) in reached or isinstance(
-            found, type | types.ModuleType | types.FrameType | _Thread | _Stack
-        ):
+        if id(found) in reached or isinstance(found, type | types.ModuleType | _Thread | _Stack):
             continue
         reached.add(id(found))
         if isinstance(found, greenlet):
             ahead += [found._parent, found._run, found._context, found.__dict__]
+            if found and found._stack is not None:
+                ahead.append(handled.get(found._stack.ident))
             for frame in found.frames():
-                ahead += frame.f_locals.values()
+                if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+                    variables = frame.f_locals
+                    ahead += variables.values()
+                    if isinstance(variables, dict):
+                        variables.clear()  # up to 3.12 the frame keeps this copy
         elif isinstance(found, types.FunctionType):
             ahead += [found.__closure__, found.__defaults__]
         else:
@@ -558,17 +580,27 @@ def collect(roots: list[Any]) -> None:
     gc.collect()
 
 
+def suspended() -> list[greenlet]:
+    """The suspended greenlets of this thread of the program."""
+    thread = _here()
+    return [one for one in list(thread.stacks) if one and one is not thread.current]
+
+
 def abandon() -> None:
     """End the threads of the model that still wait, when a program is over."""
+    stacks = {}
     for thread in threads:
-        for one in list(thread.stacks):
-            if (stack := one._stack) is not None:
-                one._state, one._stack = DEAD, None
-                stack.inbox = _Problem(Abandoned())
-                thread.trace = None
-                stack.baton.release()
+        thread.abandoned, thread.trace = True, None
+        for one in [*thread.stacks, *thread.kept, *thread.pending]:
+            if one._state == ACTIVE and one is not thread.current:
+                one._state = DEAD
+                stacks[id(one._stack)] = one._stack
         thread.kept.clear()
         thread.pending.clear()
+    for stack in stacks.values():
+        stack.inbox = _Problem(Abandoned())
+        stack.baton.release()
+        stack.done.acquire()
     threads.clear()
     if hasattr(_local, "thread"):
         del _local.thread

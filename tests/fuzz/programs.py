@@ -1,0 +1,117 @@
+"""Random programs, made from a seed."""
+
+from __future__ import annotations
+
+import random
+
+from machine import CALLS, EXACT_SWITCHES, SHARED, SLOTS, SWITCHES, THROWS, Operation
+
+#: How often each kind of operation comes, beside the others.
+WEIGHTS = {
+    "create": 12,
+    "switch": 26,
+    "throw": 8,
+    "reparent": 5,
+    "drop": 5,
+    "store": 2,
+    "copy_slot": 1,
+    "keep": 3,
+    "unkeep": 1,
+    "cycle": 2,
+    "collect": 1,
+    "look": 3,
+    "frames": 2,
+    "change_run": 2,
+    "return": 7,
+    "raise": 3,
+    "call": 14,
+    "make": 3,
+    "use": 8,
+    "discard": 1,
+    "set_variable": 2,
+    "get_variable": 3,
+    "reset_variable": 1,
+    "give_context": 1,
+    "trace": 1,
+    "python_trace": 1,
+    "monitor": 1,
+    "start_thread": 1,
+    "go_to_thread": 4,
+    "end_thread": 1,
+}
+ALWAYS = {"create", "switch", "return", "look"}
+#: Programs with these are not compared with the published greenlet: docs/compatibility.md has why.
+OURS_ALONE = {"cycle", "leave"}
+
+
+def program(seed: int) -> list[Operation]:
+    """A program: a third of the kinds of operations is missing in each, so that others meet."""
+    chance = random.Random(seed)
+    names = [name for name in WEIGHTS if name in ALWAYS or chance.random() < 0.66]
+    if chance.random() < 0.8 and "cycle" in names:
+        names.remove("cycle")
+    weights = [WEIGHTS[name] * chance.choice((0.5, 1, 1, 2)) for name in names]
+    length = chance.choice((20, 60, 120, 250))
+    exact = "cycle" in names
+    switches = EXACT_SWITCHES if exact else len(SWITCHES)
+    kinds = (0, 1, 2, 3, 6) if exact else range(8)
+    catches = chance.choice((0.3, 0.7, 0.95))
+    tokens = chance.random() < 0.5
+
+    def someone() -> int:
+        return chance.randrange(-2, SLOTS) if chance.random() < 0.5 else chance.randrange(SLOTS)
+
+    def value() -> int:
+        return chance.randrange(16 if tokens else 15)
+
+    def catch() -> bool:
+        return chance.random() < catches
+
+    def one(name: str) -> Operation:
+        below = chance.randrange
+        match name:
+            case "create":
+                parent = someone() if chance.random() < 0.3 else None
+                kind = 0 if chance.random() < 0.8 else chance.choice(kinds)
+                return name, below(SLOTS), below(10), parent, kind
+            case "switch":
+                return name, someone(), below(switches), value(), value(), catch()
+            case "throw":
+                return name, someone(), below(len(THROWS)), catch()
+            case "reparent" | "copy_slot":
+                return name, below(SLOTS), someone()
+            case "drop" | "store" | "cycle":
+                return name, below(SLOTS)
+            case "keep" | "frames":
+                return name, someone()
+            case "change_run":
+                return name, someone(), below(3)
+            case "return":
+                return name, value()
+            case "raise":
+                return name, below(5)
+            case "call":
+                return name, below(len(CALLS)), catch()
+            case "make" | "discard":
+                return name, below(3 * SHARED)
+            case "use":
+                return name, below(3 * SHARED), below(4), catch()
+            case "set_variable" | "reset_variable":
+                return name, below(100)
+            case "give_context":
+                return name, someone(), below(3)
+            case "trace":
+                # A callback's arguments are held in C code.
+                return name, chance.choice((0, 1, 3, 4, 5, 6, 7)) if exact else below(8)
+            case "python_trace" | "monitor" | "go_to_thread":
+                return name, below(3)
+        return (name,)
+
+    made = [one(name) for name in chance.choices(names, weights, k=length)]
+    if "end_thread" in names and chance.random() < 0.1:
+        made.append(("leave",))
+    return made
+
+
+def for_ours_alone(operations: list[Operation]) -> bool:
+    return any(operation[0] in OURS_ALONE for operation in operations)
