@@ -199,7 +199,8 @@ class World:
         self.index = index
         self.baton = threading.Lock()
         self.baton.acquire()
-        self.ending = self.over = False
+        self.ending = self.over = self.called_back = False
+        self.dying: set[Any] = set()
         self.thread: threading.Thread | None = None
 
 
@@ -300,6 +301,8 @@ class _Machine:
         return (name, text)
 
     def failure(self, failure: BaseException) -> Any:
+        if "vanished" in str(failure):
+            self.world.dying.add(self.who())
         context = failure.__context__
         return self.kind(failure), context and self.kind(context)
 
@@ -320,6 +323,7 @@ def make_body(m: Machine) -> Callable[..., Any]:
             raise
         finally:
             m.tell("ending")
+            m.world.dying.discard(m.who())
 
     return body
 
@@ -413,17 +417,11 @@ SWITCHES: list[Callable[[Any, Any, Any], Any]] = [
 EXACT_SWITCHES = 8
 
 
-def may_not_start(m: Machine, g: Any) -> bool:
-    # A greenlet that starts inside a callback of sys.settrace or sys.monitoring has no events itself
-    # until the callback goes on. Threads cannot do the same, so the model cannot.
-    return m.library.getcurrent().in_callback and not g
-
-
 @operation
 def switch(m: Machine, operation: Operation) -> None:
     _, index, shape, first, second, catch = operation
     g = m.choose(index)
-    if g is None or may_not_start(m, g):
+    if g is None:
         return
     try:
         value = SWITCHES[shape](g, payload(m, first), payload(m, second))
@@ -470,7 +468,7 @@ WRONG_THROWS = 14
 def throw(m: Machine, operation: Operation) -> None:
     _, index, form, catch = operation
     g = m.choose(index)
-    if g is None or may_not_start(m, g):
+    if g is None:
         return
     if form >= WRONG_THROWS and g.world is not m.world:
         form = 1  # which check comes first is not the same everywhere (docs/compatibility.md)
@@ -537,7 +535,7 @@ def create(m: Machine, operation: Operation) -> None:
         m.tell("not created", m.failure(failure))
         return
     g.m, g.name, g.age, g.world = m, m.names, m.names, m.world
-    g.has_children = g.looking = g.in_callback = False
+    g.has_children = g.looking = False
     if above is not None:
         g.world, above.has_children = above.world, True
     m.names += 1
@@ -1102,22 +1100,31 @@ def trace(m: Machine, operation: Operation) -> None:
     m.tell("traced", m.library.settrace(make_callback(m, operation[1])) is not None)
 
 
-def in_callback(m: Machine) -> None:
-    me = m.library.getcurrent()
-    me.in_callback = True
+@contextlib.contextmanager
+def called_back(m: Machine) -> Iterator[bool]:
+    """While a callback of sys.settrace or sys.monitoring has left for another greenlet, there are no
+    events in the whole thread. The model, with threads, has to be told."""
+    world = m.world
+    if world.called_back:
+        yield False
+        return
+    world.called_back = True
     try:
-        perform(m, 1)
+        yield True
     finally:
-        me.in_callback = False
+        world.called_back = False
 
 
 def make_python_callback(m: Machine, kind: int) -> Any:
     def callback(frame: Any, event: str, argument: Any) -> Any:
         if frame.f_code is not marked.__code__:
             return None
-        m.tell("python", event, frame.f_lineno - marked.__code__.co_firstlineno)
-        if kind == 2 and event == "line" and not m.quiet:
-            in_callback(m)
+        with called_back(m) as first:
+            if not first:
+                return None
+            m.tell("python", event, frame.f_lineno - marked.__code__.co_firstlineno)
+            if kind == 2 and event == "line" and not m.quiet:
+                perform(m, 1)
         return callback
 
     return None if kind == 0 else callback
@@ -1144,9 +1151,11 @@ def monitor(m: Machine, operation: Operation) -> None:
 
     def callback(event: str) -> Any:
         def tell(code: Any, *args: Any) -> None:
-            m.tell("monitored", event)
-            if kind == 2 and not m.quiet:
-                in_callback(m)
+            with called_back(m) as first:
+                if first:
+                    m.tell("monitored", event)
+                    if kind == 2 and not m.quiet:
+                        perform(m, 1)
 
         return tell
 
@@ -1226,7 +1235,9 @@ def end_all(m: Machine) -> None:
 @operation
 def go_to_thread(m: Machine, operation: Operation) -> None:
     others = [world for world in m.worlds if not world.over and world is not m.world]
-    if others:
+    # If others drop a greenlet of this thread while another one is ending, the published one ends
+    # it at the next question for getcurrent(), ours when that other one has ended.
+    if others and not m.world.dying:
         m.tell("goes to another thread")
         go_to(m, others[operation[1] % len(others)])
         m.tell("is back")
@@ -1247,9 +1258,9 @@ def main(m: Machine, name: str) -> None:
     """What the main greenlet of a thread does."""
     me = m.library.getcurrent()
     me.name, me.age, me.world, me.m = name, -1, m.world, m
-    me.has_children = me.looking = me.in_callback = False
+    me.has_children = me.looking = False
     del me
-    while m.position < len(m.program) and not m.world.ending:
+    while m.position < len(m.program) and not m.world.ending and not m.quiet:
         try:
             perform(m)
         except BaseException as failure:

@@ -209,6 +209,16 @@ class _Thread:
             )
 
 
+def _without_ours(tb: types.TracebackType | None) -> types.TracebackType | None:
+    """A traceback without the frames of this file."""
+    if tb is None:
+        return None
+    below = _without_ours(tb.tb_next)
+    if tb.tb_frame.f_code.co_filename == __file__:
+        return below
+    return types.TracebackType(below, tb.tb_frame, tb.tb_lasti, tb.tb_lineno)
+
+
 def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
     """The life of a greenlet, in a thread of its own."""
     stack.ident = _thread.get_ident()
@@ -221,8 +231,7 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
             box[1].open()
         box[1] = _Value((run.pop()(*box[1].args, **box[1].kwargs),), {})
     except BaseException as failure:
-        if failure.__traceback__ is not None:  # without this function's frame
-            failure.__traceback__ = failure.__traceback__.tb_next
+        failure.__traceback__ = _without_ours(failure.__traceback__)
         box[1] = _Problem(failure).at_the_end()
     run.clear()
     if thread.abandoned:
@@ -303,12 +312,13 @@ class greenlet:  # noqa: N801
         if (user := cls.__dict__.get("__del__")) is not None:
 
             def finalize(self: greenlet) -> None:
-                try:
-                    if not self._finalized:
-                        self._finalized = True
+                if not self._finalized:
+                    self._finalized = True
+                    try:
                         user(self)
-                finally:
-                    greenlet.__del__(self)
+                    except BaseException as failure:
+                        _report(failure)
+                greenlet.__del__(self)
 
             cls.__del__ = finalize  # type: ignore[method-assign]
 
@@ -454,17 +464,14 @@ class greenlet:  # noqa: N801
         try:
             thread.send(self, message)
         except BaseException as failure:
-            sys.unraisablehook(
-                types.SimpleNamespace(  # type: ignore[arg-type]
-                    exc_type=type(failure),
-                    exc_value=failure,
-                    exc_traceback=None,
-                    err_msg=None,
-                    object=None,
-                )
-            )
+            _report(failure)
         thread.dying.remove(self)
         self._parent = former
+
+
+def _report(failure: BaseException) -> None:
+    report: Any = types.SimpleNamespace(exc_type=type(failure), exc_value=failure)
+    sys.unraisablehook(report)
 
 
 # --- context variables
