@@ -136,7 +136,8 @@ def make_classes(library: Library) -> list[Any]:
             m = self.m
             # Whether a collection ends it before or after this is not specified.
             m.tell("del", self.name, *(() if m.quiet else (bool(self), self.dead)))
-            if m.deep():
+            # The collector cannot look into a deallocation that is under way.
+            if m.deep() and ("collect",) not in m.program:
                 perform(m, 1)
 
     class Moving(base):  # type: ignore[misc]

@@ -464,6 +464,7 @@ class greenlet:  # noqa: N801
         try:
             thread.send(self, message)
         except BaseException as failure:
+            failure.__traceback__ = _without_ours(failure.__traceback__)
             _report(failure)
         thread.dying.remove(self)
         self._parent = former

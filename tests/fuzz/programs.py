@@ -75,7 +75,8 @@ def program(seed: int) -> list[Operation]:
                 kind = 0 if chance.random() < 0.8 else chance.choice(kinds)
                 return name, below(SLOTS), below(10), parent, kind
             case "switch":
-                return name, someone(), below(switches), value(), value(), catch()
+                # One token in a message: in which order several go is not specified.
+                return name, someone(), below(switches), value(), below(15), catch()
             case "throw":
                 return name, someone(), below(len(THROWS)), catch()
             case "reparent" | "copy_slot":

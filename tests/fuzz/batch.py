@@ -1,0 +1,76 @@
+"""Run programs one after another, in one process, and print what came of each.
+
+    batch.py model SEED COUNT       on the model
+    batch.py greenlet SEED COUNT    on whatever greenlet is installed
+    batch.py greenlet --file FILE   programs from a file, and the history of the last one
+
+For each seed: a line `SEED` when it begins, and `SEED STEPS DIGEST` when it has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextvars
+import faulthandler
+import gc
+import hashlib
+import importlib
+import os
+import sys
+from typing import Any
+
+import machine
+import programs
+
+#: A program that takes longer hangs.
+SECONDS = float(os.environ.get("FUZZ_PROGRAM_SECONDS", "30"))
+
+
+def library(name: str) -> machine.Library:
+    if name == "model":
+        return machine.ModelLibrary(importlib.import_module("model"))
+    return machine.Library(importlib.import_module("greenlet"), contextvars)
+
+
+def digest(log: list[Any]) -> str:
+    return hashlib.blake2b(repr(log).encode(), digest_size=12).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("library", choices=["model", "greenlet"])
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    parser.add_argument("count", type=int, nargs="?", default=0)
+    parser.add_argument("--file")
+    parser.add_argument("--compared", action="store_true", help="leave out what is for ours alone")
+    options = parser.parse_args()
+    sys.setrecursionlimit(20_000)
+    gc.disable()  # collections happen where a program asks for them
+    used = library(options.library)
+    gc.collect()
+    gc.freeze()
+    if options.file:
+        log: list[Any] = []
+        with open(options.file) as file:
+            for program in ast.literal_eval(file.read()):
+                faulthandler.dump_traceback_later(SECONDS, exit=True)
+                log, _ = machine.run(used, program)
+        for entry in log:
+            print(repr(entry), flush=True)
+        faulthandler.cancel_dump_traceback_later()
+        return
+    for seed in range(options.seed, options.seed + options.count):
+        program = programs.program(seed)
+        if options.compared and programs.for_ours_alone(program):
+            print(seed, 0, "-", flush=True)
+            continue
+        print(seed, flush=True)
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        log, steps = machine.run(used, program)
+        print(seed, steps, digest(log), flush=True)
+    faulthandler.cancel_dump_traceback_later()
+
+
+if __name__ == "__main__":
+    main()
