@@ -467,7 +467,8 @@ class greenlet:  # noqa: N801
             failure.__traceback__ = _without_ours(failure.__traceback__)
             _report(failure)
         thread.dying.remove(self)
-        self._parent = former
+        if former is not None and all(one is not self for one in former._line()):
+            self._parent = former  # not if it has become a descendant
 
 
 def _report(failure: BaseException) -> None:
