@@ -51,6 +51,7 @@ class Library:
         self.copy_context = contexts.copy_context
         self.Quiet = type("Quiet", (module.GreenletExit,), {})
         self.classes = make_classes(self)
+        self.held: list[Any] = []
 
     def set_python_trace(self, function: Any) -> None:
         sys.settrace(function)
@@ -134,10 +135,11 @@ def make_classes(library: Library) -> list[Any]:
 
         def __del__(self) -> None:
             m = self.m
-            # Whether a collection ends it before or after this is not specified.
-            m.tell("del", self.name, *(() if m.quiet else (bool(self), self.dead)))
+            if m.quiet:
+                return  # when a collection calls this, and in which thread, is not specified
+            m.tell("del", self.name, bool(self), self.dead)
             # The collector cannot look into a deallocation that is under way.
-            if m.deep() and ("collect",) not in m.program:
+            if not m.world.ending and ("collect",) not in m.program:
                 perform(m, 1)
 
     class Moving(base):  # type: ignore[misc]
@@ -175,8 +177,8 @@ def look_up(g: Any) -> Any:
     # A greenlet that has ended looks up its parent's run, too. What it does there with switches is
     # left out: the published one is dead by then, ours is not yet, and others may come back to it.
     # If a greenlet is used during its own lookup, the published one may answer "Greenlet.switch()
-    # returned NULL without an exception set".
-    if m.deep() and m.active.get(m.who()) and ("simple",) not in m.program:
+    # returned NULL without an exception set". (The collector cannot look into a lookup.)
+    if m.deep() and m.active.get(m.who()) and m.lookups_act:
         outer, g.looking = g.looking, True
         try:
             perform(m, 2)
@@ -225,7 +227,8 @@ class _Machine:
         self.family: list[Any] = []
         self.worlds = [World(0)]
         self.world = self.worlds[0]
-        self.names = self.numbers = 0
+        self.lookups_act = not {("simple",), ("collect",)} & set(program)
+        self.names = self.numbers = self.marking = 0
         self.body = make_body(self)
         #: How many calls of perform() are under way in each greenlet.
         self.active: dict[Any, int] = {}
@@ -292,7 +295,7 @@ class _Machine:
     def kind(self, failure: BaseException) -> Any:
         if isinstance(failure, self.library.GreenletExit):
             # From a collection it is a SystemExit, too.
-            return ("GreenletExit", self.told(failure.args))
+            return ("GreenletExit", () if self.quiet else self.told(failure.args))
         name = type(failure).__name__
         if isinstance(failure, TypeError | RecursionError):
             return name  # their texts are CPython's, and tell the names of our functions
@@ -547,6 +550,10 @@ def create(m: Machine, operation: Operation) -> None:
 
 
 def set_parent(m: Machine, g: Any, parent: Any) -> None:
+    if any(g.name in world.dying or (world.over and g.world is world) for world in m.worlds):
+        # Of a thread that has ended, or set while it is ended: then the published one gives the
+        # former parent back.
+        return
     new = not g and not g.dead
     if parent is not None and parent.world is not g.world and new and (g.has_children or g.looking):
         # A greenlet that ends, and whose unstarted parent has gone to another thread, has nobody
@@ -896,6 +903,14 @@ def marked(m: Machine) -> Any:
     return second
 
 
+def with_events(m: Machine) -> Any:
+    m.marking += 1
+    try:
+        return marked(m)
+    finally:
+        m.marking -= 1
+
+
 def in_generator(m: Machine) -> Any:
     made = numbers(m, 2)
     next(made)
@@ -951,8 +966,8 @@ CALLS: list[Callable[[Machine], Any]] = [
     with_lock,
     in_context,
     in_given_context,
-    marked,
-    marked,
+    with_events,
+    with_events,
 ]
 
 
@@ -1138,8 +1153,16 @@ def make_python_callback(m: Machine, kind: int) -> Any:
     return None if kind == 0 else callback
 
 
+def events_are_left_out(m: Machine) -> bool:
+    # From 3.12 to 3.14 CPython instruments the frames that threads are in at that moment. Those of
+    # suspended greenlets go on without events.
+    return m.marking > 0 and (3, 12) <= sys.version_info < (3, 15)
+
+
 @operation
 def python_trace(m: Machine, operation: Operation) -> None:
+    if events_are_left_out(m):
+        return
     m.library.set_python_trace(make_python_callback(m, operation[1]))
 
 
@@ -1149,7 +1172,7 @@ TOOL = 4
 @operation
 def monitor(m: Machine, operation: Operation) -> None:
     """Events of `marked`, and of no other function."""
-    if sys.version_info < (3, 12):
+    if sys.version_info < (3, 12) or events_are_left_out(m):
         return
     monitoring = sys.monitoring
     kind = operation[1]

@@ -88,7 +88,10 @@ class _Problem:
     def at_the_end(self) -> _Value | _Problem:
         """GreenletExit that nobody can catch is a value for the parent."""
         failure = self.exception()
-        return _Value((failure,), {}, ended=True) if isinstance(failure, GreenletExit) else self
+        if not isinstance(failure, GreenletExit):
+            return self
+        self.typ = None
+        return _Value((failure,), {}, ended=True)
 
 
 _Message = _Value | _Problem
@@ -143,8 +146,9 @@ class _Thread:
             try:
                 self.trace(event, pair)
             except BaseException as failure:
+                failure.__traceback__ = _without_ours(failure.__traceback__)
                 self.trace = None
-                return _Problem(failure)
+                message = _Problem(failure)
         return message
 
     def hand_over(self, box: list[Any], dying: bool = False) -> _Stack | None:
@@ -231,9 +235,11 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
             box[1].open()
         box[1] = _Value((run.pop()(*box[1].args, **box[1].kwargs),), {})
     except BaseException as failure:
-        failure.__traceback__ = _without_ours(failure.__traceback__)
-        box[1] = _Problem(failure).at_the_end()
+        box[1] = _Problem(failure)
     run.clear()
+    if isinstance(box[1], _Problem):
+        box[1].typ.__traceback__ = _without_ours(box[1].typ.__traceback__)
+        box[1] = box[1].at_the_end()
     if thread.abandoned:
         stack.done.release()
         return
@@ -472,6 +478,11 @@ class greenlet:  # noqa: N801
 
 
 def _report(failure: BaseException) -> None:
+    if failure.__traceback__ is None:  # CPython gives it one that begins where it is reported
+        frame = sys._getframe()
+        while frame.f_code.co_filename == __file__ and frame.f_back is not None:
+            frame = frame.f_back
+        failure.__traceback__ = types.TracebackType(None, frame, frame.f_lasti, frame.f_lineno)
     report: Any = types.SimpleNamespace(exc_type=type(failure), exc_value=failure)
     sys.unraisablehook(report)
 
@@ -488,13 +499,16 @@ class Context:
         if self.entered:
             raise RuntimeError("cannot enter context: it is already entered")
         outer, getcurrent()._context, self.entered = getcurrent()._context, self, True
+        handled = sys.exception()
         try:
             return function(*args)
         finally:
             if getcurrent()._context is not self:
-                raise RuntimeError(
+                failure = RuntimeError(
                     "cannot exit context: thread state references a different context object"
-                ) from None
+                )
+                failure.__context__ = handled
+                _Problem(failure).open()
             getcurrent()._context, self.entered = outer, False
 
 
@@ -560,7 +574,8 @@ def collect(roots: list[Any]) -> None:
     ahead: list[Any] = list(roots)
     for thread in threads:
         if not thread.ended:
-            ahead += [thread.main, thread.current, thread.trace, *thread.kept, *thread.dying]
+            ahead += [thread.main, thread.current, thread.trace, *thread.kept]
+            ahead += [*thread.dying, *thread.pending]
     while ahead:
         found = ahead.pop()
         if id(found) in reached or isinstance(found, type | types.ModuleType | _Thread | _Stack):
@@ -582,10 +597,11 @@ def collect(roots: list[Any]) -> None:
             ahead += gc.get_referents(found)
     for thread in threads:
         lost = [one for one in thread.stacks if one and id(one) not in reached]
-        for one in lost if thread is _here() else ():
-            one._end(EndOfThread)
         if thread is not _here() and not thread.ended:
             thread.pending += lost
+        while lost and thread is _here():
+            lost.pop()._end(EndOfThread)
+    del thread, lost
     gc.collect()
 
 
