@@ -1228,8 +1228,8 @@ def arrive(m: Machine) -> None:
 
 @operation
 def start_thread(m: Machine, operation: Operation) -> None:
-    if sum(not world.over for world in m.worlds) >= WORLDS:
-        return
+    if sum(not world.over for world in m.worlds) >= WORLDS or m.world.dying:
+        return  # see go_to_thread()
     world = World(len(m.worlds))
     m.worlds.append(world)
     world.thread = threading.Thread(target=live, args=(m, world))
