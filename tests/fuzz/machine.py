@@ -138,6 +138,7 @@ def make_classes(library: Library) -> list[Any]:
             if m.quiet:
                 return  # when a collection calls this, and in which thread, is not specified
             m.tell("del", self.name, bool(self), self.dead)
+            del self  # the traceback of an exception thrown into this would keep it
             # The collector cannot look into a deallocation that is under way.
             if not m.world.ending and ("collect",) not in m.program:
                 perform(m, 1)
@@ -550,10 +551,8 @@ def create(m: Machine, operation: Operation) -> None:
 
 
 def set_parent(m: Machine, g: Any, parent: Any) -> None:
-    if any(g.name in world.dying or (world.over and g.world is world) for world in m.worlds):
-        # Of a thread that has ended, or set while it is ended: then the published one gives the
-        # former parent back.
-        return
+    if g.world.over or any(world.dying for world in m.worlds):
+        return  # while a greenlet is ended: the published one gives it its former parent back
     new = not g and not g.dead
     if parent is not None and parent.world is not g.world and new and (g.has_children or g.looking):
         # A greenlet that ends, and whose unstarted parent has gone to another thread, has nobody

@@ -176,8 +176,8 @@ class _Thread:
                 target = target._parent
                 continue
             if target._state == NEW:
-                target._state, target._run, target._thread = ACTIVE, None, self
-                target._stack = _Stack()
+                target._state, target._thread, target._stack = ACTIVE, self, _Stack()
+                target._run = None
                 self.stacks.add(target)
                 if isinstance(message, _Value) and message.ended:
                     message = _Value((), {})  # GreenletExit starts a parent without arguments
