@@ -1096,9 +1096,8 @@ def give_context(m: Machine, operation: Operation) -> None:
 
 def make_callback(m: Machine, kind: int) -> Any:
     def callback(event: str, pair: tuple[Any, Any]) -> None:
-        origin, target = pair
-        m.tell("event", event, origin.name, target.name)
-        del origin, target, pair
+        # It keeps the pair to its end: when its caller lets go of it is not specified.
+        m.tell("event", event, pair[0].name, pair[1].name)
         if m.quiet:
             return
         if kind == 2:
