@@ -323,6 +323,7 @@ class greenlet:  # noqa: N801
                     try:
                         user(self)
                     except BaseException as failure:
+                        failure.__traceback__ = _without_ours(failure.__traceback__)
                         _report(failure)
                 greenlet.__del__(self)
 
@@ -508,7 +509,9 @@ class Context:
                     "cannot exit context: thread state references a different context object"
                 )
                 failure.__context__ = handled
-                _Problem(failure).open()
+                problem = _Problem(failure)
+                del failure, handled  # or a traceback with this frame leads to itself
+                problem.open()
             getcurrent()._context, self.entered = outer, False
 
 
