@@ -9,7 +9,7 @@ RESULTS := docs/performance
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all debug-tests stress test-layout test-jit test-tsan test-engines interop interop-load \
-        native-aarch64 bench bench-threads bench-native bench-report bench-guard wheels lint \
+        native-aarch64 bench bench-threads bench-native bench-report bench-guard wheels lint fuzz \
         format compile-commands clean
 
 help: ## list these commands
@@ -32,6 +32,10 @@ stress: test-packages ## the long stress tests (NAME=3.15t for another interpret
 	@python=$$($(TOOLS)/environments.py ours $(NAME)) && \
 	  $$python -m pytest -m stress --timeout 3600 -o faulthandler_timeout=3660 \
 	    tests/python tests/interop
+
+fuzz: test-packages ## random programs, compared with a model (SECONDS=60, SEED=, ON="3.14 3.15t")
+	@$(TOOLS)/fuzz.py --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(ON),--interpreters $(ON)) $(FUZZ)
 
 test-layout: test-packages ## wheels on interpreters with other structures than they were built with
 	@$(TOOLS)/layout_test.py

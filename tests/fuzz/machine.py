@@ -11,6 +11,7 @@ What is not specified is left out of programs or of the history, and a comment s
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import copy
 import functools
 import gc
@@ -1220,6 +1221,7 @@ def go_to(m: Machine, target: World) -> None:
     """Let another thread of the program run, until one comes back to this."""
     here = m.world
     m.world = target
+    m.quiet += 1  # until arrive()
     target.baton.release()
     here.baton.acquire()
     arrive(m)
@@ -1232,8 +1234,9 @@ def arrive(m: Machine) -> None:
             world.thread = None
             m.quiet -= 1
     # In what order those end that others dropped is not specified.
-    with m.hush():
-        m.library.getcurrent()
+    m.library.getcurrent()
+    m.quiet -= 1
+    m.unhush()
 
 
 @operation
@@ -1242,7 +1245,9 @@ def start_thread(m: Machine, operation: Operation) -> None:
         return  # see go_to_thread()
     world = World(len(m.worlds))
     m.worlds.append(world)
-    world.thread = threading.Thread(target=live, args=(m, world))
+    # Free-threaded builds would let it begin with the variables of this one.
+    context: Any = {"context": contextvars.Context()} if sys.version_info >= (3, 14) else {}
+    world.thread = threading.Thread(target=live, args=(m, world), **context)
     m.tell("starts a thread", world.index)
     here, m.world = m.world, world
     world.thread.start()
@@ -1261,6 +1266,7 @@ def live(m: Machine, world: World) -> None:
     m.library.end_thread()
     world.over = True
     m.world = m.worlds[0]
+    m.quiet += 1  # until arrive()
     m.world.baton.release()
 
 
