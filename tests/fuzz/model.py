@@ -128,7 +128,7 @@ class _Thread:
         self.dying: list[greenlet] = []
         self.kept: list[greenlet] = []
         self.stacks: weakref.WeakSet[greenlet] = weakref.WeakSet()
-        self.ended = self.abandoned = False
+        self.ending = self.ended = self.abandoned = False
 
     def drain(self) -> None:
         """End the greenlets that others dropped or found unreachable."""
@@ -445,7 +445,7 @@ class greenlet:  # noqa: N801
         assert thread is not None
         self._state = DEAD
         thread.stacks.add(heir)
-        if heir._refused:
+        if heir._refused or (thread.ending and heir._scheduler):
             thread.kept.append(heir)
         elif thread is _here():
             thread.drain()
@@ -562,6 +562,7 @@ def set_python_trace(function: Any) -> None:
 def end_thread() -> None:
     """The thread of the program that calls this ends."""
     thread = _here()
+    thread.ending = True
     for _ in range(10):
         for one in list(thread.stacks):
             if one and not one._scheduler:
