@@ -19,6 +19,11 @@ TESTS = Path(__file__).resolve().parents[1]
 BATCH = TESTS / "fuzz" / "batch.py"
 PROGRAMS = 60
 
+#: Scripts of faults that are not mended yet.
+OPEN: dict[str, str] = {
+    "class_of_a_greenlet_that_survives.py": "dealloc() comes back from a death into subtype_dealloc()",
+}
+
 
 def run(*command: str | Path | int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -53,6 +58,10 @@ def test_random_programs_have_the_history_of_the_model() -> None:
 @pytest.mark.parametrize(
     "script", sorted(path.name for path in (TESTS / "regression").glob("*.py"))
 )
-def test_what_was_found_before_stays_mended(script: str) -> None:
+def test_what_was_found_before_stays_mended(
+    script: str, request: pytest.FixtureRequest
+) -> None:
+    if script in OPEN:
+        request.applymarker(pytest.mark.xfail(reason=OPEN[script], strict=not FREE_THREADED))
     done = run(TESTS / "regression" / script)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
