@@ -737,7 +737,7 @@ class Acting:
     def acts(self) -> Any:
         return perform(self.m)
 
-    @functools.cached_property
+    @(functools.cached_property if sys.version_info >= (3, 12) else property)  # 3.11 takes a lock
     def cached(self) -> Any:
         return perform(self.m)
 
