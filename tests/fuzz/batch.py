@@ -77,7 +77,11 @@ def main() -> None:
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         log, steps = machine.run(used, program)
         # With free threading, most objects go away in the thread that made them, whenever it looks.
-        compared = not (FREE_THREADED and ("start_thread",) in program)
+        # Before 3.14 the collector does not see all that a greenlet's frames refer to.
+        compared = not (
+            (FREE_THREADED and ("start_thread",) in program)
+            or (sys.version_info < (3, 14) and ("collect",) in program)
+        )
         print(seed, steps, digest(log) if compared else "-", flush=True)
     faulthandler.cancel_dump_traceback_later()
 
