@@ -9,8 +9,6 @@ otherwise is printed, but is no failure.
 """
 
 import argparse
-import itertools
-import os
 import random
 import subprocess
 import sys
@@ -40,12 +38,12 @@ class Run:
     """A process that runs a batch of programs."""
 
     def __init__(self, python: Path, library: str, seed: int, count: int, *more: str) -> None:
-        self.errors = tempfile.TemporaryFile("w+")
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.seed, self.count = seed, count
         self.process = subprocess.Popen(
             [
-                *("nice", "-n", "10", python, "-B", "-X", "faulthandler"),
-                *(FUZZ / "batch.py", library, str(seed), str(count), *more),
+                *("nice", "-n", "10", str(python), "-B", "-X", "faulthandler"),
+                *(str(FUZZ / "batch.py"), library, str(seed), str(count), *more),
             ],
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -205,9 +203,7 @@ def main() -> int:
     parser.add_argument("--shrink", type=float, default=120, help="seconds; 0: do not")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 40) if options.seed is None else options.seed
-    names = (
-        list(interpreters.STANDARD) if options.interpreters == ["all"] else options.interpreters
-    )
+    names = list(interpreters.STANDARD) if options.interpreters == ["all"] else options.interpreters
     found = interpreters.provide(names)
     failures: list[str] = []
     print(f"seed {seed}", flush=True)

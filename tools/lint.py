@@ -20,12 +20,13 @@ from interpreters import CHECKOUT
 # What mypy checks, each for itself, with the folders that Python finds its modules in.
 IMPORT_PATHS = {
     "src": "src",
-    "tools": "tools",
+    "tools": "tools:tests/fuzz",
     "benchmarks": "benchmarks",
     "examples": "examples",
     "tests/contract": "tests/contract",
     "tests/dependents": "tests/dependents:tests/dependents/programs",
     "tests/extensions": "tests/extensions",
+    "tests/fuzz": "tests/fuzz",
     "tests/interop": "tests/interop:tests/interop/programs",
     "tests/python": "tests/python",
 }

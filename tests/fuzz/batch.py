@@ -4,8 +4,8 @@
     batch.py greenlet SEED COUNT    on whatever greenlet is installed
     batch.py greenlet --file FILE   programs from a file, and the history of the last one
 
-For each seed: a line `SEED` when it begins, and `SEED STEPS DIGEST` when it has ended. The digest is
-`-` where the history is not to be compared.
+For each seed: a line `SEED` when it begins, and `SEED STEPS DIGEST` when it has ended. The digest
+is `-` where the history is not to be compared.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def main() -> None:
         )
         print(seed, steps, digest(log) if compared else "-", flush=True)
     faulthandler.cancel_dump_traceback_later()
+    exec("")  # a KeyboardInterrupt in exec() would be how the process ends, until the next exec()
 
 
 if __name__ == "__main__":

@@ -294,7 +294,7 @@ class _Machine:
             return self.kind(value)
         return "callable" if callable(value) else type(value).__name__
 
-    def kind(self, failure: BaseException) -> Any:
+    def kind(self, failure: BaseException | None) -> Any:
         if isinstance(failure, self.library.GreenletExit):
             # From a collection it is a SystemExit, too.
             return ("GreenletExit", () if self.quiet else self.told(failure.args))
@@ -397,7 +397,9 @@ def payload(m: Machine, index: int) -> Any:
 OPERATIONS: dict[str, Callable[[Machine, Operation], None]] = {}
 
 
-def operation(function: Callable[[Machine, Operation], None]) -> Callable[[Machine, Operation], None]:
+def operation(
+    function: Callable[[Machine, Operation], None],
+) -> Callable[[Machine, Operation], None]:
     OPERATIONS[function.__name__] = function
     return function
 
@@ -416,7 +418,7 @@ SWITCHES: list[Callable[[Any, Any, Any], Any]] = [
     # The rest holds the greenlet in C code, which only some versions can look into: not for
     # programs that leave greenlets to the collector.
     lambda g, x, y: g.switch(*(x, y)),
-    lambda g, x, y: g.switch(**{"one": x, "two": y}),
+    lambda g, x, y: g.switch(**dict(one=x, two=y)),  # noqa: C408
     lambda g, x, y: next(map(g.switch, [x])),
     lambda g, x, y: functools.partial(g.switch, x)(),
     lambda g, x, y: operator.methodcaller("switch", x)(g),
@@ -716,8 +718,8 @@ class Acting:
     def __enter__(self) -> Any:
         return perform(self.m)
 
-    def __exit__(self, *args: Any) -> bool:
-        return perform(self.m) == 1
+    def __exit__(self, *args: object) -> bool:
+        return bool(perform(self.m) == 1)
 
     def __iter__(self) -> Any:
         perform(self.m)
@@ -737,7 +739,7 @@ class Acting:
     def acts(self) -> Any:
         return perform(self.m)
 
-    @(functools.cached_property if sys.version_info >= (3, 12) else property)  # 3.11 takes a lock
+    @(functools.cached_property if sys.version_info >= (3, 12) else property)  # type: ignore[untyped-decorator] # 3.11 takes a lock
     def cached(self) -> Any:
         return perform(self.m)
 
@@ -916,7 +918,7 @@ def in_tuple(m: Machine) -> Any:
 
 
 def in_list(m: Machine) -> Any:
-    return list(perform(m) for _ in range(2))
+    return list(perform(m) for _ in range(2))  # noqa: C400
 
 
 def in_generator(m: Machine) -> Any:
@@ -929,9 +931,9 @@ CALLS: list[Callable[[Machine], Any]] = [
     recursion,
     perform,
     lambda m: sorted([2, 1], key=lambda x: (perform(m), x)[1]),
-    lambda m: list(map(lambda _: perform(m), [1, 2])),
+    lambda m: list(map(lambda _: perform(m), [1, 2])),  # noqa: C417
     lambda m: functools.reduce(lambda a, b: perform(m), [1, 2, 3]),
-    lambda m: re.sub("a", lambda _: perform(m) and "b" or "c", "aa"),
+    lambda m: re.sub("a", lambda _: "b" if perform(m) else "c", "aa"),
     lambda m: min([1, 2], key=lambda x: (perform(m), x)[1]),
     lambda m: Acting(m).acts,
     lambda m: Acting(m).other,
@@ -1136,8 +1138,11 @@ def trace(m: Machine, operation: Operation) -> None:
 
 @contextlib.contextmanager
 def called_back(m: Machine) -> Iterator[bool]:
-    """While a callback of sys.settrace or sys.monitoring has left for another greenlet, there are no
-    events in the whole thread. The model, with threads, has to be told."""
+    """Say whether this is the only callback of sys.settrace or sys.monitoring in the thread.
+
+    While one has left for another greenlet, the whole thread has no events. The model, with its
+    threads, has to be told.
+    """
     world = m.world
     if world.called_back:
         yield False

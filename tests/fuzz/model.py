@@ -281,7 +281,7 @@ def gettrace() -> Any:
 class greenlet:  # noqa: N801
     """A call stack that can be left and entered again."""
 
-    __slots__ = (
+    __slots__ = (  # noqa: RUF023
         "__dict__",
         "__weakref__",
         "_state",
@@ -295,16 +295,23 @@ class greenlet:  # noqa: N801
         "_scheduler",
     )
     _SLOTS = __slots__[2:]
+    _state: str
+    _run: tuple[Any] | None
+    _parent: Any
+    _thread: _Thread | None
+    _stack: _Stack | None
+    _context: Context | None
+    _refused: bool
+    _finalized: bool
+    _scheduler: bool
 
     def __new__(cls, *args: Any, _main_of: _Thread | None = None, **kwargs: Any) -> greenlet:
         self = object.__new__(cls)
-        self._state: str = NEW if _main_of is None else ACTIVE
-        self._run: Any = None
-        self._thread: _Thread | None = _main_of
-        self._stack: _Stack | None = None
-        self._context: Context | None = None
+        self._state = NEW if _main_of is None else ACTIVE
+        self._run = self._stack = self._context = None
+        self._thread = _main_of
         self._refused = self._finalized = self._scheduler = False
-        self._parent: greenlet | None = getcurrent() if _main_of is None else None
+        self._parent = getcurrent() if _main_of is None else None
         return self
 
     def __init__(self, run: Any = _UNSET, parent: Any = None) -> None:
@@ -627,6 +634,7 @@ def abandon() -> None:
         thread.kept.clear()
         thread.pending.clear()
     for stack in stacks.values():
+        assert stack is not None
         stack.inbox = _Problem(Abandoned())
         stack.baton.release()
         stack.done.acquire()

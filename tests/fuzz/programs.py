@@ -59,7 +59,7 @@ def program(seed: int) -> list[Operation]:
         # To see what the frames refer to, the model changes a frame's locals, up to 3.12.
         names = [name for name in names if name != "python_trace"]
     if threads := "start_thread" in names:
-        # Free-threaded builds finalize most objects in the thread that made them, whenever it looks.
+        # Free-threaded builds finalize most objects in the thread that made them, when it looks.
         names = [name for name in names if name not in ("make", "use", "discard")]
     weights = [WEIGHTS[name] * chance.choice((0.5, 1, 1, 2)) for name in names]
     length = chance.choice((20, 60, 120, 250))
@@ -89,7 +89,7 @@ def program(seed: int) -> list[Operation]:
             case "create":
                 parent = someone() if chance.random() < 0.3 else None
                 kind = 0 if chance.random() < 0.8 else chance.choice(kinds)
-                # A class's own switch that calls ours with *args holds the greenlet in C code.
+                # A class's own switch that calls ours with *args holds it in C code.
                 cls = below(9 if exact else 10)
                 cls = 0 if threads and cls in FINALIZERS else cls
                 return name, below(SLOTS), cls, parent, kind
@@ -128,7 +128,7 @@ def program(seed: int) -> list[Operation]:
         return (name,)
 
     made = [one(name) for name in chance.choices(names, weights, k=length)]
-    # What the published greenlet does otherwise, by docs/compatibility.md, is not in simple programs:
+    # What the published greenlet does otherwise (docs/compatibility.md) is not in simple programs:
     # garbage with suspended greenlets, and threads that end with suspended greenlets.
     if simple:
         made.append(("simple",))

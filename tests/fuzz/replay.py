@@ -20,7 +20,8 @@ def history(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "programs")
         file.write_text(repr(programs))
-        command = [python, "-B", "-X", "faulthandler", BATCH, library, "--file", file]
+        batch = [str(BATCH), library, "--file", str(file)]
+        command = [python, "-B", "-X", "faulthandler", *batch]
         try:
             done = subprocess.run(
                 command,

@@ -21,7 +21,7 @@ PROGRAMS = 60
 
 #: Scripts of faults that are not mended yet.
 OPEN: dict[str, str] = {
-    "class_of_a_greenlet_that_survives.py": "dealloc() comes back from a death into subtype_dealloc()",
+    "class_of_a_greenlet_that_survives.py": "dealloc() returns into subtype_dealloc()",
 }
 
 
@@ -58,9 +58,7 @@ def test_random_programs_have_the_history_of_the_model() -> None:
 @pytest.mark.parametrize(
     "script", sorted(path.name for path in (TESTS / "regression").glob("*.py"))
 )
-def test_what_was_found_before_stays_mended(
-    script: str, request: pytest.FixtureRequest
-) -> None:
+def test_what_was_found_before_stays_mended(script: str, request: pytest.FixtureRequest) -> None:
     if script in OPEN:
         request.applymarker(pytest.mark.xfail(reason=OPEN[script], strict=not FREE_THREADED))
     done = run(TESTS / "regression" / script)
