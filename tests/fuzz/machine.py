@@ -309,7 +309,7 @@ class _Machine:
         return (name, text)
 
     def failure(self, failure: BaseException) -> Any:
-        if "vanished" in str(failure):
+        if "vanished" in str(failure) and not self.quiet:
             self.world.dying.add(self.who())
         context = failure.__context__
         return self.kind(failure), context and self.kind(context)

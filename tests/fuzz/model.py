@@ -176,12 +176,13 @@ class _Thread:
                 target = target._parent
                 continue
             if target._state == NEW:
+                target._run = None  # this may do anything, too
+            if target._state == NEW:
                 target._state, target._thread, target._stack = ACTIVE, self, _Stack()
                 self.stacks.add(target)
                 if isinstance(message, _Value) and message.ended:
                     message = _Value((), {})  # GreenletExit starts a parent without arguments
                 _thread.start_new_thread(_live, (self, target._stack, [run]))
-                target._run = None  # last, as this may do anything, too
             del run
         self.belongs(target)
         self.origin, self.current = self.current, target
