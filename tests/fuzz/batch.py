@@ -19,7 +19,6 @@ import hashlib
 import importlib
 import os
 import sys
-import sysconfig
 from typing import Any
 
 import machine
@@ -27,9 +26,6 @@ import programs
 
 #: A program that takes longer hangs.
 SECONDS = float(os.environ.get("FUZZ_PROGRAM_SECONDS", "30"))
-
-
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
 def library(name: str) -> machine.Library:
@@ -79,7 +75,7 @@ def main() -> None:
         # With free threading, most objects go away in the thread that made them, whenever it looks.
         # Before 3.14 the collector does not see all that a greenlet's frames refer to.
         compared = not (
-            (FREE_THREADED and ("start_thread",) in program)
+            (machine.FREE_THREADED and ("start_thread",) in program)
             or (sys.version_info < (3, 14) and ("collect",) in program)
         )
         print(seed, steps, digest(log) if compared else "-", flush=True)

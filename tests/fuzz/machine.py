@@ -18,6 +18,7 @@ import gc
 import operator
 import re
 import sys
+import sysconfig
 import threading
 import types
 import warnings
@@ -25,6 +26,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 SLOTS = 6
 SHARED = 3
 WORLDS = 3
@@ -209,6 +211,7 @@ class World:
         self.ending = self.over = self.called_back = False
         self.dying: set[Any] = set()
         self.thread: threading.Thread | None = None
+        self.ident = 0  # its thread tells, when it runs
 
 
 class _Machine:
@@ -246,7 +249,13 @@ class _Machine:
         # A thread that is ending may have made another main greenlet, which has no name.
         return getattr(self.library.getcurrent(), "name", "?")
 
+    def has_no_baton(self) -> bool:
+        """Whether a thread finalizes what others dropped, while another one has the baton."""
+        return FREE_THREADED and threading.get_ident() != self.world.ident
+
     def tell(self, *what: Any) -> None:
+        if self.has_no_baton():
+            return
         if self.quiet:
             self.hushed.append(what)
         elif not self.over:
@@ -348,7 +357,7 @@ def perform(m: Machine, budget: int = 1 << 30) -> Any:
 
 
 def take(m: Machine, budget: int, kept: list[Any]) -> Any:
-    while budget and not m.quiet and not m.world.ending:
+    while budget and not m.quiet and not m.world.ending and not m.has_no_baton():
         budget -= 1
         operation = m.take()
         if operation is None:
@@ -1317,6 +1326,7 @@ def leave(m: Machine, operation: Operation) -> None:
 
 def main(m: Machine, name: str) -> None:
     """What the main greenlet of a thread does."""
+    m.world.ident = threading.get_ident()
     me = m.library.getcurrent()
     me.name, me.age, me.world, me.m = name, -1, m.world, m
     me.has_children = me.looking = False
