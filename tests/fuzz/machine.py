@@ -340,7 +340,8 @@ def make_body(m: Machine) -> Callable[..., Any]:
             raise
         finally:
             m.tell("ending")
-            m.world.dying.discard(m.who())
+            for world in m.worlds:
+                world.dying.discard(m.who())
 
     return body
 

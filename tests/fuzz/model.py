@@ -598,7 +598,8 @@ def collect(roots: list[Any]) -> None:
             if found and found._stack is not None:
                 ahead.append(handled.get(found._stack.ident))
             for frame in found.frames():
-                if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+                code = frame.f_code
+                if code.co_flags & inspect.CO_OPTIMIZED and code.co_filename != __file__:
                     variables = frame.f_locals
                     ahead += variables.values()
                     if isinstance(variables, dict):
@@ -638,7 +639,7 @@ def abandon() -> None:
         assert stack is not None
         stack.inbox = _Problem(Abandoned())
         stack.baton.release()
-        stack.done.acquire()
+        stack.done.acquire(timeout=5)
     threads.clear()
     if hasattr(_local, "thread"):
         del _local.thread
