@@ -188,6 +188,8 @@ class _Thread:
         self.origin, self.current = self.current, target
         self.python_trace = sys.gettrace()
         stack, here = target._stack, self.origin._stack
+        if dying:  # until now it may have waited, for one that it let go of
+            self.origin._stack = None
         stack.inbox = message
         del target, message
         stack.baton.release()
@@ -244,7 +246,7 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
     if thread.abandoned:
         stack.done.release()
         return
-    thread.current._state, thread.current._stack = DEAD, None
+    thread.current._state = DEAD
     box[0] = thread.current._parent
     thread.hand_over(box, dying=True)
 
