@@ -320,7 +320,7 @@ class _Machine:
     def failure(self, failure: BaseException) -> Any:
         if "vanished" in str(failure) and not self.quiet:
             self.world.dying.add(self.who())
-        context = failure.__context__
+        context = None if self.quiet else failure.__context__
         return self.kind(failure), context and self.kind(context)
 
     def forget(self) -> None:
@@ -1126,9 +1126,9 @@ def give_context(m: Machine, operation: Operation) -> None:
 def make_callback(m: Machine, kind: int) -> Any:
     def callback(event: str, pair: tuple[Any, Any]) -> None:
         # It keeps the pair to its end: when its caller lets go of it is not specified.
-        m.tell("event", event, pair[0].name, pair[1].name)
         if m.quiet:
             return
+        m.tell("event", event, pair[0].name, pair[1].name)
         if kind == 2:
             perform(m, 1)
         elif kind == 3:
