@@ -996,7 +996,7 @@ CALLS: list[Callable[[Machine], Any]] = [
 
 
 #: Not for programs that leave greenlets to the collector.
-INEXACT_CALLS = (class_body, in_tuple, in_list)
+INEXACT_CALLS = (class_body, in_tuple, in_list, with_managed, with_acting)
 
 
 @operation
