@@ -172,7 +172,11 @@ class _Thread:
             except BaseException as failure:
                 if not dying:
                     raise
-                message = _Problem(failure)
+                run, message = None, _Problem(failure)
+                failed = True
+            else:
+                failed = False
+            if failed:  # nothing is handled when it lets go of the one that failed
                 target = target._parent
                 continue
             if target._state == NEW:
