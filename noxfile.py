@@ -148,6 +148,17 @@ def test_engines(session: nox.Session) -> None:
     session.run(ours(), "-m", "pytest", "-m", "engines", "tests/interop")
 
 
+@shared(name="fuzz")
+def fuzz(session: nox.Session) -> None:
+    """random programs, compared with a model (SECONDS=60 SEED=1 ON="3.14 3.15t")"""
+    options = ["--seconds", os.environ.get("SECONDS") or "60"]
+    if seed := os.environ.get("SEED"):
+        options += ["--seed", seed]
+    if on := os.environ.get("ON"):
+        options += ["--interpreters", *on.split()]
+    session.run(sys.executable, "-B", "tools/fuzz.py", *options, *session.posargs)
+
+
 @shared(name="test-layout")
 def test_layout(session: nox.Session) -> None:
     """wheels on interpreters with other structures than they were built with (WHAT="3.14 3.15t")"""

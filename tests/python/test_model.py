@@ -1,0 +1,65 @@
+"""Random programs have the same history on greenlet as on the model of tests/fuzz.
+
+`make fuzz` runs many more of them. What it found is in tests/regression, a script each, and must
+not come back.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import FREE_THREADED, TIME_SCALE
+
+TESTS = Path(__file__).resolve().parents[1]
+BATCH = TESTS / "fuzz" / "batch.py"
+PROGRAMS = 50
+
+#: Scripts of faults that are not mended yet.
+OPEN: dict[str, str] = {
+    "class_of_a_greenlet_that_survives.py": "dealloc() returns into subtype_dealloc()",
+}
+
+
+def run(*command: str | Path | int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-B", "-X", "faulthandler", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=120 * TIME_SCALE,
+        check=False,
+        env={**os.environ, "FUZZ_PROGRAM_SECONDS": str(60 * TIME_SCALE)},
+    )
+
+
+def histories(library: str, seed: int) -> dict[str, str]:
+    """A digest of the history of each program, by its seed."""
+    done = run(BATCH, library, seed, PROGRAMS, "--calm")
+    assert done.returncode == 0, f"{library} from seed {seed}:\n{done.stdout}\n{done.stderr}"
+    ended = [line.split() for line in done.stdout.splitlines()]
+    return {line[0]: line[2] for line in ended if len(line) == 3}
+
+
+def test_random_programs_have_the_history_of_the_model() -> None:
+    seed = random.SystemRandom().randrange(1 << 40)
+    print(f"make fuzz SEED={seed}")
+    found = histories("greenlet", seed)
+    assert len(found) == PROGRAMS
+    # The model needs the GIL. Elsewhere the programs have only to come to their end.
+    expected = found if FREE_THREADED else histories("model", seed)
+    different = [each for each, history in found.items() if history != expected[each]]
+    assert not different, f"other histories of the seeds {different}"
+
+
+@pytest.mark.parametrize(
+    "script", sorted(path.name for path in (TESTS / "regression").glob("*.py"))
+)
+def test_what_was_found_before_stays_mended(script: str, request: pytest.FixtureRequest) -> None:
+    if script in OPEN:
+        request.applymarker(pytest.mark.xfail(reason=OPEN[script], strict=not FREE_THREADED))
+    done = run(TESTS / "regression" / script)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
