@@ -172,6 +172,51 @@ static PyObject *learn(PyObject *module, PyObject *unused) {
   Py_RETURN_NONE;
 }
 
+/* --- objects that are wrong on purpose, for the tests of this ---------------------------------- */
+
+/* Owns one reference to `held`, and visits it so many times. */
+typedef struct {
+  PyObject ob_base;
+  PyObject *held;
+  int visits;
+} Liar;
+
+static int liar_traverse(PyObject *self, visitproc visit, void *arg) {
+  for (int i = 0; i < ((Liar *)self)->visits; ++i) {
+    Py_VISIT(((Liar *)self)->held);
+  }
+  return 0;
+}
+
+static void liar_dealloc(PyObject *self) {
+  PyObject_GC_UnTrack(self);
+  Py_CLEAR(((Liar *)self)->held);
+  PyObject_GC_Del(self);
+}
+
+static PyTypeObject liar_type = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "visits.Liar",
+    .tp_basicsize = sizeof(Liar),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_traverse = liar_traverse,
+    .tp_dealloc = liar_dealloc,
+};
+
+/* lie(held, visits): an object that owns one reference to `held` and visits it so often. */
+static PyObject *lie(PyObject *module, PyObject *args) {
+  (void)module;
+  PyObject *held;
+  int visits;
+  if (!PyArg_ParseTuple(args, "Oi", &held, &visits) || PyType_Ready(&liar_type) < 0) return NULL;
+  Liar *const liar = (Liar *)liar_type.tp_alloc(&liar_type, 0);
+  if (liar == NULL) return NULL;
+  Py_INCREF(held);
+  liar->held = held;
+  liar->visits = visits;
+  return (PyObject *)liar;
+}
+
 /* --- the look -------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -282,6 +327,7 @@ static PyObject *look(PyObject *module, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {{"learn", learn, METH_NOARGS, NULL},
+                                {"lie", lie, METH_VARARGS, NULL},
                                 {"look", look, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyModuleDef_Slot slots[] = {
