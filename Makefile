@@ -8,8 +8,8 @@ NATIVE_BENCH := build/native-benchmarks
 RESULTS := docs/performance
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all debug-tests stress test-layout test-jit test-tsan test-engines interop interop-load \
-        native-aarch64 bench bench-threads bench-native bench-report bench-guard wheels lint \
+.PHONY: help demo test test-all debug-tests stress exact-visits test-layout test-jit test-tsan \
+        test-engines interop interop-load native-aarch64 bench bench-threads bench-native bench-report bench-guard wheels lint \
         format compile-commands clean
 
 help: ## list these commands
@@ -32,6 +32,9 @@ stress: test-packages ## the long stress tests (NAME=3.15t for another interpret
 	@python=$$($(TOOLS)/environments.py ours $(NAME)) && \
 	  $$python -m pytest -m stress --timeout 3600 -o faulthandler_timeout=3660 \
 	    tests/python tests/interop
+
+exact-visits: test-packages ## visits of the collector against references, at each opcode (ON="3.11 3.14t")
+	@$(TOOLS)/exact_visits.py $(ON)
 
 test-layout: test-packages ## wheels on interpreters with other structures than they were built with
 	@$(TOOLS)/layout_test.py

@@ -1,6 +1,6 @@
 """Run tests/python/exact_visits.py on interpreters, and print the table of what it found.
 
-    exact_visits.py [NAME ...] [--seconds S] [--share X]
+    exact_visits.py [NAME ...] [--seconds S] [--share X] [--sample X]
 
 NAME is an interpreter of interpreters.py; without it, all supported ones, one after the other. The
 log of each is build/logs/exact-visits-NAME.log, with the places that hid a reference, and the
@@ -44,7 +44,7 @@ def check(name: str, base: Path, options: argparse.Namespace) -> Any:
     log = LOGS / f"exact-visits-{name}.log"
     command = [python, "-B", "-X", "faulthandler", MACHINE, extension, "--full", "--show-hidden"]
     command += ["--seconds", str(options.seconds), "--share", str(options.share)]
-    command += ["--progress", folder / "progress"]
+    command += ["--sample", str(options.sample), "--progress", folder / "progress"]
     with open(log, "w", encoding="utf-8") as file:
         done = subprocess.run(
             list(map(str, command)), stdout=file, stderr=subprocess.STDOUT, check=False
@@ -90,6 +90,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--seconds", type=float, default=60.0, help="of shapes at random")
     parser.add_argument("--share", type=float, default=1.0, help="of the opcodes to leave at")
+    parser.add_argument("--sample", type=float, default=1.0, help="of the shapes")
     options = parser.parse_args()
     names = options.names or list(interpreters.STANDARD)
     found = interpreters.provide(names)

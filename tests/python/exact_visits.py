@@ -108,11 +108,12 @@ GIVEN = {
     "Probe": Probe,
     "switch": switch,
     "serial": serial,
+    "main": main,
     "greenlet": greenlet,
     "getcurrent": getcurrent,
     **{
         module.__name__: module
-        for module in (contextlib, contextvars, functools, itertools, operator, re, sys, weakref)
+        for module in (contextlib, contextvars, functools, itertools, operator, re, sys, types, weakref)
     },
 }
 
@@ -428,6 +429,7 @@ def main_program(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="of shapes and modes at random")
     parser.add_argument("--full", action="store_true", help="each shape in each mode")
     parser.add_argument("--only", default="", help="shapes in whose name this expression is found")
+    parser.add_argument("--sample", type=float, default=1.0, help="share of the shapes to run")
     parser.add_argument("--known", action="store_true", help="shapes of known faults, and no other")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--share", type=float, help="of the events to leave at")
@@ -446,6 +448,8 @@ def main_program(arguments: Sequence[str] | None = None) -> int:
         for shape in catalogue()
         if re.search(options.only, shape.name) and bool(shape.too_many) == options.known
     ]
+    if options.sample < 1.0:
+        shapes = chance.sample(shapes, int(len(shapes) * options.sample))
     print(f"seed {options.seed}, {len(shapes)} shapes", flush=True)
     gc.collect()
     gc.freeze()

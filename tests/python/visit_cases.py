@@ -625,6 +625,21 @@ IN_C: dict[str, str] = {
     "partial": "functools.partial(keep, _)(_, k=_)",
     "partial of w": "functools.partial(w, _)(_, k=_)",
     "partial of switch": "functools.partial(s, _)(_)",
+    "partial of switch, keywords": "functools.partial(s, a=_)(_, b=_)",
+    "partial of partials": "functools.partial(functools.partial(s, _), _)(_)",
+    "partial of Context.run of switch": "functools.partial(contextvars.Context().run, s)(_)",
+    "partial of Context.run of w": "functools.partial(contextvars.Context().run, w)(_, _)",
+    "partial of Context.run of a descriptor": (
+        "functools.partial(contextvars.Context().run, greenlet.__dict__['switch'])(main, _)"
+    ),
+    "bound partial": (
+        "types.MethodType(functools.partial(contextvars.Context().run, "
+        "greenlet.__dict__['switch']), main)(_)"
+    ),
+    "bound method of switch": "types.MethodType(functools.partial(s), _)()",
+    "switch of the class": "greenlet.switch(main, _)",
+    "switch of the class, star": "greenlet.switch(*[main, _])",
+    "throw of a dead greenlet": "[h := greenlet(str), h.switch(), h.dead, _]",
     "operator.add": "operator.add(W(), _)",
     "methodcaller": "operator.methodcaller('m', _)(_)",
     "methodcaller of W": "operator.methodcaller('__call__', _)(W())",
