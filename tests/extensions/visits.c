@@ -105,8 +105,10 @@ static int is_immortal(PyObject *op) {
 }
 
 /* As the passes of a collection that look for what is alive: with an argument, and no visit_decref. */
-static int visit_alive(PyObject *op, void *unused) {
-  (void)unused;
+static int visit_alive(PyObject *op, void *dying) {
+  if (Py_REFCNT(op) == 0) {
+    *(const char **)dying = Py_TYPE(op)->tp_name;
+  }
   if (counts(op)) {
     count(op);
   }
@@ -161,7 +163,8 @@ static PyObject *learn(PyObject *module, PyObject *unused) {
   if (visit_decref != NULL && is_usable(witness)) {
     const Saved saved = begin(witness);
     visit_decref(witness, argument_of(witness));
-    visit_alive(witness, &works);
+    const char *dying = NULL;
+    visit_alive(witness, &dying);
     works = end(witness, saved) == 2 && is_usable(witness);
   }
   Py_DECREF(witness);
@@ -224,7 +227,8 @@ typedef struct {
   Py_ssize_t counted, alive;
 } Entry;
 
-static void pass(PyObject *const *objects, Py_ssize_t size, Entry *entries, int counting) {
+static void pass(PyObject *const *objects, Py_ssize_t size, Entry *entries, int counting,
+                 const char **dying) {
   for (Py_ssize_t i = 0; i < size; ++i) {
     entries[i].saved = begin(objects[i]);
   }
@@ -233,7 +237,7 @@ static void pass(PyObject *const *objects, Py_ssize_t size, Entry *entries, int 
     if (counting) {
       traverse(objects[i], visit_decref, argument_of(objects[i]));
     } else {
-      traverse(objects[i], visit_alive, entries);
+      traverse(objects[i], visit_alive, dying);
     }
   }
   for (Py_ssize_t i = 0; i < size; ++i) {
@@ -255,8 +259,9 @@ static int add(PyObject *list, const char *what, PyObject *op, const Entry *entr
  *
  * Returns (how many objects were compared, how many visits were counted, [what is wrong], how many
  * instances of `probe` there are, how many of their references no visit accounts for, the instances
- * that have such references, how many visits show references that are not counted). A wrong one is
- * (text, object, references, visits that count, visits that look for what is alive). */
+ * that have such references, how many visits show references that are not counted, the class of an
+ * object that is visited while it is deallocated or None). A wrong one is (text, object, references,
+ * visits that count, visits that look for what is alive). */
 static PyObject *look(PyObject *module, PyObject *args) {
   (void)module;
   PyObject *probe;
@@ -287,8 +292,9 @@ static PyObject *look(PyObject *module, PyObject *args) {
       objects[size++] = op;
     }
   }
-  pass(objects, size, entries, 1);
-  pass(objects, size, entries, 0);
+  const char *dying = NULL;
+  pass(objects, size, entries, 1, &dying);
+  pass(objects, size, entries, 0, &dying);
 
   Py_ssize_t compared = 0, visits = 0, probes = 0, missing = 0, uncounted = 0;
   int failed = 0;
@@ -323,7 +329,8 @@ static PyObject *look(PyObject *module, PyObject *args) {
     Py_DECREF(hidden);
     return NULL;
   }
-  return Py_BuildValue("nnNnnNn", compared, visits, wrong, probes, missing, hidden, uncounted);
+  return Py_BuildValue("nnNnnNnz", compared, visits, wrong, probes, missing, hidden, uncounted,
+                       dying);
 }
 
 static PyMethodDef methods[] = {{"learn", learn, METH_NOARGS, NULL},

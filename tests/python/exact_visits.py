@@ -347,8 +347,7 @@ class Checker:
         # Sets have no order.
         if sorted(happened) != sorted(expected):
             self.fault(f"{happened} instead of {expected}", shape, mode)
-        del g, body, function
-        namespace.clear()
+        del g, body, function, namespace
         state.namespace = {}
         self.clean(shape, mode)
         if self.runs % ALL_EVERY == 0:
@@ -371,7 +370,13 @@ class Checker:
         total = self.totals[mode]
         at_events = MODES[mode][2]
         collect = self.looks % COLLECT_EVERY == 0
-        compared, _, wrong, probes, missing, hidden, uncounted = self.visits.look(Probe, collect)
+        compared, _, wrong, probes, missing, hidden, uncounted, dying = self.visits.look(
+            Probe, collect
+        )
+        if dying is not None:
+            # gc.get_referents() would take a reference to it, and free it once more.
+            total.too_many += 1
+            self.fault(f"a {dying} is visited while it is deallocated", shape, mode)
         total.switches += 1
         total.compared += compared
         total.probes += probes
@@ -397,7 +402,7 @@ class Checker:
                 kinds = sorted(type(one).__name__ for one in hidden)
                 self.hidden[name] = f"{missing} of {kinds}"
         del hidden
-        if self.looks % FRAMES_EVERY == 0 and state.left is not None:
+        if self.looks % FRAMES_EVERY == 0 and dying is None and state.left is not None:
             for text in not_shown(state.left):
                 total.not_shown += 1
                 self.fault(f"not shown: {text}", shape, mode)

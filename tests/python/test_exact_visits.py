@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,8 +63,9 @@ def check(result: Any) -> None:
     assert result["faults"] == [], f"seed {result['seed']}:\n" + "\n".join(result["faults"])
     assert sum(total["switches"] for total in result["modes"].values()) > 0
     if NOTHING_IS_HIDDEN:
-        for mode in ("cold", "specialized"):
-            assert result["modes"][mode]["short_unexplained"] == 0, (mode, result["seed"])
+        for mode in ("cold", "specialized", "traced", "specialized, traced"):
+            total = result["modes"].get(mode)
+            assert total is None or total["short_unexplained"] == 0, (mode, result["seed"])
 
 
 def test_every_shape_shows_each_reference_once_and_so_do_some_at_random(extension: Path) -> None:
@@ -75,10 +77,16 @@ def test_every_shape_shows_each_reference_once_at_each_opcode(extension: Path) -
     check(run(extension, "--full", "--seconds", "120", timeout=3500))
 
 
-@pytest.mark.skipif(not TOO_MANY, reason="no fault of CPython is known here")
-@pytest.mark.xfail(reason="; ".join(TOO_MANY.values()), strict=True)
-def test_what_cpython_gives_away_is_not_shown_any_more(extension: Path) -> None:
-    check(run(extension, "--known"))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(reason=reason, strict=True))
+        for name, reason in TOO_MANY.items()
+    ],
+)
+def test_what_an_instruction_has_given_away_is_not_shown(extension: Path, name: str) -> None:
+    only = f"^{re.escape(name)} \\["
+    check(run(extension, "--known", "--full", "--modes", "specialized", "--only", only))
 
 
 # --- the machine itself -----------------------------------------------------------------------
@@ -111,7 +119,7 @@ def test_the_machine_finds_a_visit_too_many(visits: Any) -> None:
 def test_the_machine_finds_a_visit_too_few(visits: Any) -> None:
     held = [Probe()]
     liar = visits.lie(held[0], 0)
-    _, _, wrong, probes, missing, hidden, _ = visits.look(Probe, True)
+    _, _, wrong, probes, missing, hidden, *_ = visits.look(Probe, True)
     assert (wrong, probes, missing, hidden) == ([], 1, 1, held)
     del hidden, liar
     assert visits.look(Probe, True)[3:5] == (1, 0)

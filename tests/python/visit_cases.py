@@ -347,6 +347,22 @@ for name in OPERATORS:
     setattr(W, f"__i{name}__", leaving)
 
 
+class Key(Probe):
+    """Equal to every other one."""
+
+    def __init__(self, *args):
+        self.args = args
+
+    def __repr__(self):
+        return "Key"
+
+    def __hash__(self):
+        return 5
+
+    def __eq__(self, other):
+        return True
+
+
 class D:
     """Leaves when it is dropped."""
 
@@ -988,6 +1004,22 @@ STATEMENTS: dict[str, str] = {
     "del of a cell": "x = D()\ndef f():\n    return x\nx = _\na = f()",
     "del of a generator": "h = g(D(), _)\nnext(h)\ndel h\na = _",
     "del of slots": "o = Slotted()\no.a = D()\no.a = _\ndel o.a\na = _",
+    "del of a dict's value": "d = {'a': D()}\nd['a'] = _\na = d",
+    "del of a dict's value, equal key": (
+        "d = {Key(): D()}\nd[Key()] = _\nd[Key(_)] = D()\nd[Key()] = _\na = d.values()"
+    ),
+    "del in a dict comprehension": "a = {x: (D(), P())[x] for x in (0, 1, 0)}\nb = _\ndel a",
+    "del in a dict comprehension, same key": "a = {'k': x for x in (D(), _, D())}\nb = _\ndel a",
+    "del in a set comprehension": "a = {(x, Key(D()))[1] for x in [_, _]}\na = _",
+    "del of a set's value": "a = {Key(D()), Key(D()), Key(_)}\na = _",
+    "del of a class's attribute": "class K:\n    pass\nK.x = D()\nK.x = _\ndel K",
+    "del of a nonlocal": (
+        "x = D()\ndef f():\n    nonlocal x\n    x = _\n    return x\na = f()"
+    ),
+    "del of a default": "def f(x=D()):\n    return x\nf.__defaults__ = (_,)\na = f()",
+    "raise a class": "try:\n    raise EW\nexcept EW as e:\n    a = _",
+    "raise from a class": "try:\n    raise E(_) from EW\nexcept E as e:\n    a = _",
+    "raise a class from a class": "try:\n    raise EW from EW\nexcept EW as e:\n    a = _",
     "frame object": "f = sys._getframe()\na = _\ndel f\nb = _",
     "frame object, kept": "a = sys._getframe\nf = a()\nb = f.f_locals is None, _\ndel f",
     "locals": "b = _\na = locals() is None, _",
@@ -1052,12 +1084,17 @@ STATEMENTS_IN_C = frozenset(
     }
 )
 
-# Where CPython leaves a reference on a frame's value stack that it has given away, while Python code
-# runs: the collector finds the object once more than it is owned.
+# Instructions that give a reference away and leave it on the frame's value stack, while what they
+# call drops something else and so runs Python code (Python/bytecodes.c of 3.14 and 3.15). The
+# collector finds the object once more than it is owned, in a generator that runs, too.
 TOO_MANY: dict[str, str] = (
     {
-        "del of a cell": "STORE_DEREF puts the value into the cell, which drops the old one, before"
-        " it takes the value off the stack (Python/bytecodes.c of 3.14 and 3.15)",
+        "del of a cell": "STORE_DEREF, which drops the cell's old value",
+        "del of a nonlocal": "STORE_DEREF, which drops the cell's old value",
+        "del of a dict's value": "STORE_SUBSCR_DICT, which drops the dict's old value",
+        "del of a dict's value, equal key": "STORE_SUBSCR_DICT, which drops the dict's old value",
+        "del in a dict comprehension": "MAP_ADD, which drops the dict's old value",
+        "del in a set comprehension": "SET_ADD, which deallocates an item that is there already",
     }
     if VERSION >= (3, 14)
     else {}
@@ -1104,7 +1141,7 @@ def variants(name: str, text: str, *, in_c: bool, statements: bool) -> Iterator[
             values = iter([leave if hole == place else "P()" for hole in range(count)])
             label = f"{name} [{place + 1}/{count} {leave[0]}]"
             yield Shape(label, whole(fill(text, values)), in_c, too_many)
-    if not count or re.search(r"\b(W|D|w|gw|cow|agw|Meta|EW|EC|Odd|Desc\w+)\(", text):
+    if not count or re.search(r"\b(W|D|w|gw|cow|agw|Meta|EC|Odd|Desc\w+)\(|\bEW\b", text):
         source = whole(fill(text, iter(["P()"] * count)))
         yield Shape(f"{name} [itself]", source, in_c, too_many)
 
