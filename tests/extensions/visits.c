@@ -3,9 +3,9 @@
  * own visit function, and puts everything back before any Python code runs.
  *
  * The function that subtracts references from counts (visit_decref of gc.c, gcmodule.c before 3.13,
- * and gc_free_threading.c) is static. CPython compares with its address to leave out references that
- * own no count (_PyGC_VisitStackRef(), 3.14+), so no other function sees the same references. learn()
- * takes it from a collection, which calls a witness's tp_traverse with it.
+ * and gc_free_threading.c) is static. CPython compares with its address to leave out references
+ * that own no count (_PyGC_VisitStackRef(), 3.14+), so no other function sees the same references.
+ * learn() takes it from a collection, which calls a witness's tp_traverse with it.
  *
  * Only one thread may run. The layouts used here are checked by learn(), or public.
  */
@@ -29,30 +29,30 @@ static const Py_ssize_t REF_DEFERRED = PY_SSIZE_T_MAX / 8; /* _Py_REF_DEFERRED *
 
 typedef uintptr_t Saved;
 
-static Saved begin(PyObject *op) {
+static Saved begin(PyObject* op) {
   const Saved saved = op->ob_tid;
   op->ob_gc_bits |= UNREACHABLE;
   op->ob_tid = (uintptr_t)START;
   return saved;
 }
 
-static Py_ssize_t end(PyObject *op, Saved saved) {
+static Py_ssize_t end(PyObject* op, Saved saved) {
   const Py_ssize_t visits = START - (Py_ssize_t)op->ob_tid;
   op->ob_gc_bits &= (uint8_t)~UNREACHABLE;
   op->ob_tid = saved;
   return visits;
 }
 
-static int counts(PyObject *op) { return (op->ob_gc_bits & UNREACHABLE) != 0; }
-static void count(PyObject *op) { --op->ob_tid; }
-static int is_deferred(PyObject *op) { return (op->ob_gc_bits & DEFERRED) != 0; }
-static int is_usable(PyObject *op) {
+static int counts(PyObject* op) { return (op->ob_gc_bits & UNREACHABLE) != 0; }
+static void count(PyObject* op) { --op->ob_tid; }
+static int is_deferred(PyObject* op) { return (op->ob_gc_bits & DEFERRED) != 0; }
+static int is_usable(PyObject* op) {
   return (op->ob_gc_bits & TRACKED) != 0 && (op->ob_gc_bits & (UNREACHABLE | FROZEN | ALIVE)) == 0;
 }
-static Py_ssize_t references(PyObject *op) {
+static Py_ssize_t references(PyObject* op) {
   return Py_REFCNT(op) - (is_deferred(op) ? REF_DEFERRED : 0);
 }
-static void *argument_of(PyObject *op) {
+static void* argument_of(PyObject* op) {
   (void)op;
   return NULL;
 }
@@ -64,36 +64,36 @@ enum { FINALIZED = 1, COLLECTING = 2, SHIFT = 2 };
 
 typedef uintptr_t Saved;
 
-static uintptr_t *prev_of(PyObject *op) { return (uintptr_t *)op - 1; } /* PyGC_Head.{next, prev} */
+static uintptr_t* prev_of(PyObject* op) { return (uintptr_t*)op - 1; } /* PyGC_Head.{next, prev} */
 
-static Saved begin(PyObject *op) {
+static Saved begin(PyObject* op) {
   const Saved saved = *prev_of(op);
   *prev_of(op) = (uintptr_t)START << SHIFT | COLLECTING | (saved & FINALIZED);
   return saved;
 }
 
 /* A traversal may set or clear FINALIZED; ours do so with generators and greenlets. */
-static Py_ssize_t end(PyObject *op, Saved saved) {
+static Py_ssize_t end(PyObject* op, Saved saved) {
   const uintptr_t now = *prev_of(op);
   *prev_of(op) = (saved & ~(uintptr_t)FINALIZED) | (now & FINALIZED);
   return START - (Py_ssize_t)(now >> SHIFT);
 }
 
-static int counts(PyObject *op) { return PyObject_IS_GC(op) && (*prev_of(op) & COLLECTING) != 0; }
-static void count(PyObject *op) { *prev_of(op) -= (uintptr_t)1 << SHIFT; }
-static int is_deferred(PyObject *op) {
+static int counts(PyObject* op) { return PyObject_IS_GC(op) && (*prev_of(op) & COLLECTING) != 0; }
+static void count(PyObject* op) { *prev_of(op) -= (uintptr_t)1 << SHIFT; }
+static int is_deferred(PyObject* op) {
   (void)op;
   return 0;
 }
-static int is_usable(PyObject *op) {
+static int is_usable(PyObject* op) {
   return PyObject_GC_IsTracked(op) && (*prev_of(op) & COLLECTING) == 0;
 }
-static Py_ssize_t references(PyObject *op) { return Py_REFCNT(op); }
-static void *argument_of(PyObject *op) { return op; }
+static Py_ssize_t references(PyObject* op) { return Py_REFCNT(op); }
+static void* argument_of(PyObject* op) { return op; }
 
 #endif
 
-static int is_immortal(PyObject *op) {
+static int is_immortal(PyObject* op) {
 #if PY_VERSION_HEX >= 0x030e0000
   return PyUnstable_IsImmortal(op);
 #elif PY_VERSION_HEX >= 0x030c0000
@@ -104,10 +104,11 @@ static int is_immortal(PyObject *op) {
 #endif
 }
 
-/* As the passes of a collection that look for what is alive: with an argument, and no visit_decref. */
-static int visit_alive(PyObject *op, void *dying) {
+/* As the passes of a collection that look for what is alive: with an argument, and no visit_decref.
+ */
+static int visit_alive(PyObject* op, void* dying) {
   if (Py_REFCNT(op) == 0) {
-    *(const char **)dying = Py_TYPE(op)->tp_name;
+    *(const char**)dying = Py_TYPE(op)->tp_name;
   }
   if (counts(op)) {
     count(op);
@@ -117,43 +118,42 @@ static int visit_alive(PyObject *op, void *dying) {
 
 /* --- the witness ----------------------------------------------------------------------------- */
 
-static int witness_traverse(PyObject *self, visitproc visit, void *arg) {
+static int witness_traverse(PyObject* self, visitproc visit, void* arg) {
   if (arg == argument_of(self) && visit_decref == NULL) {
     visit_decref = visit;
   }
   return 0;
 }
 
-static void witness_dealloc(PyObject *self) {
+static void witness_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
   PyObject_GC_Del(self);
 }
 
 static PyTypeObject witness_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "visits.Witness",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "visits.Witness",
     .tp_basicsize = sizeof(PyObject),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_traverse = witness_traverse,
     .tp_dealloc = witness_dealloc,
 };
 
-static PyObject *call_gc(const char *name) {
-  PyObject *gc = PyImport_ImportModule("gc");
+static PyObject* call_gc(const char* name) {
+  PyObject* gc = PyImport_ImportModule("gc");
   if (gc == NULL) return NULL;
-  PyObject *result = PyObject_CallMethod(gc, name, NULL);
+  PyObject* result = PyObject_CallMethod(gc, name, NULL);
   Py_DECREF(gc);
   return result;
 }
 
 /* learn(): takes visit_decref from a collection, and checks that it counts where we look. */
-static PyObject *learn(PyObject *module, PyObject *unused) {
+static PyObject* learn(PyObject* module, PyObject* unused) {
   (void)module;
   (void)unused;
   if (PyType_Ready(&witness_type) < 0) return NULL;
-  PyObject *witness = witness_type.tp_alloc(&witness_type, 0);
+  PyObject* witness = witness_type.tp_alloc(&witness_type, 0);
   if (witness == NULL) return NULL;
-  PyObject *collected = call_gc("collect");
+  PyObject* collected = call_gc("collect");
   if (collected == NULL) {
     Py_DECREF(witness);
     return NULL;
@@ -163,7 +163,7 @@ static PyObject *learn(PyObject *module, PyObject *unused) {
   if (visit_decref != NULL && is_usable(witness)) {
     const Saved saved = begin(witness);
     visit_decref(witness, argument_of(witness));
-    const char *dying = NULL;
+    const char* dying = NULL;
     visit_alive(witness, &dying);
     works = end(witness, saved) == 2 && is_usable(witness);
   }
@@ -175,31 +175,31 @@ static PyObject *learn(PyObject *module, PyObject *unused) {
   Py_RETURN_NONE;
 }
 
-/* --- objects that are wrong on purpose, for the tests of this ---------------------------------- */
+/* --- objects that are wrong on purpose, for the tests of this ----------------------------------
+ */
 
 /* Owns one reference to `held`, and visits it so many times. */
 typedef struct {
   PyObject ob_base;
-  PyObject *held;
+  PyObject* held;
   int visits;
 } Liar;
 
-static int liar_traverse(PyObject *self, visitproc visit, void *arg) {
-  for (int i = 0; i < ((Liar *)self)->visits; ++i) {
-    Py_VISIT(((Liar *)self)->held);
+static int liar_traverse(PyObject* self, visitproc visit, void* arg) {
+  for (int i = 0; i < ((Liar*)self)->visits; ++i) {
+    Py_VISIT(((Liar*)self)->held);
   }
   return 0;
 }
 
-static void liar_dealloc(PyObject *self) {
+static void liar_dealloc(PyObject* self) {
   PyObject_GC_UnTrack(self);
-  Py_CLEAR(((Liar *)self)->held);
+  Py_CLEAR(((Liar*)self)->held);
   PyObject_GC_Del(self);
 }
 
 static PyTypeObject liar_type = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "visits.Liar",
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "visits.Liar",
     .tp_basicsize = sizeof(Liar),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_traverse = liar_traverse,
@@ -207,17 +207,17 @@ static PyTypeObject liar_type = {
 };
 
 /* lie(held, visits): an object that owns one reference to `held` and visits it so often. */
-static PyObject *lie(PyObject *module, PyObject *args) {
+static PyObject* lie(PyObject* module, PyObject* args) {
   (void)module;
-  PyObject *held;
+  PyObject* held;
   int visits;
   if (!PyArg_ParseTuple(args, "Oi", &held, &visits) || PyType_Ready(&liar_type) < 0) return NULL;
-  Liar *const liar = (Liar *)liar_type.tp_alloc(&liar_type, 0);
+  Liar* const liar = (Liar*)liar_type.tp_alloc(&liar_type, 0);
   if (liar == NULL) return NULL;
   Py_INCREF(held);
   liar->held = held;
   liar->visits = visits;
-  return (PyObject *)liar;
+  return (PyObject*)liar;
 }
 
 /* --- the look -------------------------------------------------------------------------------- */
@@ -227,8 +227,8 @@ typedef struct {
   Py_ssize_t counted, alive;
 } Entry;
 
-static void pass(PyObject *const *objects, Py_ssize_t size, Entry *entries, int counting,
-                 const char **dying) {
+static void pass(PyObject* const* objects, Py_ssize_t size, Entry* entries, int counting,
+                 const char** dying) {
   for (Py_ssize_t i = 0; i < size; ++i) {
     entries[i].saved = begin(objects[i]);
   }
@@ -245,8 +245,8 @@ static void pass(PyObject *const *objects, Py_ssize_t size, Entry *entries, int 
   }
 }
 
-static int add(PyObject *list, const char *what, PyObject *op, const Entry *entry) {
-  PyObject *const item =
+static int add(PyObject* list, const char* what, PyObject* op, const Entry* entry) {
+  PyObject* const item =
       Py_BuildValue("sOnnn", what, op, references(op) - 1, entry->counted, entry->alive);
   const int result = item == NULL ? -1 : PyList_Append(list, item);
   Py_XDECREF(item);
@@ -260,47 +260,47 @@ static int add(PyObject *list, const char *what, PyObject *op, const Entry *entr
  * Returns (how many objects were compared, how many visits were counted, [what is wrong], how many
  * instances of `probe` there are, how many of their references no visit accounts for, the instances
  * that have such references, how many visits show references that are not counted, the class of an
- * object that is visited while it is deallocated or None). A wrong one is (text, object, references,
- * visits that count, visits that look for what is alive). */
-static PyObject *look(PyObject *module, PyObject *args) {
+ * object that is visited while it is deallocated or None). A wrong one is (text, object,
+ * references, visits that count, visits that look for what is alive). */
+static PyObject* look(PyObject* module, PyObject* args) {
   (void)module;
-  PyObject *probe;
+  PyObject* probe;
   int collect;
   if (!PyArg_ParseTuple(args, "O!p", &PyType_Type, &probe, &collect)) return NULL;
   if (visit_decref == NULL) {
     PyErr_SetString(PyExc_RuntimeError, "learn() comes first");
     return NULL;
   }
-  PyObject *const wrong = PyList_New(0);
-  PyObject *const hidden = PyList_New(0);
+  PyObject* const wrong = PyList_New(0);
+  PyObject* const hidden = PyList_New(0);
   if (wrong == NULL || hidden == NULL) return NULL;
   if (collect) {
-    PyObject *const collected = call_gc("collect");
+    PyObject* const collected = call_gc("collect");
     if (collected == NULL) return NULL;
     Py_DECREF(collected);
   }
-  PyObject *const all = call_gc("get_objects");
+  PyObject* const all = call_gc("get_objects");
   if (all == NULL) return NULL;
   const Py_ssize_t listed = PyList_GET_SIZE(all);
-  PyObject **const objects = calloc((size_t)listed + 1, sizeof *objects);
-  Entry *const entries = calloc((size_t)listed + 1, sizeof *entries);
+  PyObject** const objects = calloc((size_t)listed + 1, sizeof *objects);
+  Entry* const entries = calloc((size_t)listed + 1, sizeof *entries);
   if (objects == NULL || entries == NULL) return PyErr_NoMemory();
   Py_ssize_t size = 0;
   for (Py_ssize_t i = 0; i < listed; ++i) {
-    PyObject *const op = PyList_GET_ITEM(all, i);
+    PyObject* const op = PyList_GET_ITEM(all, i);
     if (is_usable(op) && op != wrong && op != hidden && op != all) {
       objects[size++] = op;
     }
   }
-  const char *dying = NULL;
+  const char* dying = NULL;
   pass(objects, size, entries, 1, &dying);
   pass(objects, size, entries, 0, &dying);
 
   Py_ssize_t compared = 0, visits = 0, probes = 0, missing = 0, uncounted = 0;
   int failed = 0;
   for (Py_ssize_t i = 0; i < size; ++i) {
-    PyObject *const op = objects[i];
-    const Entry *const entry = &entries[i];
+    PyObject* const op = objects[i];
+    const Entry* const entry = &entries[i];
     visits += entry->counted;
     uncounted += entry->alive > entry->counted ? entry->alive - entry->counted : 0;
     if (is_immortal(op)) continue;
@@ -313,7 +313,7 @@ static PyObject *look(PyObject *module, PyObject *args) {
     if (entry->counted > owned) {
       failed |= add(wrong, "too many visits", op, entry);
     }
-    if (PyType_IsSubtype(Py_TYPE(op), (PyTypeObject *)probe)) {
+    if (PyType_IsSubtype(Py_TYPE(op), (PyTypeObject*)probe)) {
       ++probes;
       if (owned > entry->counted) {
         missing += owned - entry->counted;

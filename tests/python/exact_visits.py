@@ -113,7 +113,17 @@ GIVEN = {
     "getcurrent": getcurrent,
     **{
         module.__name__: module
-        for module in (contextlib, contextvars, functools, itertools, operator, re, sys, types, weakref)
+        for module in (
+            contextlib,
+            contextvars,
+            functools,
+            itertools,
+            operator,
+            re,
+            sys,
+            types,
+            weakref,
+        )
     },
 }
 
@@ -180,9 +190,7 @@ def not_shown(g: greenlet) -> Iterator[str]:
     shown = gc.get_referents(g, *running)
     shown += gc.get_referents(*(one for one in shown if isinstance(one, types.CellType)))
     ids = {id(one) for one in shown}
-    functions = {
-        id(one.__code__) for one in shown if isinstance(one, types.FunctionType)
-    }
+    functions = {id(one.__code__) for one in shown if isinstance(one, types.FunctionType)}
     for frame in frames:
         code = frame.f_code
         if id(code) not in ids:
@@ -317,13 +325,24 @@ class Checker:
         """Run a shape; look each time it leaves, or at this share of the events."""
         if self.progress:
             self.progress.write_text(f"{mode}: {shape.name}\n{shape.source}")
-        specialized, context, at_events = MODES[mode]
         self.runs += 1
         if self.runs % ALL_EVERY == 0:
             gc.unfreeze()
         expected = outcome(functools.partial(drive, greenlet(prepared(shape)["shape"])))
-        namespace = prepared(shape)
-        function = namespace["shape"]
+        happened = self.happened(shape, mode, share)
+        state.left = None
+        state.namespace = {}
+        # Sets have no order.
+        if sorted(happened) != sorted(expected):
+            self.fault(f"{happened} instead of {expected}", shape, mode)
+        self.clean(shape, mode)
+        if self.runs % ALL_EVERY == 0:
+            gc.freeze()
+
+    def happened(self, shape: Shape, mode: str, share: float) -> str:
+        """Run it in this mode, and look each time it leaves; what it did, as text."""
+        specialized, context, at_events = MODES[mode]
+        function = prepared(shape)["shape"]
         for _ in range(WARM if specialized else 0):
             with contextlib.suppress(Exception):
                 contextvars.Context().run(function)
@@ -342,16 +361,7 @@ class Checker:
         g = greenlet(body)
         self.totals[mode].runs += 1
 
-        happened = outcome(functools.partial(drive, g, lambda: self.look(shape, mode)))
-        state.left = None
-        # Sets have no order.
-        if sorted(happened) != sorted(expected):
-            self.fault(f"{happened} instead of {expected}", shape, mode)
-        del g, body, function, namespace
-        state.namespace = {}
-        self.clean(shape, mode)
-        if self.runs % ALL_EVERY == 0:
-            gc.freeze()
+        return outcome(functools.partial(drive, g, lambda: self.look(shape, mode)))
 
     def clean(self, shape: Shape, mode: str) -> None:
         """Nothing of the last shapes is left."""
@@ -443,7 +453,7 @@ def main_program(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
 
     gc.disable()
-    sys.meta_path.insert(0, Importer())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Importer())
     visits = load(options.extension)
     visits.learn()
     chance = random.Random(options.seed)

@@ -729,13 +729,13 @@ IN_C: dict[str, str] = {
 }
 
 # Names that only those above need.
-HELPERS += '''
+HELPERS += """
 
 class Cached:
     @functools.cached_property
     def value(self):
         return [w(), P()]
-'''
+"""
 
 # --- statements ---------------------------------------------------------------------------------
 
@@ -782,7 +782,9 @@ STATEMENTS: dict[str, str] = {
     "if W": "b = _\nif W():\n    a = _",
     "while": "n = 0\nwhile [n, _] and n < 2:\n    n += 1\n    a = _\nelse:\n    b = _",
     "while, break": "while _:\n    a = _\n    break\nelse:\n    b = _",
-    "while, continue": "n = 0\nwhile n < 3:\n    n += 1\n    if n == 2:\n        continue\n    a = _",
+    "while, continue": (
+        "n = 0\nwhile n < 3:\n    n += 1\n    if n == 2:\n        continue\n    a = _"
+    ),
     "while W": "o = W()\nwhile o:\n    a = _\n    break",
     "for a list": "for x in [_, _]:\n    a = x, _\nelse:\n    b = _",
     "for a tuple": "for x in (_, _):\n    a = x, _",
@@ -835,7 +837,9 @@ STATEMENTS: dict[str, str] = {
     ),
     "finally, return": "try:\n    return [_]\nfinally:\n    a = _",
     "finally, break": "for x in [_, _]:\n    try:\n        break\n    finally:\n        a = _",
-    "finally, continue": "for x in [_, _]:\n    try:\n        continue\n    finally:\n        a = _",
+    "finally, continue": (
+        "for x in [_, _]:\n    try:\n        continue\n    finally:\n        a = _"
+    ),
     "finally, nested": (
         "try:\n    try:\n        a = _\n    finally:\n        b = _\nfinally:\n    c = _"
     ),
@@ -864,20 +868,18 @@ STATEMENTS: dict[str, str] = {
     "contextmanager": "with manager(_) as x:\n    a = [x, _]",
     "suppress": "with contextlib.suppress(E):\n    raise E(_)\na = _",
     "ExitStack": (
-        "with contextlib.ExitStack() as x:\n    x.enter_context(P())\n    x.callback(w, _)\n    a = _"
+        "with contextlib.ExitStack() as x:\n    x.enter_context(P())\n"
+        "    x.callback(w, _)\n    a = _"
     ),
     "function": "def f(x, y=_, *, z=_):\n    return [x, y, z, _]\na = f(_), f(_, _, z=_)",
     "function, annotations": "def f(x: _, *y: _) -> _:\n    return [x, y]\na = f(_)",
     "function, decorators": "@decorate\n@decorate\ndef f(x):\n    return [x, _]\na = f(_)",
-    "function, decorator expression": (
-        "@(_, decorate)[1]\ndef f(x):\n    return [x, _]\na = f(_)"
-    ),
+    "function, decorator expression": ("@(_, decorate)[1]\ndef f(x):\n    return [x, _]\na = f(_)"),
     "function, closure": "x = _\ndef f(y):\n    return [x, y, _]\na = f(_)\nx = _\nb = f(_)",
-    "function, recursion": (
-        "def f(n):\n    return [_, f(n - 1)] if n else _\na = f(3)"
-    ),
+    "function, recursion": ("def f(n):\n    return [_, f(n - 1)] if n else _\na = f(3)"),
     "function, class cell": (
-        "class K(C):\n    def __init__(self, *args):\n        super().__init__(*args)\n        w()\n"
+        "class K(C):\n    def __init__(self, *args):\n        super().__init__(*args)\n"
+        "        w()\n"
         "a = K(_)"
     ),
     "function, many locals": "b, c, d, e, f = _, 1, [_], (), _\ndel c, e\na = _",
@@ -895,10 +897,12 @@ STATEMENTS: dict[str, str] = {
         "h = f()\na = next(h), h.throw(E(_))\nh.close()"
     ),
     "generator, close": (
-        "def f():\n    try:\n        yield _\n    finally:\n        w()\nh = f()\na = next(h)\nh.close()"
+        "def f():\n    try:\n        yield _\n    finally:\n        w()\nh = f()\n"
+        "a = next(h)\nh.close()"
     ),
     "generator, dropped": (
-        "def f():\n    try:\n        yield _\n    finally:\n        w()\nh = f()\na = next(h)\ndel h"
+        "def f():\n    try:\n        yield _\n    finally:\n        w()\nh = f()\n"
+        "a = next(h)\ndel h"
     ),
     "generator, yield from": (
         "def f():\n    x = yield from gw(_, _)\n    return [x, _]\n"
@@ -916,7 +920,8 @@ STATEMENTS: dict[str, str] = {
     ),
     "coroutine, W": "async def f(x):\n    return [_, await W(), _]\na = drive(f(_))",
     "async for": (
-        "async def f():\n    async for x in ag(_, _):\n        a = [x, _]\n    else:\n        b = _\n"
+        "async def f():\n    async for x in ag(_, _):\n        a = [x, _]\n    else:\n"
+        "        b = _\n"
         "    return a, b\na = drive(f())"
     ),
     "async for W": "async def f():\n    async for x in W():\n        a = [x, _]\na = drive(f())",
@@ -935,7 +940,8 @@ STATEMENTS: dict[str, str] = {
     ),
     "async generator, asend": (
         "async def f():\n    x = yield _\n    yield [x, _]\n"
-        "async def h():\n    i = f()\n    return [await anext(i), await i.asend(_), await i.aclose()]\n"
+        "async def h():\n    i = f()\n"
+        "    return [await anext(i), await i.asend(_), await i.aclose()]\n"
         "a = drive(h())"
     ),
     "class": "class K:\n    a = _\n    b = [a, _]\na = K.b",
@@ -949,14 +955,17 @@ STATEMENTS: dict[str, str] = {
         "@lambda k: (k, w())[0]\nclass K:\n    a = _\n    @property\n    def b(self):\n"
         "        return _\na = K.a, K().b"
     ),
-    "class, __init_subclass__": "class K(Described, k=_):\n    d2 = Descriptor()\n    a = _\na = K.a",
+    "class, __init_subclass__": (
+        "class K(Described, k=_):\n    d2 = Descriptor()\n    a = _\na = K.a"
+    ),
     "class, nested": "class K:\n    class L:\n        a = _\n    b = L.a, _\na = K.b",
     "class, annotations": "class K:\n    a: P = _\n    b: [_] = 1\na = K.a",
     "class, comprehension": "class K:\n    a = [[x, _] for x in [_]]\na = K.a",
     "class only here": "class K:\n    x = 1\nk = K()\ndel K\na = [_, k.x, type(k) is P]",
     "match value": "match _:\n    case 1:\n        a = 1\n    case _:\n        a = P(), w()",
     "match sequence": (
-        "match [_, _, _]:\n    case [x]:\n        a = 1\n    case [x, *y] if [w()]:\n        a = x, y, w()"
+        "match [_, _, _]:\n    case [x]:\n        a = 1\n    case [x, *y] if [w()]:\n"
+        "        a = x, y, w()"
     ),
     "match mapping": (
         "match {'k': _, 'l': _}:\n    case {'m': x}:\n        a = 1\n"
@@ -967,7 +976,8 @@ STATEMENTS: dict[str, str] = {
         "        a = x, z, w()"
     ),
     "match W": (
-        "match [W(), P()]:\n    case [1, 2]:\n        a = 1\n    case [W(x=z), P() as y]:\n        a = y, w()"
+        "match [W(), P()]:\n    case [1, 2]:\n        a = 1\n"
+        "    case [W(x=z), P() as y]:\n        a = y, w()"
     ),
     "match by W": "match Q(w()):\n    case EC(x):\n        a = x, w()",
     "match or": (
@@ -998,7 +1008,8 @@ STATEMENTS: dict[str, str] = {
     "del of a comparison": "a = D() is _, D() == _, _",
     "del of an f-string": "a = f'{D()}{_}'",
     "del of a frame in an exception": (
-        "def f():\n    x = D()\n    y = [_, one(_, 1)]\ntry:\n    f()\nexcept TypeError:\n    a = _\nb = _"
+        "def f():\n    x = D()\n    y = [_, one(_, 1)]\ntry:\n    f()\n"
+        "except TypeError:\n    a = _\nb = _"
     ),
     "del of a global": "global g2\ng2 = D()\ng2 = _\na = g2\ndel g2",
     "del of a cell": "x = D()\ndef f():\n    return x\nx = _\na = f()",
@@ -1013,9 +1024,7 @@ STATEMENTS: dict[str, str] = {
     "del in a set comprehension": "a = {(x, Key(D()))[1] for x in [_, _]}\na = _",
     "del of a set's value": "a = {Key(D()), Key(D()), Key(_)}\na = _",
     "del of a class's attribute": "class K:\n    pass\nK.x = D()\nK.x = _\ndel K",
-    "del of a nonlocal": (
-        "x = D()\ndef f():\n    nonlocal x\n    x = _\n    return x\na = f()"
-    ),
+    "del of a nonlocal": ("x = D()\ndef f():\n    nonlocal x\n    x = _\n    return x\na = f()"),
     "del of a default": "def f(x=D()):\n    return x\nf.__defaults__ = (_,)\na = f()",
     "raise a class": "try:\n    raise EW\nexcept EW as e:\n    a = _",
     "raise from a class": "try:\n    raise E(_) from EW\nexcept E as e:\n    a = _",
@@ -1026,10 +1035,12 @@ STATEMENTS: dict[str, str] = {
     "locals, kept": "b = _\nl = locals()\na = _\ndel l",
     "greenlet within": "a = greenlet(lambda x: [x, _, P()]).switch(_)",
     "greenlet within, which leaves": (
-        "h = greenlet(lambda x: [x, inner.switch(), P()])\ninner = getcurrent()\nh.switch(_)\na = _\nh.switch()"
+        "h = greenlet(lambda x: [x, inner.switch(), P()])\ninner = getcurrent()\n"
+        "h.switch(_)\na = _\nh.switch()"
     ),
     "greenlet thrown into": (
-        "me = getcurrent()\ndef f():\n    try:\n        me.switch()\n    except E as e:\n        w()\n"
+        "me = getcurrent()\ndef f():\n    try:\n        me.switch()\n    except E as e:\n"
+        "        w()\n"
         "        return e.args\nh = greenlet(f)\nh.switch()\na = h.throw(E(_)), _"
     ),
 }
@@ -1049,13 +1060,21 @@ NEWER_EXPRESSIONS: Mapping[tuple[int, int], dict[str, str]] = {
 
 NEWER_STATEMENTS: Mapping[tuple[int, int], dict[str, str]] = {
     (3, 12): {
-        "type parameters": "def f[T: (w(), P())](x: T):\n    return [x, _]\na = f(_), f.__type_params__[0].__bound__",
+        "type parameters": (
+            "def f[T: (w(), P())](x: T):\n    return [x, _]\n"
+            "a = f(_), f.__type_params__[0].__bound__"
+        ),
         "type alias": "type K = [w(), P()]\na = K.__value__, _",
-        "generic class": "class K[T](C):\n    a = _\n    def f(self):\n        return [__class__, _] is None\na = K.a, K().f()",
+        "generic class": (
+            "class K[T](C):\n    a = _\n    def f(self):\n"
+            "        return [__class__, _] is None\na = K.a, K().f()"
+        ),
         "comprehension in a class": "class K:\n    x = _\n    a = [[y, _] for y in [x]]\na = K.a",
     },
     (3, 13): {
-        "type parameter default": "def f[T = [w()]](x):\n    return [x, _]\na = f(_), f.__type_params__[0].__default__",
+        "type parameter default": (
+            "def f[T = [w()]](x):\n    return [x, _]\na = f(_), f.__type_params__[0].__default__"
+        ),
     },
     (3, 14): {
         "annotations, evaluated": "def f(x: [w(), P()]):\n    return x\na = f.__annotations__, _",
@@ -1172,7 +1191,7 @@ def random_expression(chance: random.Random, depth: int, *, in_c: bool) -> str:
 
 
 def not_nestable(text: str) -> bool:
-    # Quotes within quotes are syntax errors before 3.12; a walrus is one in a comprehension's source.
+    # Quotes within quotes are syntax errors before 3.12; so is a walrus in a comprehension.
     return ":=" in text or "f'" in text or "t'" in text
 
 
