@@ -159,6 +159,12 @@ def fuzz(session: nox.Session) -> None:
     session.run(sys.executable, "-B", "tools/fuzz.py", *options, *session.posargs)
 
 
+@shared(name="exact-visits")
+def exact_visits(session: nox.Session) -> None:
+    """visits of the collector against references, at each opcode (WHAT="3.11 3.14t")"""
+    session.run(sys.executable, "-B", "tools/exact_visits.py", *session.posargs)
+
+
 @shared(name="test-layout")
 def test_layout(session: nox.Session) -> None:
     """wheels on interpreters with other structures than they were built with (WHAT="3.14 3.15t")"""
