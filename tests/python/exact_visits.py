@@ -445,7 +445,6 @@ def main_program(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="each shape in each mode")
     parser.add_argument("--only", default="", help="shapes in whose name this expression is found")
     parser.add_argument("--sample", type=float, default=1.0, help="share of the shapes to run")
-    parser.add_argument("--known", action="store_true", help="shapes of known faults, and no other")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--share", type=float, help="of the events to leave at")
     parser.add_argument("--progress", type=Path)
@@ -461,7 +460,7 @@ def main_program(arguments: Sequence[str] | None = None) -> int:
     shapes = [
         shape
         for shape in catalogue()
-        if re.search(options.only, shape.name) and bool(shape.too_many) == options.known
+        if re.search(options.only, shape.name)
     ]
     if options.sample < 1.0:
         shapes = chance.sample(shapes, int(len(shapes) * options.sample))

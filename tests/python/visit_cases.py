@@ -486,11 +486,9 @@ class Shape(NamedTuple):
 
     name: str
     source: str
-    # Whether a C function on the way keeps references in variables of its own while it waits: what
-    # they refer to cannot be seen by any collector.
+    # Whether a C function on the way keeps references in variables of its own while it waits, or an
+    # instruction may have given references away (GIVES_AWAY). What they refer to may be hidden.
     owned_by_c: bool = False
-    # Why there are too many visits, if that is known (see TOO_MANY).
-    too_many: str = ""
 
 
 # --- expressions --------------------------------------------------------------------------------
@@ -1104,9 +1102,9 @@ STATEMENTS_IN_C = frozenset(
 )
 
 # Instructions that give a reference away and leave it on the frame's value stack, while what they
-# call drops something else and so runs Python code (Python/bytecodes.c of 3.14 and 3.15). The
-# collector finds the object once more than it is owned, in a generator that runs, too.
-TOO_MANY: dict[str, str] = (
+# call drops something else and so runs Python code (Python/bytecodes.c of 3.14 and 3.15). In a
+# generator that runs CPython's own collector finds the object once more than it is owned.
+GIVES_AWAY: dict[str, str] = (
     {
         "del of a cell": "STORE_DEREF, which drops the cell's old value",
         "del of a nonlocal": "STORE_DEREF, which drops the cell's old value",
@@ -1154,15 +1152,15 @@ def of_statements(text: str) -> str:
 def variants(name: str, text: str, *, in_c: bool, statements: bool) -> Iterator[Shape]:
     whole = of_statements if statements else of_expression
     count = holes(text)
-    too_many = TOO_MANY.get(name, "")
+    in_c = in_c or name in GIVES_AWAY
     for leave in ("w()", "s() or P()"):
         for place in range(count):
             values = iter([leave if hole == place else "P()" for hole in range(count)])
             label = f"{name} [{place + 1}/{count} {leave[0]}]"
-            yield Shape(label, whole(fill(text, values)), in_c, too_many)
+            yield Shape(label, whole(fill(text, values)), in_c)
     if not count or re.search(r"\b(W|D|w|gw|cow|agw|Meta|EC|Odd|Desc\w+)\(|\bEW\b", text):
         source = whole(fill(text, iter(["P()"] * count)))
-        yield Shape(f"{name} [itself]", source, in_c, too_many)
+        yield Shape(f"{name} [itself]", source, in_c)
 
 
 def catalogue() -> list[Shape]:
@@ -1202,7 +1200,7 @@ def random_shape(chance: random.Random) -> Shape:
         text = random_expression(chance, 3, in_c=in_c)
         return Shape("at random", of_expression(text), in_c)
     texts = STATEMENTS | since_this(NEWER_STATEMENTS)
-    name = chance.choice([name for name in texts if name not in TOO_MANY])
+    name = chance.choice([name for name in texts if name not in GIVES_AWAY])
     text = texts[name]
     values = [random_expression(chance, chance.randrange(3), in_c=in_c) for _ in range(holes(text))]
     text = fill(text, iter(values))
