@@ -24,7 +24,7 @@ class Sweep {
   // An event has happened. `started` are the greenlets to go around, `main` is the main greenlet.
   void note(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
     if (--until_look_ == 0) [[unlikely]] {
-      look(started, main, pool);
+      on_look_due(started, main, pool);
     }
   }
   // A greenlet with a mark is about to go on.
@@ -44,9 +44,9 @@ class Sweep {
   static void trim_all(const GreenletList& started, stack::Trimmer& trimmer) noexcept;
 
  private:
-  void look(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
+  void on_look_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   // Does some work if it is time for that. False if it was called a moment ago.
-  bool look_at_the_clock(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
+  bool work_if_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void step(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void visit_some(std::uint64_t deadline) noexcept;
