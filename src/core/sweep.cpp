@@ -63,8 +63,7 @@ void Sweep::note_marked(const GreenletList& started, Greenlet& main, stack::Pool
   }
 }
 
-bool Sweep::work_if_due(const GreenletList& started, Greenlet& main,
-                              stack::Pool& pool) noexcept {
+bool Sweep::work_if_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
   const std::uint64_t rough = platform::now(Clock::kCoarse);
   if (rough < next_look_) [[likely]] {
     return false;
@@ -147,7 +146,7 @@ void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
   // The greenlet may have switched away from a stack that its own C code has made.
   if (used > region.low && used <= region.boundary) {
     trimmer.drop_all_but(region, used - std::min<std::ptrdiff_t>(kRedZone, used - region.low),
-                 greenlet.stack_state_.data_end(region.boundary));
+                         greenlet.stack_state_.data_end(region.boundary));
   }
 }
 

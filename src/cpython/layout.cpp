@@ -1,3 +1,5 @@
+// The checks of the layout at import, and the search for the table of type counts. Also the places
+// in _PyThreadStateImpl: ImplFields::of(), and the limits for a stack, StackLimits::of_stack().
 #include "cpython/layout.h"
 
 #include <array>

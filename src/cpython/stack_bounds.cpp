@@ -1,3 +1,5 @@
+// The two places where new thread states learn the bounds of their stack: the answer of the C
+// library to CPython, and the first frame. 3.14+; empty before.
 #include "cpython/stack_bounds.h"
 
 #include "cpython/internals.h"
