@@ -63,8 +63,7 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 //   end         Of a thread, a Thread or an interpreter: it kills its greenlets, spares schedulers,
 //               and abandons those that are left (thread_end.h).
 //   abandon     A greenlet's thread has ended before its run finished. The greenlet is kAbandoned:
-//   it
-//               never runs again, and its stack stays as it is for good.
+//               it never runs again, and its stack stays as it is for good.
 //   retire      A Context never runs again; the sanitizers are told.
 //   release     A stack region goes back to its pool.
 //   drop        A reference is given up (Py_DECREF).

@@ -11,8 +11,8 @@ namespace greenlet::core {
 // Why a suspended greenlet is killed.
 //
 // Each kill() raises a GreenletExit in it once, and the greenlet may catch that. If it goes on, a
-// later cause kills it again. The end of its thread kills it up to kMostKills times (thread_end.cpp),
-// and spares schedulers.
+// later cause kills it again. The end of its thread kills it up to kMostKills times
+// (thread_end.cpp), and spares schedulers.
 //
 // An event loop that catches every exception would go on and wait for events that never come, and
 // its thread would wait with it. Event loops let SystemExit pass. So the exception is

@@ -27,8 +27,7 @@ class Message {
     return arguments.is_single ? value(std::move(arguments.args))
                                : call(std::move(arguments.args), std::move(arguments.kwargs));
   }
-  // A value for a target that waits in switch(). A target that has not started is called without
-  // arguments.
+  // A value for a target that waits in switch(). A target that has not started gets no arguments.
   static Message value_or_nothing(Ref value) {
     return {Kind::kValueOrNothing, std::move(value), {}};
   }

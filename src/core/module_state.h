@@ -44,8 +44,8 @@ struct ModuleState {
   // lock of the changed greenlet is taken before it; no other lock is taken while it is held.
   platform::Mutex parents;
 
-  // Counts for get_total_main_greenlets() and get_pending_cleanup_count(). Atomic, any thread
-  // writes them.
+  // Counts for get_total_main_greenlets() and get_pending_cleanup_count(). Atomic: any thread
+  // may change them.
   std::atomic<Py_ssize_t> main_greenlets{0};    // threads that have a main greenlet
   std::atomic<Py_ssize_t> queued_greenlets{0};  // greenlets in DroppedQueues
 

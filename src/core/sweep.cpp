@@ -18,7 +18,7 @@ constexpr std::uint64_t kMillisecond = 1'000'000;
 // that is deep every few seconds shall keep them.
 constexpr std::uint64_t kLap = 250 * kMillisecond;
 constexpr unsigned kMostLapsToTrim = 16;
-// A lap of the pool lasts this many of ours.
+// A lap of the pool lasts this many laps of the sweep.
 constexpr unsigned kLapsOfPool = 4;
 
 // The sweep takes at most these shares (1/n) of the time that the thread sleeps, of the time that
@@ -37,8 +37,8 @@ constexpr std::uint32_t kMostEvents = 16;
 // How many switches in that interval may leave a mark.
 constexpr std::uint32_t kMostMarks = 4;
 
-// How far the lowest byte in use may lie below the stack pointer: the red zone of x86-64 (128
-// bytes), and more for other architectures.
+// How far the lowest byte in use may lie below the stack pointer: the red zone. On x86-64 it has
+// 128 bytes; this is enough for other architectures, too.
 constexpr std::size_t kRedZone = 512;
 
 using platform::Clock;
@@ -83,8 +83,8 @@ void Sweep::step(const GreenletList& started, Greenlet& main, stack::Pool& pool)
     lap_began_ = begin;
     lap_work_ = 0;
   }
-  // If the thread has moved to another OS thread, that one's CPU time may be less than the old
-  // one's. Then all the time counts as work.
+  // If the thread has moved to another OS thread, the new OS thread's CPU time may be less than the
+  // old one's. Then all the time counts as work.
   const std::uint64_t worked = platform::now(Clock::kThreadCpu);
   const std::uint64_t elapsed = begin - accounted_;
   const std::uint64_t work = std::min(elapsed, worked - accounted_work_);

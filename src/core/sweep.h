@@ -44,8 +44,7 @@ class Sweep {
   static void trim_all(const GreenletList& started, stack::Trimmer& trimmer) noexcept;
 
  private:
-  // Enough events have happened: looks at the time, and sets how many events the next look waits
-  // for.
+  // Enough events have happened: looks at the clock, and sets after how many more to look again.
   void on_look_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   // Looks at the clock, and does some work if it is time for that. False if the last look was a
   // moment ago.

@@ -188,14 +188,13 @@ class alignas(128) Thread {
 
   // Finds the greenlet that receives a `message` which is sent to `target`, and puts it into
   // `target`. It is the running greenlet, or a suspended one of this thread. If it has not started,
-  // this starts it. Null with an exception set if there is none; then `target` is where the search
-  // failed.
+  // this starts it. Null with an exception set if there is none; the search failed at `target`
+  // then.
   Greenlet* find_receiver(Ref& target, Message& message) noexcept;
   // Finds the receiver by find_receiver(), and turns `message` into `payload`, the argument of
   // resume(). The message is empty then.
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
-  // Turns a message into the argument of resume(). False with MemoryError set if there is no
-  // memory.
+  // Turns a message into the argument of resume(). False with MemoryError set if memory runs out.
   bool to_payload(Message& message, PyObject*& payload) noexcept;
   // Turns the argument of resume() into a message again.
   Message from_payload(PyObject* payload) noexcept;

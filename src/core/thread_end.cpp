@@ -18,8 +18,8 @@ namespace {
 
 // How often a thread that ends kills a greenlet that goes on. One GreenletExit may not be enough.
 // The greenlet may be in the middle of dropping another greenlet, whose finally block has switched
-// away. The GreenletExit is raised there, in a deallocation, and an exception goes no further than
-// that.
+// away. The GreenletExit is raised there, in a deallocation, and no exception leaves a
+// deallocation.
 constexpr int kMostKills = 10;
 // The same while a collection is under way. The greenlet may be in that collection: it has switched
 // away in one of its finalizers. There may be any number of finalizers. If the greenlet were
@@ -129,8 +129,8 @@ void abandon_all(Thread& thread, bool in_own_thread) noexcept {
   {
     std::optional<cpython::StoppedWorld> stopped;
     if (in_own_thread && !thread.started().is_empty()) {
-      stopped.emplace();  // as in list_greenlets_to_kill(); where another thread ends us, no third
-                          // runs
+      // As in list_greenlets_to_kill(). If another thread ends this one, no third thread runs.
+      stopped.emplace();
     }
     const std::lock_guard lock(thread.module().owners);
     thread.main().abandon_main();

@@ -2,8 +2,8 @@
 //
 // The interpreter keeps all that it knows of the running greenlet: frames, context, exceptions.
 // Only the stack pointer moves, to the place where the main greenlet of the thread has left that
-// stack. So the main greenlet must not run before the call has returned, and no other greenlet
-// either, because it could switch to the main greenlet. So no switch is made until the call
+// stack. So the main greenlet must not run before the call has returned. No other greenlet may run
+// either, because it could switch to the main greenlet. So there is no switch until the call
 // returns. Killing a greenlet takes a switch, so greenlets to be killed wait in the DroppedQueue.
 #include "core/thread_stack.h"
 

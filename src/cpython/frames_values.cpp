@@ -95,8 +95,7 @@ int visit_frame(_PyInterpreterFrame* frame, const CallOperands& operands, visitp
   }
   if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
     // The generator's traversal visits its frame. It leaves out the values if the frame has not
-    // been left for Python, because the generator then seems to be executing. So they are visited
-    // here.
+    // been left for Python, because the generator then seems to be executing. Visit them here.
     return left_for_python ? 0 : visit_values(frame, end, unproven, visit, arg);
   }
   if (int stop = visit_specials(frame, visit, arg)) {

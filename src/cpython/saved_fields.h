@@ -289,8 +289,7 @@ struct CStackLimits {
 // --- not a field of the thread state --------------------------------------------------------
 
 // The operands of the call by which the innermost Python frame of a stack leaves it: the arguments
-// of a vectorcall, [begin, end). Null if unknown, or if it was another kind of call. Set before
-// every save().
+// of a vectorcall, [begin, end). Null if unknown, or if it was another kind of call.
 struct Operands {
   PyObject* const* begin = nullptr;
   PyObject* const* end = nullptr;

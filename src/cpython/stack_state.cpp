@@ -1,5 +1,4 @@
-// The slow half of StackState: start, finish, abandon, catching up. frames.cpp has the walks over
-// the frames.
+// The slow half of StackState: start, finish, abandon, catching up. The walks are in frames.cpp.
 #include "cpython/stack_state.h"
 
 #include <utility>

@@ -89,9 +89,8 @@ class StackState {
 
   // Tells the operands of the call by which the innermost Python frame leaves this stack; empty if
   // unknown. Before 3.14 traverse() needs them to know how much of the frame's value stack is in
-  // use. Thread::resume() and Thread::deliver() call it before each switch.
-  // Thread::give_back_thread_state() saves without it, because nothing visits the frames after
-  // that.
+  // use. Thread::resume() and Thread::deliver() call it before each switch. Nothing visits the
+  // frames after Thread::give_back_thread_state(), so that saves without it.
   void set_operands(const Operands& operands) noexcept { operands_.set(operands); }
 
   // True if this stack, which restore() has put in place and which runs now, needs catch_up()

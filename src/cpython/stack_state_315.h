@@ -36,8 +36,9 @@ struct MonitoringVersion {
   // Instruments the frames of the stack, which is the running one, for tools that came or went.
   void catch_up(PyThreadState* tstate) const noexcept;
 
-  // Changes whenever the set of monitoring events does (Python/instrumentation.c). It is the high
-  // bits of the word in whose low bits other threads ask a thread for its attention.
+  // The present version. It changes when the set of monitoring events changes
+  // (Python/instrumentation.c). CPython keeps it in the high bits of eval_breaker. The low bits are
+  // requests of other threads.
   static std::uintptr_t of(PyThreadState* tstate) noexcept {
     return __atomic_load_n(&tstate->eval_breaker, __ATOMIC_RELAXED) & ~kEventsMask;
   }

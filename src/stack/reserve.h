@@ -68,8 +68,7 @@ class Reserve {
 
   // Adds a batch that has just been mapped.
   void add(Batch& batch) noexcept;
-  // Makes the region free again. If its batch is to be unmapped, adds the batch to the list
-  // `doomed`.
+  // Makes the region free again. If its batch is to be unmapped, adds that to the list `doomed`.
   void put_back(const Region& region, Batch*& doomed) noexcept;
   // For a batch whose regions are all free: adds it to the lists and counts, so that its regions
   // may be handed out; or removes it from them and adds it to the list `doomed`.
