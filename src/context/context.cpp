@@ -1,4 +1,5 @@
-// The rare part of context.h: beginning a context, and swapping exceptions.
+// The rare part of context.h: beginning a context, calling a function below the frames of a
+// suspended one (call_below()), and swapping exceptions.
 #include "context.h"
 
 namespace greenlet::context {

@@ -37,8 +37,8 @@ class Sanitizers {
   // of the suspended context that this belongs to.
   template <typename Call>
   void* call(Call call, void* (*function)(void*), void* argument) noexcept;
-  // The function in which a context begins that should begin in `entry`. If the tool must be told
-  // of the arrival, that function calls arrive() and then `entry`.
+  // Returns the function in which a new context begins: `entry` itself, or, if the tool must be
+  // told of the arrival, a function that calls arrive() and then `entry`.
   Entry first(Entry entry) noexcept;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(GREENLET_VALGRIND)

@@ -2,8 +2,8 @@
 // another, and the frame a new context starts from. What does not: the C++ exception state and the
 // sanitizers' notes (context.h).
 //
-// The frame a suspended context leaves above its stack pointer (AAPCS64 6.1: x19 to x29, the lower
-// halves of v8 to v15 and FPCR belong to the caller):
+// The frame of a suspended context, which lies at its stack pointer and above (AAPCS64 6.1: x19 to
+// x29, the lower halves of v8 to v15 and FPCR belong to the caller):
 //
 //   sp + | 0x00      | 0x10      | 0x20      | 0x30      | 0x40      | 0x50
 //        | x29   x30 | x19   x20 | x21   x22 | x23   x24 | x25   x26 | x27   x28

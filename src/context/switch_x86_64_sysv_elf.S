@@ -2,7 +2,7 @@
 // another, and the frame a new context starts from. What does not: the C++ exception state and the
 // sanitizers' notes (context.h).
 //
-// The frame a suspended context leaves below its stack pointer:
+// The frame of a suspended context, which lies at its stack pointer and above:
 //
 //   sp + | 0x00  | 0x04   | 0x08 | 0x10 | 0x18 | 0x20 | 0x28 | 0x30 | 0x38           | 0x40
 //        | MXCSR | x87 CW | r12  | r13  | r14  | r15  | rbx  | rbp  | return address | <- sp after

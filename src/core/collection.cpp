@@ -34,7 +34,7 @@ bool owns_type_through(PyObject* self, Function PyTypeObject::* slot, Function s
   return type->*slot == ours && PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE);
 }
 
-Object* as_object(PyObject* self) noexcept { return reinterpret_cast<Object*>(self); }
+Object* greenlet_object(PyObject* self) noexcept { return reinterpret_cast<Object*>(self); }
 
 KillCause cause_of_finalization(PyObject* self) noexcept {
   return cpython::is_finalized_for_deallocation(self) ? KillCause::kDropped : KillCause::kCollected;
@@ -44,7 +44,7 @@ KillCause cause_of_finalization(PyObject* self) noexcept {
 // life.
 void finalize_subclass(PyObject* self) noexcept {
   const Py_ssize_t references = Py_REFCNT(self);
-  Greenlet* const greenlet = as_object(self)->greenlet;
+  Greenlet* const greenlet = greenlet_object(self)->greenlet;
   if (greenlet == nullptr) {
     return;  // there was no memory for the control block
   }
@@ -99,7 +99,7 @@ void recount(PyObject* self, Greenlet& greenlet) noexcept {
 
 int traverse_greenlet(PyObject* self, visitproc visit, void* arg) noexcept {
   const cpython::Pass pass = cpython::pass_of(self, visit, arg);
-  Greenlet* const greenlet = as_object(self)->greenlet;
+  Greenlet* const greenlet = greenlet_object(self)->greenlet;
   if (greenlet == nullptr) {
     return 0;  // tp_alloc() has tracked it, and the control block is being made
   }
@@ -113,7 +113,7 @@ int traverse_greenlet(PyObject* self, visitproc visit, void* arg) noexcept {
                         &traverse_greenlet)) {
     Py_VISIT(Py_TYPE(self));
   }
-  Py_VISIT(as_object(self)->dict);
+  Py_VISIT(greenlet_object(self)->dict);
   return greenlet->traverse(visit, arg);
 }
 
@@ -141,19 +141,19 @@ void ReadAhead::visit(Thread& owner, const Greenlet& greenlet) noexcept {
 
 void finalize_greenlet(PyObject* self) noexcept {
   // The control block is null if there was no memory for it.
-  if (Greenlet* const greenlet = as_object(self)->greenlet) {
+  if (Greenlet* const greenlet = greenlet_object(self)->greenlet) {
     kill_unreachable(*greenlet, cause_of_finalization(self));
   }
 }
 
 int clear_greenlet(PyObject* self) noexcept {
-  Greenlet* const greenlet = as_object(self)->greenlet;
+  Greenlet* const greenlet = greenlet_object(self)->greenlet;
   if (greenlet != nullptr && greenlet->state() == State::kSuspended) {
     // Its class's tp_traverse does not call ours. So the collection does not know what the greenlet
     // refers to, and has not found that to be garbage.
     return 0;
   }
-  Py_CLEAR(as_object(self)->dict);
+  Py_CLEAR(greenlet_object(self)->dict);
   if (greenlet != nullptr) {
     greenlet->clear();
   }
@@ -161,7 +161,7 @@ int clear_greenlet(PyObject* self) noexcept {
 }
 
 void deallocate_greenlet(PyObject* self) noexcept {
-  Greenlet* const greenlet = as_object(self)->greenlet;
+  Greenlet* const greenlet = greenlet_object(self)->greenlet;
   PyTypeObject* const type = Py_TYPE(self);
   const ModuleState* const module =
       greenlet != nullptr ? &greenlet->module() : ModuleState::of_interpreter_or_null();
@@ -176,7 +176,7 @@ void deallocate_greenlet(PyObject* self) noexcept {
     if (caller_drops_type) {
       Py_INCREF(type);
     }
-    if (cpython::revive_for(self, [](PyObject* revived) { finalize_greenlet(revived); })) {
+    if (cpython::finalize_in_dealloc(self, [](PyObject* revived) { finalize_greenlet(revived); })) {
       return;
     }
     if (caller_drops_type) {
@@ -185,10 +185,10 @@ void deallocate_greenlet(PyObject* self) noexcept {
   }
   PyObject_GC_UnTrack(self);
   Py_TRASHCAN_BEGIN(self, deallocate_greenlet);
-  if (as_object(self)->weakreflist != nullptr) {
+  if (greenlet_object(self)->weakreflist != nullptr) {
     PyObject_ClearWeakRefs(self);
   }
-  Py_CLEAR(as_object(self)->dict);
+  Py_CLEAR(greenlet_object(self)->dict);
   if (greenlet != nullptr) {
     greenlet->destroy();
   }

@@ -1,5 +1,5 @@
-// The suspended greenlets of one thread that other threads have dropped or collected, until their
-// thread kills them.
+// The suspended greenlets of one thread that have been dropped or collected where they could not be
+// killed at once, mostly in other threads. Their thread kills them later.
 #pragma once
 
 #include <atomic>
@@ -16,9 +16,11 @@ class DroppedQueue {
  public:
   bool is_empty() const noexcept { return head_.load(std::memory_order_relaxed) == nullptr; }
 
-  // For a greenlet that another thread than its owner has dropped or (`by_collector`) collected:
-  // takes a reference and puts the greenlet into the queue of its owner. Returns false and does
-  // nothing if the owner has ended, or if the greenlet is in the queue already.
+  // Takes a reference to `greenlet` and puts it into the queue of its owner. `by_collector`: a
+  // collection has found it to be garbage. Returns false and does nothing if the owner has ended,
+  // or if the greenlet is in the queue already. Three functions call it: kill_unreachable(), for a
+  // greenlet that cannot be killed here and now; recount() of collection.cpp, for what a collection
+  // has found; and call_below_main() of thread_stack.cpp, with the running greenlet as a marker.
   static bool hand_over(Greenlet& greenlet, bool by_collector) noexcept;
 
   // Takes the greenlet that was put in last; empty if there is none. Tells whether a collection put

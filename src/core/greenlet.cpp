@@ -209,7 +209,7 @@ void Greenlet::clear() noexcept {
 void Greenlet::drop_references() noexcept {
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   if (state() != State::kRunning) {
-    const Ref context = Ref::take(stack_state_.exchange_context(nullptr));
+    const Ref context = Ref::take(stack_state_.exchange_context_variables(nullptr));
     // The frames of an abandoned greenlet stay: frame objects may point to them.
     if (state() != State::kAbandoned || is_main_) {
       stack_state_.release_held();

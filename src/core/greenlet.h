@@ -36,20 +36,23 @@ struct Object {
 
 // What a greenlet can be. Transitions:
 //
-//   kNew ------> kRunning <----> kSuspended        a switch; kNew only as its first target
-//                   |                |
-//                   v                v
-//                 kDead         kAbandoned         its run finished; its thread ended around it
+//   kNew -------> kSuspended    Thread::start() has given it a stack; a switch to it follows
+//   kSuspended -> kRunning      a switch to it
+//   kRunning ---> kSuspended    a switch away from it
+//   kRunning ---> kDead         its run has finished
+//   kSuspended, kRunning -> kAbandoned    its thread has ended
 //
 // kRunning is the one greenlet that its thread runs at this moment. A main greenlet begins as
-// kRunning and becomes kAbandoned with its thread. The owner thread writes the state (kNew: the
-// thread that starts the greenlet writes it); any thread reads it.
+// kRunning and becomes kAbandoned with its thread. The owner thread writes the state (of a new
+// greenlet, the thread that starts it); any thread reads it.
 //
 // The stored value may be greater than kSuspended. The greenlet is then suspended as well, and the
 // difference is a mark of the Sweep. Every switch stores the bare state, which removes the mark.
 enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended };
 
-// The words for endings. Each has one meaning, in names and in comments:
+// The words for endings. Each has one meaning when it is said of greenlets and threads, in names
+// and in comments. (Other types use some of them for themselves: Ref::release(),
+// HeldReferences::release(), platform::drop(), Trimmer::drop_all().)
 //
 //   finish      A greenlet's run has returned or raised. The greenlet is kDead; its heir goes on.
 //   kill        GreenletExit is raised in a suspended greenlet, so that it finishes (killing.h).
@@ -59,8 +62,8 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 //               the greenlet into that thread's DroppedQueue, and the owner kills it.
 //   end         Of a thread, a Thread or an interpreter: it kills its greenlets, spares schedulers,
 //               and abandons those that are left (thread_end.h).
-//   abandon     A suspended greenlet's thread has ended. The greenlet is kAbandoned: it never runs
-//               again, and its stack stays as it is for good.
+//   abandon     A greenlet's thread has ended before its run finished. The greenlet is kAbandoned:
+//               it never runs again, and its stack stays as it is for good.
 //   retire      A Context never runs again; the sanitizers are told.
 //   release     A stack region goes back to its pool.
 //   drop        A reference is given up (Py_DECREF).
@@ -173,7 +176,7 @@ class Greenlet {
 
   // Keeps it: its thread owns a reference until it finishes.
   void keep() noexcept;
-  // Abandons it, a suspended greenlet. Call it with module().owners held.
+  // Abandons it, a suspended greenlet or the running one. Call it with module().owners held.
   void abandon(const cpython::ImplFields& fields) noexcept;
   // The same for the main greenlet of a thread.
   void abandon_main() noexcept;
@@ -230,9 +233,9 @@ class Greenlet {
 
   // For its owner: the state with its mark. Equal to kSuspended if suspended without a mark.
   State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
-  // The marks: how many laps have found it suspended, or one of these.
-  static constexpr unsigned kOnlyMarked = 100;
-  static constexpr unsigned kTrimmed = 101;
+  // The mark of a suspended greenlet is the number of laps of the sweep that have found it so, or:
+  static constexpr unsigned kOnlyMarked = 100;  // no lap has; its next switch shall be an event
+  static constexpr unsigned kTrimmed = 101;     // its pages have been given back
   static constexpr State marked(unsigned mark) noexcept {
     // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): any value of its type is one
     return static_cast<State>(static_cast<unsigned>(State::kSuspended) + mark);
@@ -262,7 +265,8 @@ class Greenlet {
 
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 
-  // Hot: what one switch reads and writes, in the order in which it does.
+  // What a switch reads and writes (state_, thread_, object_, context_, stack_state_), close
+  // together. The small fields fill the gap behind state_.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
   bool is_kept_ = false;  // see keep()
@@ -283,7 +287,7 @@ class Greenlet {
   // The calls of kill() that wait for this greenlet to finish, the last one first.
   WaitingKill* kills_ = nullptr;
 
-  // Cold.
+  // What a switch does not need.
   ModuleState* const module_;
   PyObject* parent_ = nullptr;
   PyObject* run_ = nullptr;

@@ -62,7 +62,7 @@ bool get_context(Greenlet& greenlet, Ref& context) noexcept {
   return with_owner_stopped(greenlet, [&] {
     switch (place_of_context(greenlet)) {
       case ContextPlace::kStackState:
-        context = Ref::share(greenlet.stack_state().context());
+        context = Ref::share(greenlet.stack_state().context_variables());
         return true;
       case ContextPlace::kOwnThreadState:
         context = Ref::share(cpython::current_thread_state()->context);
@@ -79,11 +79,11 @@ bool exchange_context(Greenlet& greenlet, Ref& context) noexcept {
     // `context` is empty when it is assigned to, so nothing is dropped in here.
     switch (place_of_context(greenlet)) {
       case ContextPlace::kStackState:
-        context = Ref::take(greenlet.stack_state().exchange_context(context.release()));
+        context = Ref::take(greenlet.stack_state().exchange_context_variables(context.release()));
         return true;
       case ContextPlace::kOwnThreadState:
-        context = Ref::take(
-            cpython::exchange_running_context(cpython::current_thread_state(), context.release()));
+        context = Ref::take(cpython::exchange_running_context_variables(
+            cpython::current_thread_state(), context.release()));
         return true;
       case ContextPlace::kOtherThreadState:
         break;
@@ -94,10 +94,10 @@ bool exchange_context(Greenlet& greenlet, Ref& context) noexcept {
 
 const Thread* thread_of(const Greenlet& greenlet) noexcept {
   for (;;) {
-    const Ref representative = greenlet.thread_representative();
-    const Greenlet& owner = Greenlet::of(representative.get());
-    const Thread* const thread = owner.thread();
-    if (thread != nullptr || owner.state() != State::kDead || !owner.parent()) {
+    const Ref held = greenlet.thread_representative();
+    const Greenlet& representative = Greenlet::of(held.get());
+    const Thread* const thread = representative.thread();
+    if (thread != nullptr || representative.state() != State::kDead || !representative.parent()) {
       return thread;
     }
     // It has finished since, in its own thread. Now another greenlet is the representative.

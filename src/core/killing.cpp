@@ -68,9 +68,10 @@ bool kill(Thread& thread, Greenlet& greenlet, KillCause cause) noexcept {
   Ref pending = Ref::take(cpython::take_exception());
   const Ref killer = Ref::share(thread.running().object());
   const bool is_dropped = cause == KillCause::kDropped;
-  // The greenlet must lead back to the killer when it finishes. A dropped one gets the killer as
-  // its parent for that time, as in the published greenlet; so does one whose parent is dead. Any
-  // other keeps its parent, which it may have to wait by: gevent takes the parent for the hub.
+  // The killer must go on when the greenlet finishes: it is the parent, or the heir by WaitingKill.
+  // A dropped greenlet gets the killer as its parent until then, as in the published greenlet, and
+  // so does a greenlet whose parent is dead. Any other keeps its parent, because its finally blocks
+  // may need it: gevent takes the parent for the hub, and waits by a switch to it.
   Ref parent;
   if (is_dropped || greenlet.has_dead_parent()) {
     parent = Ref::share(killer.get());
@@ -86,7 +87,7 @@ bool kill(Thread& thread, Greenlet& greenlet, KillCause cause) noexcept {
     }
     Ref exit = Ref::take(cpython::take_exception());
     const Ref raised = Ref::share(is_dropped ? nullptr : exit.get());
-    const Ref received = Ref::take(thread.deliver(greenlet, Message::raise(std::move(exit))));
+    const Ref received = Ref::take(thread.deliver(greenlet, Message::exception(std::move(exit))));
     if (!received) {
       Ref exception = Ref::take(cpython::take_exception());
       thrown_on = exception.get() == raised.get() && !greenlet.is_dead();

@@ -10,11 +10,14 @@ namespace greenlet::core {
 
 // Why a suspended greenlet is killed.
 //
-// GreenletExit is raised in it once for each cause, and the greenlet may catch it. An event loop
-// that catches every exception would go on and wait for events that never come, and its thread
-// would wait with it. Event loops let SystemExit pass. So the exception is ModuleState::final_exit,
-// a subclass of both, except for kDropped, where the published greenlet raises a GreenletExit, too.
-// The end of a thread or an interpreter spares schedulers.
+// Each kill() raises a GreenletExit in it once, and the greenlet may catch that. If it goes on, a
+// later cause kills it again. The end of its thread kills it up to kMostKills times
+// (thread_end.cpp), and spares schedulers.
+//
+// An event loop that catches every exception would go on and wait for events that never come, and
+// its thread would wait with it. Event loops let SystemExit pass. So the exception is
+// ModuleState::final_exit, a subclass of GreenletExit and SystemExit. For kDropped it is a plain
+// GreenletExit, as in the published greenlet.
 enum class KillCause : unsigned char {
   kDropped,     // its last reference has been dropped
   kCollected,   // a collection has found it to be garbage

@@ -5,7 +5,9 @@
 
 namespace greenlet::core {
 
-Message Message::raise_current() { return raise(Ref::take(cpython::take_exception())); }
+Message Message::from_current_exception() {
+  return exception(Ref::take(cpython::take_exception()));
+}
 
 void Message::exit_to_value(PyObject* greenlet_exit) noexcept {
   if (raises_any(greenlet_exit)) {

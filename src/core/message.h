@@ -13,9 +13,9 @@ struct Arguments {
   bool is_single = false;
 };
 
-// A message on its way between greenlets, while it is not known yet what the target does with it:
-// one that waits in switch() receives one value, one that has not started is called with arguments,
-// and a dead one hands the message on.
+// A message on its way between greenlets. The state of the target decides later what becomes of it.
+// A target that waits in switch() receives one value. A target that has not started is called with
+// the arguments. A dead target hands the message on.
 class Message {
  public:
   static Message value(Ref value) { return {Kind::kValue, std::move(value), {}}; }
@@ -27,13 +27,14 @@ class Message {
     return arguments.is_single ? value(std::move(arguments.args))
                                : call(std::move(arguments.args), std::move(arguments.kwargs));
   }
-  // The value that switch() returns. A greenlet that has not started gets no argument.
+  // A value for a target that waits in switch(). A target that has not started gets no arguments.
   static Message value_or_nothing(Ref value) {
     return {Kind::kValueOrNothing, std::move(value), {}};
   }
-  static Message raise(Ref exception) { return {Kind::kRaise, std::move(exception), {}}; }
+  // An exception that is raised in the target.
+  static Message exception(Ref exception) { return {Kind::kRaise, std::move(exception), {}}; }
   // The exception that is set, taken from the thread state.
-  static Message raise_current();
+  static Message from_current_exception();
 
   bool raises() const noexcept { return kind_ == Kind::kRaise; }
   // True if it raises an instance of the exception class `type`.

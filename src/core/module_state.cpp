@@ -19,7 +19,7 @@ struct Place {
 
 ModuleState* registered_state() noexcept {
   PyObject* const module = ModuleState::registered_module();
-  return module == nullptr ? nullptr : static_cast<ModuleState*>(PyModule_GetState(module));
+  return module == nullptr ? nullptr : &ModuleState::of(module);
 }
 
 }  // namespace

@@ -35,19 +35,22 @@ struct ModuleState {
   // Orders the end of a thread against other threads that look at its greenlets. It guards the
   // DroppedQueue of each Thread, the fields of greenlets that belong to it, and the change of
   // Greenlet::thread_ to null when a thread ends; with it held, a Thread that thread_ points to
-  // cannot end. Held for a few instructions that neither run Python code, allocate, nor wait.
+  // cannot end. Held for a few instructions, and by abandon_all() for a walk through the greenlets
+  // of a thread. While it is held, no Python code runs, no object is allocated (StackState::hold()
+  // allocates raw memory), and nothing waits.
   platform::Mutex owners;
   // Orders changes of Greenlet::parent_: two changes at once could close a cycle. A thread that
   // holds it sees chains of parents that do not change. Held for a walk up one chain. The object
   // lock of the changed greenlet is taken before it; no other lock is taken while it is held.
   platform::Mutex parents;
 
-  // Counts for the module's functions of these names. Atomic, any thread writes them.
+  // Counts for get_total_main_greenlets() and get_pending_cleanup_count(). Atomic: any thread
+  // may change them.
   std::atomic<Py_ssize_t> main_greenlets{0};    // threads that have a main greenlet
   std::atomic<Py_ssize_t> queued_greenlets{0};  // greenlets in DroppedQueues
 
-  // See kill_at_exit().
-  std::atomic<bool> kills_at_exit{false};
+  // True once hook_exit() has been called.
+  std::atomic<bool> is_exit_hooked{false};
 
   // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so the count is 0.
   std::atomic<bool> counts_cleanup_clocks{true};
@@ -55,6 +58,10 @@ struct ModuleState {
   // Tells this state from every other that the process has had or will have.
   std::uint64_t serial = 0;
 
+  // The state in a module object that owns one.
+  static ModuleState& of(PyObject* module) noexcept {
+    return *static_cast<ModuleState*>(PyModule_GetState(module));
+  }
   // The state of the module that the calling thread's interpreter has loaded, borrowed. Null with
   // an exception set if it has loaded none.
   static ModuleState* of_interpreter() noexcept;

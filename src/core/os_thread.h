@@ -13,16 +13,15 @@ class Thread;
 // Thread-local, so it needs no lock. ThreadRegistry keeps it; the switch reads `thread` and
 // `exceptions`.
 struct OsThread {
-  // The Thread that this OS thread has used last, if `exceptions` are known. It is the one of the
-  // OS thread's present thread state only if Thread::is_of() says so: an OS thread may have several
-  // thread states in turns.
+  // The Thread that this OS thread has used last. It belongs to the present thread state only if
+  // Thread::is_of() says so: an OS thread may have several thread states in turns. Null as long as
+  // `exceptions` is null, so that no switch takes the fast path before that.
   Thread* thread = nullptr;
-  // The C++ runtime's exception state of this OS thread. Null until the OS thread has a greenlet to
-  // switch to, because finding them may load a library.
+  // The C++ runtime's exception state of this OS thread. Null before the OS thread has a greenlet
+  // to switch to, because finding the state may load a library.
   context::ExceptionGlobals* exceptions = nullptr;
-  // The same as `thread` as long as `exceptions` is null. (With `thread` null, no switch takes the
-  // fast path.)
-  Thread* thread_before_switch = nullptr;
+  // In place of `thread` as long as `exceptions` is null: the Thread that was used last.
+  Thread* thread_without_exceptions = nullptr;
 
   // The Thread that is ending in this OS thread, or null. Its thread state has no dict any more.
   Thread* ending = nullptr;

@@ -1,5 +1,5 @@
-// Reading ahead of the collector, from one suspended stack to the next. Implemented in
-// collection.cpp.
+// Reading ahead of the collector, from one suspended stack to the next. Greenlet::traverse() calls
+// it; collection.cpp implements it.
 #pragma once
 
 namespace greenlet::core {
@@ -15,7 +15,8 @@ class Thread;
 // Only a thread that collects uses it; it has the GIL or has stopped the world.
 class ReadAhead {
  public:
-  // The collector visits `greenlet`, which belongs to `owner` and is not running.
+  // The collector visits `greenlet`, which belongs to `owner` and is not running. Once in a batch
+  // this reads ahead, and notes an event for the sweep if `owner` is the calling thread's.
   void visit(Thread& owner, const Greenlet& greenlet) noexcept;
 
  private:

@@ -10,9 +10,8 @@
 namespace greenlet::core {
 namespace {
 
-// How often the search for the heir of a greenlet that finishes comes to that greenlet itself,
-// before the main greenlet becomes the heir. It comes there only if parents change during the
-// search.
+// The search for the heir of a greenlet may come to that greenlet itself, if parents change during
+// the search. After this many times the main greenlet becomes the heir.
 constexpr int kMostReturns = 100;
 
 }  // namespace
@@ -28,7 +27,7 @@ Thread::Start Thread::start(Greenlet& greenlet, Message& message) noexcept {
     return Start::kFailed;
   }
   if (greenlet.state() != State::kNew) {
-    return Start::kStartedElsewhere;  // the lookup of run has started it
+    return Start::kAlreadyStarted;  // the lookup of run has started it
   }
   stack::Failure failure{};
   stack::Region region;
@@ -53,7 +52,7 @@ Thread::Start Thread::start(Greenlet& greenlet, Message& message) noexcept {
       if (!message.raises()) {
         message.put_back(std::move(arguments));
       }
-      return Start::kStartedElsewhere;
+      return Start::kAlreadyStarted;
     }
     if (greenlet.run_ == run.get()) {
       run = {};  // not the last reference
@@ -128,7 +127,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   if (result == nullptr || !heir || !can_resume(Greenlet::of(heir.get()))) {
     payload = find_heir(self, heir,
                         result != nullptr ? Message::value(Ref::take(result))
-                                          : Message::raise(std::move(exception)));
+                                          : Message::exception(std::move(exception)));
     cpython::require(can_enter(Greenlet::of(heir.get())),
                      "greenlet: a greenlet has finished and no other greenlet can go on");
   }
@@ -137,7 +136,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
   sweep_.forget(self);
   started_.remove(self);
   self.stack_state_.finish_running(tstate_);
-  // In this order: find_receiver() relies on it that a greenlet without a thread is dead.
+  // In this order: find_receiver() may see a thread that is null already, and then expects kDead.
   self.state_.store(State::kDead, std::memory_order_release);
   self.thread_.store(nullptr, std::memory_order_release);
   attention_ |= kOriginFinished;
@@ -163,7 +162,7 @@ PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexce
       return payload;
     } else {
       // `target` cannot be started, or belongs to another thread. Its parent receives the error.
-      message = Message::raise_current();
+      message = Message::from_current_exception();
       target = Greenlet::of(target.get()).parent();
       // But if the lookup of its `run` has switched away, kill() may have raised a GreenletExit in
       // the lookup. The killer waits for `self` to finish, so it is the heir.

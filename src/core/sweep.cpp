@@ -18,7 +18,7 @@ constexpr std::uint64_t kMillisecond = 1'000'000;
 // that is deep every few seconds shall keep them.
 constexpr std::uint64_t kLap = 250 * kMillisecond;
 constexpr unsigned kMostLapsToTrim = 16;
-// A lap of the pool lasts this many of ours.
+// A lap of the pool lasts this many laps of the sweep.
 constexpr unsigned kLapsOfPool = 4;
 
 // The sweep takes at most these shares (1/n) of the time that the thread sleeps, of the time that
@@ -37,16 +37,16 @@ constexpr std::uint32_t kMostEvents = 16;
 // How many switches in that interval may leave a mark.
 constexpr std::uint32_t kMostMarks = 4;
 
-// How far the lowest byte in use may lie below the stack pointer: the red zone of x86-64 (128
-// bytes), and more for other architectures.
+// How far the lowest byte in use may lie below the stack pointer: the red zone. On x86-64 it has
+// 128 bytes; this is enough for other architectures, too.
 constexpr std::size_t kRedZone = 512;
 
 using platform::Clock;
 
 }  // namespace
 
-void Sweep::look(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
-  if (look_at_the_clock(started, main, pool)) {
+void Sweep::on_look_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
+  if (work_if_due(started, main, pool)) {
     state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
     look_interval_ = std::max(look_interval_ / 4, 1U);
   } else {
@@ -56,16 +56,15 @@ void Sweep::look(const GreenletList& started, Greenlet& main, stack::Pool& pool)
 }
 
 void Sweep::note_marked(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
-  look_at_the_clock(started, main, pool);
+  work_if_due(started, main, pool);
   if (marks_left_ != 0) {
     --marks_left_;
     state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
   }
 }
 
-bool Sweep::look_at_the_clock(const GreenletList& started, Greenlet& main,
-                              stack::Pool& pool) noexcept {
-  const std::uint64_t rough = platform::read(Clock::kCoarse);
+bool Sweep::work_if_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
+  const std::uint64_t rough = platform::now(Clock::kCoarse);
   if (rough < next_look_) [[likely]] {
     return false;
   }
@@ -78,15 +77,15 @@ bool Sweep::look_at_the_clock(const GreenletList& started, Greenlet& main,
 }
 
 void Sweep::step(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
-  const std::uint64_t begin = platform::read(Clock::kMonotonic);
+  const std::uint64_t begin = platform::now(Clock::kMonotonic);
   if (next_ == nullptr) {
     begin_lap(started, main, pool);
     lap_began_ = begin;
     lap_work_ = 0;
   }
-  // If the thread has moved to another OS thread, that one's CPU time may be less than the old
-  // one's. Then all the time counts as work.
-  const std::uint64_t worked = platform::read(Clock::kThreadCpu);
+  // If the thread has moved to another OS thread, the new OS thread's CPU time may be less than the
+  // old one's. Then all the time counts as work.
+  const std::uint64_t worked = platform::now(Clock::kThreadCpu);
   const std::uint64_t elapsed = begin - accounted_;
   const std::uint64_t work = std::min(elapsed, worked - accounted_work_);
   accounted_ = begin;
@@ -96,7 +95,7 @@ void Sweep::step(const GreenletList& started, Greenlet& main, stack::Pool& pool)
   if (credit_ > 0) {
     visit_some(begin + static_cast<std::uint64_t>(credit_));
     // CPU time: the time in which other threads had the processor does not count.
-    accounted_work_ = platform::read(Clock::kThreadCpu);
+    accounted_work_ = platform::now(Clock::kThreadCpu);
     credit_ -= static_cast<std::int64_t>(accounted_work_ - worked);
     lap_work_ += accounted_work_ - worked;
     next_lap_ = lap_began_ + std::max(lap_work_ * kShareOfAll, kLap);
@@ -123,7 +122,7 @@ void Sweep::visit_some(std::uint64_t deadline) noexcept {
       next_ = GreenletList::after(*next_);
     }
     trimmer.flush();
-  } while (next_ != nullptr && platform::read(Clock::kMonotonic) < deadline);
+  } while (next_ != nullptr && platform::now(Clock::kMonotonic) < deadline);
 }
 
 void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
@@ -146,8 +145,8 @@ void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
   std::byte* const used = greenlet.context_.stack_pointer();
   // The greenlet may have switched away from a stack that its own C code has made.
   if (used > region.low && used <= region.boundary) {
-    trimmer.keep(region, used - std::min<std::ptrdiff_t>(kRedZone, used - region.low),
-                 greenlet.stack_state_.data_end(region.boundary));
+    trimmer.drop_all_but(region, used - std::min<std::ptrdiff_t>(kRedZone, used - region.low),
+                         greenlet.stack_state_.data_end(region.boundary));
   }
 }
 

@@ -24,14 +24,14 @@ class Sweep {
   // An event has happened. `started` are the greenlets to go around, `main` is the main greenlet.
   void note(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
     if (--until_look_ == 0) [[unlikely]] {
-      look(started, main, pool);
+      on_look_due(started, main, pool);
     }
   }
   // A greenlet with a mark is about to go on.
   void note_marked(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
-  // The state of the running greenlet when it is left now: suspended, perhaps with a mark. A switch
-  // to a marked greenlet is an event. Where few greenlets run, all marks of a lap are gone before
-  // the next lap is due, and without a new mark no event would begin that lap.
+  // Returns the state for the running greenlet, which is left now: suspended, perhaps with a mark.
+  // A later switch to a marked greenlet is an event. New marks are needed where few greenlets run:
+  // all marks of the last lap are gone before the next one is due, and only an event can begin it.
   State state_when_left() noexcept { return std::exchange(state_when_left_, State::kSuspended); }
   // Call it before `greenlet` leaves the list.
   void forget(const Greenlet& greenlet) noexcept {
@@ -44,9 +44,11 @@ class Sweep {
   static void trim_all(const GreenletList& started, stack::Trimmer& trimmer) noexcept;
 
  private:
-  void look(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
-  // Does some work if it is time for that. False if it was called a moment ago.
-  bool look_at_the_clock(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
+  // Enough events have happened: looks at the clock, and sets after how many more to look again.
+  void on_look_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
+  // Looks at the clock, and does some work if it is time for that. False if the last look was a
+  // moment ago.
+  bool work_if_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void step(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void visit_some(std::uint64_t deadline) noexcept;

@@ -26,7 +26,7 @@ PyObject* Thread::deliver(Greenlet& target, Message message, const Operands& ope
     origin_ = to;
     return receive(payload);
   }
-  running_->stack_state_.set_operands(operands.begin, operands.end);
+  running_->stack_state_.set_operands(operands);
   os_thread.find_exceptions();
   // For run_greenlet(): the preparations may have used another interpreter.
   os_thread.thread = this;
@@ -51,7 +51,7 @@ Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noe
 
 Message Thread::from_payload(PyObject* payload) noexcept {
   return payload != nullptr ? Message::value(Ref::take(payload))
-                            : Message::raise(Ref::take(std::exchange(exception_, nullptr)));
+                            : Message::exception(Ref::take(std::exchange(exception_, nullptr)));
 }
 
 bool Thread::to_payload(Message& message, PyObject*& payload) noexcept {
@@ -97,7 +97,7 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
             return &greenlet;
           case Start::kFailed:
             return nullptr;
-          case Start::kStartedElsewhere:
+          case Start::kAlreadyStarted:
             continue;
         }
         break;

@@ -28,11 +28,8 @@
 namespace greenlet::core {
 
 // The vectorcall arguments of the call by which a Python frame leaves its stack. Empty if it was
-// another kind of call. See StackState::set_operands().
-struct Operands {
-  PyObject* const* begin = nullptr;
-  PyObject* const* end = nullptr;
-};
+// another kind of call.
+using cpython::Operands;
 
 // Belongs to one Python thread state. Owns the main greenlet, the trace callback and the stack
 // pool, and a reference to the running greenlet. A capsule in the thread state's dict owns the
@@ -80,7 +77,7 @@ class alignas(128) Thread {
   // reference, or null with an exception set.
   [[gnu::always_inline]] PyObject* resume(Greenlet& to, PyObject* message,
                                           const Operands& operands) noexcept {
-    running_->stack_state_.set_operands(operands.begin, operands.end);
+    running_->stack_state_.set_operands(operands);
     Py_INCREF(to.object());
     return arrive(switch_to(to, message));
   }
@@ -95,9 +92,9 @@ class alignas(128) Thread {
     return to.state() == State::kSuspended && to.thread() == this;
   }
 
-  // Sends `message` to `target`, after may_switch(). A target that has not started is started; a
-  // dead one hands the message on to its parent. Returns what the running greenlet receives when
-  // it is switched to again.
+  // Sends `message` to `target`, after prepare_to_switch(). A target that has not started is
+  // started; a dead one hands the message on to its parent. Returns what the running greenlet
+  // receives when it is switched to again.
   PyObject* deliver(Greenlet& target, Message message, const Operands& operands = {}) noexcept;
 
   // --- tracing ---
@@ -136,7 +133,8 @@ class alignas(128) Thread {
  private:
   friend class ThreadRegistry;  // makes Threads, and puts the memory of ended ones aside
 
-  enum class Start : unsigned char { kStarted, kFailed, kStartedElsewhere };
+  // kAlreadyStarted: other code has started the greenlet during the preparations of start().
+  enum class Start : unsigned char { kStarted, kFailed, kAlreadyStarted };
   // What arrive() must do beside bringing the message; a set of bits.
   enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
 
@@ -188,15 +186,17 @@ class alignas(128) Thread {
   // greenlet to itself.
   PyObject* receive(PyObject* message) noexcept;
 
-  // Finds the greenlet that receives `message` for `target`, and puts it into `target`: the running
-  // greenlet, or a suspended one of this thread, which this starts if it has not started. Null with
-  // an exception set if there is none; `target` is then the greenlet at which the search failed.
+  // Finds the greenlet that receives a `message` which is sent to `target`, and puts it into
+  // `target`. It is the running greenlet, or a suspended one of this thread. If it has not started,
+  // this starts it. Null with an exception set if there is none; the search failed at `target`
+  // then.
   Greenlet* find_receiver(Ref& target, Message& message) noexcept;
-  // The same, and turns the message into the argument of resume(); leaves the message empty.
+  // Finds the receiver by find_receiver(), and turns `message` into `payload`, the argument of
+  // resume(). The message is empty then.
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
-  // Turns a message into the argument of resume(). False with an exception set if memory runs out.
+  // Turns a message into the argument of resume(). False with MemoryError set if memory runs out.
   bool to_payload(Message& message, PyObject*& payload) noexcept;
-  // The inverse.
+  // Turns the argument of resume() into a message again.
   Message from_payload(PyObject* payload) noexcept;
   // Sets greenlet.error for a switch to a greenlet that belongs to another thread, or to a thread
   // that has ended.
@@ -210,9 +210,12 @@ class alignas(128) Thread {
   // MemoryError set.
   stack::Region find_region(const Greenlet& greenlet) noexcept;
   static void run_greenlet(void* message) noexcept;  // the entry of every stack
+  // The run of `self` has returned `result`, or has raised if `result` is null. Makes `self` dead
+  // and leaves its stack for its heir.
   [[noreturn]] void finish(Greenlet& self, PyObject* result) noexcept;
-  // For `self`, which finishes and whose heir is `target`: finds the greenlet that receives
-  // `message`, puts it into `target` (never `self`), and returns the argument of switch_to().
+  // Finds the greenlet that receives `message` from `self`, which finishes. The search begins with
+  // `target`, the heir (empty: the main greenlet). Puts the receiver into `target`; it is never
+  // `self`. Returns the argument of switch_to().
   PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
   Thread* next_unused_ = nullptr;  // in ThreadRegistry's list of ended Threads
@@ -224,7 +227,7 @@ class alignas(128) Thread {
   std::atomic<PyThreadState*> owner_tstate_{reinterpret_cast<PyThreadState*>(this)};
   std::atomic<std::uint64_t> owner_id_{0};
 
-  // Hot.
+  // What a switch reads and writes.
   PyThreadState* tstate_ = nullptr;
   Greenlet* running_ = nullptr;
   Greenlet* origin_ = nullptr;  // the greenlet that the last switch has left
@@ -235,7 +238,7 @@ class alignas(128) Thread {
   cpython::ImplFields impl_fields_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned
 
-  // Cold.
+  // What a switch does not need.
   ModuleState* module_ = nullptr;
   PyObject* module_object_ = nullptr;  // keeps module_ alive
   Greenlet* main_ = nullptr;

@@ -16,13 +16,14 @@
 namespace greenlet::core {
 namespace {
 
-// How often a thread that ends kills a greenlet that goes on. A greenlet may have to let one
-// GreenletExit pass: when it was in the middle of dropping another greenlet, whose finally block
-// switched. An exception that is raised in a destructor goes no further.
+// How often a thread that ends kills a greenlet that goes on. One GreenletExit may not be enough.
+// The greenlet may be in the middle of dropping another greenlet, whose finally block has switched
+// away. The GreenletExit is raised there, in a deallocation, and no exception leaves a
+// deallocation.
 constexpr int kMostKills = 10;
-// The same while a collection is under way, which the greenlet may have left by a switch in a
-// finalizer. There may be any number of finalizers. If the greenlet is abandoned there, no
-// collection can begin any more.
+// The same while a collection is under way. The greenlet may be in that collection: it has switched
+// away in one of its finalizers. There may be any number of finalizers. If the greenlet were
+// abandoned there, no collection could begin any more.
 constexpr int kMostKillsInCollection = 10'000;
 // How long the end of a thread waits for a collection that may be another thread's.
 constexpr int kCollectionPatienceMilliseconds = 1'000;
@@ -36,7 +37,7 @@ constexpr int kMostRounds = 100;
 // greenlet at this moment: it then deallocates the greenlet, which means that it hands it over to
 // us. While the world is stopped, that thread either has not begun, or has handed it over; or the
 // greenlet waits in CPython's trashcan for its deallocation, and nothing can reach it.
-Ref hold_those_to_kill(const Thread& thread) noexcept {
+Ref list_greenlets_to_kill(const Thread& thread) noexcept {
   const int most_kills = cpython::is_collecting() ? kMostKillsInCollection : kMostKills;
   const auto is_to_be_killed = [&](const Greenlet& greenlet) {
     return greenlet.state() == State::kSuspended && greenlet.kills_at_end() < most_kills &&
@@ -75,7 +76,7 @@ void kill_started(Thread& thread) noexcept {
   Ref held;
   const auto hold_next = [&] {
     kill_dropped_slowly(thread);
-    Ref next = hold_those_to_kill(thread);
+    Ref next = list_greenlets_to_kill(thread);
     const bool any = next && PyList_GET_SIZE(next.get()) > 0;
     held = any ? std::move(next) : Ref{};
     return any;
@@ -128,7 +129,8 @@ void abandon_all(Thread& thread, bool in_own_thread) noexcept {
   {
     std::optional<cpython::StoppedWorld> stopped;
     if (in_own_thread && !thread.started().is_empty()) {
-      stopped.emplace();  // as in hold_those_to_kill(); where another thread ends us, no third runs
+      // As in list_greenlets_to_kill(). If another thread ends this one, no third thread runs.
+      stopped.emplace();
     }
     const std::lock_guard lock(thread.module().owners);
     thread.main().abandon_main();
@@ -189,9 +191,9 @@ void end_greenlets(Thread& thread, bool in_own_thread) noexcept {
   abandon_all(thread, in_own_thread);
 }
 
-void kill_at_end_of_run() noexcept {
+void hook_end_of_run() noexcept {
   static PyMethodDef definition = {"_delete", &at_end_of_run, METH_NOARGS, nullptr};
-  Ref pending = Ref::take(cpython::take_exception());
+  const cpython::ExceptionAside aside;
   // Anything that is missing here is no error: the greenlets are then killed when CPython clears
   // the thread state. (Nothing may be looked up while an exception is set.)
   const auto found = [](PyObject* object) {
@@ -223,26 +225,20 @@ void kill_at_end_of_run() noexcept {
   if (function && PyDict_SetItemString(attributes.get(), definition.ml_name, function.get()) < 0) {
     PyErr_Clear();
   }
-  if (pending) {
-    cpython::raise_exception(pending.release());
-  }
 }
 
-void kill_at_exit(ModuleState& module) noexcept {
-  if (module.kills_at_exit.exchange(true, std::memory_order_relaxed)) {
+void hook_exit(ModuleState& module) noexcept {
+  if (module.is_exit_hooked.exchange(true, std::memory_order_relaxed)) {
     return;
   }
   static PyMethodDef definition = {"_at_exit", &at_exit, METH_NOARGS, nullptr};
-  Ref pending = Ref::take(cpython::take_exception());
+  const cpython::ExceptionAside aside;
   const Ref function = Ref::take(PyCFunction_New(&definition, nullptr));
   const Ref atexit = Ref::take(function ? PyImport_ImportModule("atexit") : nullptr);
   // atexit calls functions that are registered later before this one.
   const Ref done = Ref::take(
       atexit ? PyObject_CallMethod(atexit.get(), "register", "O", function.get()) : nullptr);
   PyErr_Clear();  // if this fails, those greenlets are abandoned
-  if (pending) {
-    cpython::raise_exception(pending.release());
-  }
 }
 
 }  // namespace greenlet::core

@@ -5,9 +5,9 @@
 // it abandons what is left. Three events make it kill; a later one finds fewer greenlets to kill:
 //
 //   threading's _delete()   after run() of a threading.Thread: threading.local data and
-//                           threading.current_thread() are still there (kill_at_end_of_run())
+//                           threading.current_thread() are still there (hook_end_of_run())
 //   atexit                  before Py_Finalize(): for thread states that it leaves behind
-//                           (kill_at_exit())
+//                           (hook_exit())
 //   the capsule             when CPython clears the thread state: ThreadRegistry::end() calls
 //                           end_greenlets(). Only this one abandons.
 #pragma once
@@ -22,15 +22,16 @@ namespace greenlet::core {
 // end of the interpreter.
 void end_greenlets(Thread& thread, bool in_own_thread) noexcept;
 
-// Makes the end of run() of the calling thread's threading.Thread, if there is one, kill the
-// thread's greenlets. Keeps the exception that is set.
-void kill_at_end_of_run() noexcept;
+// Hooks the end of run() of the calling thread's threading.Thread, if there is one: the hook kills
+// the greenlets of the thread. Keeps the exception that is set.
+void hook_end_of_run() noexcept;
 
-// Makes the end of the interpreter kill, while everything still works, the greenlets of thread
-// states that it leaves behind in this OS thread. C code may keep several thread states there, and
-// since 3.14 Py_Finalize() ends the other interpreters from thread states of its own. CPython
-// clears those left behind later, when they cannot run any more. To be called where that may
-// happen; imports atexit. Keeps the exception that is set.
-void kill_at_exit(ModuleState& module) noexcept;
+// Hooks the end of the interpreter by an atexit function: the hook kills the greenlets of the other
+// thread states of the OS thread, while everything still works. CPython clears these thread states
+// later, when they cannot run Python code any more. There are such thread states if C code keeps
+// several in an OS thread, and for other interpreters since 3.14: Py_Finalize() ends these from
+// thread states of its own. Call it where that may happen; only the first call for `module` does
+// something. Imports atexit. Keeps the exception that is set.
+void hook_exit(ModuleState& module) noexcept;
 
 }  // namespace greenlet::core

@@ -32,8 +32,9 @@ Thread* ThreadRegistry::current_or_null() noexcept {
 }
 
 Thread* ThreadRegistry::find_slowly(PyThreadState* tstate) noexcept {
-  if (os_thread.thread_before_switch != nullptr && os_thread.thread_before_switch->is_of(tstate)) {
-    Thread* const thread = os_thread.thread_before_switch;
+  if (os_thread.thread_without_exceptions != nullptr &&
+      os_thread.thread_without_exceptions->is_of(tstate)) {
+    Thread* const thread = os_thread.thread_without_exceptions;
     remember(*thread);
     return thread;
   }
@@ -70,7 +71,8 @@ void ThreadRegistry::remember(Thread& thread) noexcept {
   if (!thread.started_.is_empty()) {
     os_thread.find_exceptions();  // another OS thread has started them
   }
-  (os_thread.exceptions != nullptr ? os_thread.thread : os_thread.thread_before_switch) = &thread;
+  (os_thread.exceptions != nullptr ? os_thread.thread : os_thread.thread_without_exceptions) =
+      &thread;
   if (thread.runs_main()) {
     cpython::correct_stack_limits(thread.tstate_, thread.impl_fields_);
   }
@@ -143,9 +145,11 @@ Thread* ThreadRegistry::attach() noexcept {
     os_thread.ended = {};  // there may be memory the next time
     return nullptr;
   }
-  // The dict must go when the thread does, and the capsule with it, not later and in another
-  // thread. So no thread may own their reference counts, and no other code may find the dict by
-  // gc.get_objects(). Collections do not miss it: they cannot see the thread state's reference.
+  // When CPython clears the thread state, the dict must be deallocated at once, and with it the
+  // capsule: not later, and not in another thread. So their reference counts are not biased to a
+  // thread. And the dict is untracked, so that no code gets a reference to it from
+  // gc.get_objects(). Collections never free it in any case, because they do not see the thread
+  // state's reference.
   cpython::unbias(dict);
   cpython::unbias(capsule.get());
   if (PyDict_SetItemString(dict, kCapsuleName, capsule.get()) < 0) {
@@ -154,11 +158,12 @@ Thread* ThreadRegistry::attach() noexcept {
     return nullptr;
   }
   PyObject_GC_UnTrack(dict);  // on 3.11 to 3.13 a later insertion may track it again
-  const bool is_second = os_thread.thread != nullptr || os_thread.thread_before_switch != nullptr;
+  const bool is_second =
+      os_thread.thread != nullptr || os_thread.thread_without_exceptions != nullptr;
   remember(*thread);
-  kill_at_end_of_run();
+  hook_end_of_run();
   if (is_second) {
-    kill_at_exit(*module);
+    hook_exit(*module);
   }
   return thread;
 }
@@ -194,7 +199,7 @@ void ThreadRegistry::end(Thread& thread, bool in_own_thread) noexcept {
   thread.owner_tstate_.store(reinterpret_cast<PyThreadState*>(&thread), std::memory_order_relaxed);
   if (in_own_thread) {
     PyThreadState* const tstate = thread.tstate_;
-    os_thread.thread = os_thread.thread_before_switch = nullptr;
+    os_thread.thread = os_thread.thread_without_exceptions = nullptr;
     os_thread.ended = {
         .tstate_id = PyThreadState_GetID(tstate),
         .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate)),

@@ -1,4 +1,6 @@
-// Finding the calling thread's Thread, making it at the first use, and ending it.
+// The life of Threads: finding the one of the calling thread, making it at the first use, ending it
+// when its capsule goes, and using the memory of ended ones again. It also finds the stack of a
+// greenlet for the thread states that are made there.
 #pragma once
 
 #include <Python.h>
@@ -34,19 +36,23 @@ class ThreadRegistry {
   static bool find_stack(cpython::StackBounds& found) noexcept;
 
  private:
+  // The slow half of current(): finds the Thread, or makes it and hooks the ends of the thread and
+  // of the interpreter (thread_end.h).
   static Thread* attach() noexcept;
   // A Thread that no capsule owns yet, for begin(). Null with MemoryError.
   static Thread* allocate() noexcept;
-  // current_or_null() if os_thread.thread is not the one.
+  // The slow half of current_or_null(): os_thread.thread is not the Thread of `tstate`.
   [[gnu::noinline]] static Thread* find_slowly(PyThreadState* tstate) noexcept;
   // Finds the Thread in the thread state's dict, and remembers it. Null if there is none; an
   // exception is set if there is no memory to look. Call it without an exception set.
   static Thread* find_in_dict() noexcept;
-  // The OS thread remembers `thread`, the one of its present thread state.
+  // Puts `thread`, the one of the present thread state, into os_thread. Corrects the bounds of the
+  // C stack in the thread state if the main greenlet runs.
   static void remember(Thread& thread) noexcept;
   // True if `tstate`, the calling thread's, had a Thread that has ended. See OsThread::Ended.
   static bool has_ended(PyThreadState* tstate) noexcept;
 
+  // The destructor of the capsule: calls end().
   static void end_from_capsule(PyObject* capsule) noexcept;
   // Ends `thread`: its greenlets first (thread_end.h), then the rest.
   static void end(Thread& thread, bool in_own_thread) noexcept;

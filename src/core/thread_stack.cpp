@@ -2,8 +2,8 @@
 //
 // The interpreter keeps all that it knows of the running greenlet: frames, context, exceptions.
 // Only the stack pointer moves, to the place where the main greenlet of the thread has left that
-// stack. So the main greenlet must not run before the call has returned, and no other greenlet
-// either, because it could switch to the main greenlet. So no switch is made until the call
+// stack. So the main greenlet must not run before the call has returned. No other greenlet may run
+// either, because it could switch to the main greenlet. So there is no switch until the call
 // returns. Killing a greenlet takes a switch, so greenlets to be killed wait in the DroppedQueue.
 #include "core/thread_stack.h"
 
@@ -44,9 +44,9 @@ PyObject* call_below_main(Thread& thread, Call& call) noexcept {
     return raise_wrong_stack(thread.module().error);
   }
   thread.set_on_thread_stack(true);
-  // While the queue is not empty, no switch takes the fast path: see Thread::can_resume(). If the
-  // queue is empty, the running greenlet is put into it for the time of the call. It does not
-  // count.
+  // During the call no switch may take the fast path. None does while the queue is not empty: see
+  // Thread::can_resume(). So if the queue is empty, the running greenlet is put into it as a
+  // marker, until the call returns. queued_greenlets does not count the marker.
   const bool is_marker = thread.dropped().is_empty() &&
                          DroppedQueue::hand_over(thread.running(), /*by_collector=*/false);
   if (is_marker) {
@@ -85,7 +85,7 @@ PyObject* call_on_thread_stack(PyObject* function, PyObject* const* args, std::s
   return module == nullptr ? nullptr : raise_wrong_stack(module->error);
 }
 
-bool may_switch_slowly(Thread& thread) noexcept {
+bool prepare_to_switch_slowly(Thread& thread) noexcept {
   if (thread.is_on_thread_stack()) {
     PyErr_SetString(thread.module().error,
                     "cannot switch in a call on the thread's own stack: until it returns, all "

@@ -1,3 +1,4 @@
+// Which C function called the Python function, as far as that is certain: class statements only.
 #include "cpython/c_callers.h"
 
 #include "cpython/internals.h"

@@ -1,3 +1,4 @@
+// The exception of the thread state, before 3.12 (three objects) and since (one).
 #include "cpython/errors.h"
 
 namespace greenlet::cpython {

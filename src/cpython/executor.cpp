@@ -1,3 +1,4 @@
+// Changing the executor that a suspended stack owns, and what 3.14 needs for that.
 #include <Python.h>
 
 #if PY_VERSION_HEX >= 0x030e0000

@@ -1,5 +1,5 @@
-// The walk over the frames of a suspended stack: the collector's visit, and its marks on
-// generators.
+// The methods of StackState that walk over the frames of a suspended stack: traverse(), hold(),
+// read_ahead(), and the marks on generators.
 #include "cpython/frames.h"
 
 #include "cpython/c_callers.h"

@@ -94,8 +94,8 @@ int visit_frame(_PyInterpreterFrame* frame, const CallOperands& operands, visitp
     end = unproven != nullptr ? operands.end : end;
   }
   if (frame->owner == FRAME_OWNED_BY_GENERATOR) {
-    // The generator's traversal visits its frame, but no values if the generator seems to be
-    // executing, which is if the frame has not been left for Python.
+    // The generator's traversal visits its frame. It leaves out the values if the frame has not
+    // been left for Python, because the generator then seems to be executing. Visit them here.
     return left_for_python ? 0 : visit_values(frame, end, unproven, visit, arg);
   }
   if (int stop = visit_specials(frame, visit, arg)) {

@@ -1,3 +1,5 @@
+// How each build's collector marks its garbage, counts, and remembers finalizers: the bits and
+// counts of gc.c (gcmodule.c before 3.13) and of gc_free_threading.c.
 #include "cpython/gc_protocol.h"
 
 #include <atomic>

@@ -1,6 +1,6 @@
-// The protocol of CPython's garbage collector, as an object sees it that the collector visits:
-// which pass a visit belongs to, the FINALIZED bit, and references that are to be counted as used.
-// It also says whether a collection is under way.
+// The protocol between CPython's garbage collector and an object that it visits: which pass a visit
+// belongs to, the FINALIZED bit, and how an object says that it is in use. Also whether a
+// collection is under way.
 #pragma once
 
 #include <Python.h>
@@ -16,13 +16,14 @@ namespace greenlet::cpython {
 // the references among that garbage once more, to find what came back to life (kRecounts).
 enum class Pass : std::uint8_t { kCounts, kRecounts, kDoesNotCount };
 
-// To be called once in each traversal of an object whose type has a tp_finalize.
+// Returns the pass of a visit. Call it once in each traversal of an object whose type has a
+// tp_finalize.
 //
-// Under a GIL both counting passes look the same, and the answer depends on whether tp_finalize has
-// been called. So nothing may clear the FINALIZED bit between the two passes; and if an earlier
-// collection has called tp_finalize, the object outlives one more. On free-threaded builds a
-// traversal by other code passes for a recount if its argument is null and the object is garbage
-// that a collection is finalizing.
+// Under a GIL both counting passes look the same, so the FINALIZED bit decides: once tp_finalize
+// has been called, a counting pass is taken for a recount. So nothing may clear the bit between the
+// two passes. If an earlier collection has set it, the first count is taken for a recount, and the
+// object outlives that collection. On free-threaded builds, a traversal by other code is taken for
+// a recount if its argument is null and the object is garbage that a collection is finalizing.
 Pass pass_of(PyObject* object, visitproc visit, const void* arg) noexcept;
 
 #ifdef Py_GIL_DISABLED
@@ -56,7 +57,8 @@ bool is_finalized_for_deallocation(PyObject* object) noexcept;
 
 // True from the moment a collection has found `object` to be garbage until the collection looks a
 // second time, after its finalizers have run. In between other threads run. On free-threaded builds
-// the collection has turned off deferred reference counting for its garbage.
+// the collection has turned off deferred reference counting for its garbage. Also true for every
+// object that a collection counts, during the count; then no other thread runs.
 bool is_being_collected(PyObject* object) noexcept;
 
 // True while a collection of the calling thread's interpreter is under way, in whatever thread.

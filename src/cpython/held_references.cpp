@@ -1,3 +1,4 @@
+// The array of held references. Empty in builds with a GIL.
 #include "cpython/held_references.h"
 
 #ifdef Py_GIL_DISABLED

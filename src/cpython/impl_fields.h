@@ -23,9 +23,9 @@ struct StackLimits {
   static StackLimits of_stack(const void* low, const void* high) noexcept;
 };
 
-// Addresses of such fields in one thread state. layout.h finds them once per thread, by the layout
-// of the running interpreter, so that a switch does not depend on it. A pointer is null if the
-// version has no such field.
+// Addresses of such fields in one thread state. ImplFields::of() in layout.cpp finds them once per
+// thread, by the layout of the running interpreter, so that a switch does not depend on it. A
+// pointer is null if the version has no such field.
 struct ImplFields {
   StackLimits* stack_limits = nullptr;        // 3.14+
   void** c_stack_refs = nullptr;              // 3.14+, free-threaded: head of the _PyCStackRef list

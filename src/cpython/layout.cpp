@@ -1,3 +1,5 @@
+// The checks of the layout at import, and the search for the table of type counts. Also the places
+// in _PyThreadStateImpl: ImplFields::of(), and the limits for a stack, StackLimits::of_stack().
 #include "cpython/layout.h"
 
 #include <array>
@@ -33,7 +35,7 @@ int refuse(const char* what, unsigned long long running, unsigned long long buil
 using TypeCounts = decltype(_PyThreadStateImpl::refcounts);
 
 // The calling thread's count of references to `type`, if the memory at `offset` of its thread state
-// looks like its table of such counts; else null.
+// looks like its table of such counts; otherwise null.
 const Py_ssize_t* type_count(PyTypeObject* type, std::ptrdiff_t offset) noexcept {
   constexpr Py_ssize_t kMostTypes = 1 << 24;  // a larger table is none
   const auto* counts = reinterpret_cast<const TypeCounts*>(

@@ -1,3 +1,4 @@
+// Stopping the world, by functions of internal headers.
 #include "cpython/locks.h"
 
 #include "cpython/internals.h"

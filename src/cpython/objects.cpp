@@ -1,3 +1,4 @@
+// Reference counts and allocation, by functions and fields of internal headers.
 #include "cpython/objects.h"
 
 #include <cstdint>
@@ -38,15 +39,15 @@ void drop_type(PyTypeObject* type) noexcept {
   Py_DECREF(type);
 }
 
-bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept {
+bool finalize_in_dealloc(PyObject* object, void (*finalize)(PyObject*)) noexcept {
 #if PY_VERSION_HEX >= 0x030e0000  // and late releases of 3.13
   _PyObject_ResurrectStart(object);
-  revive(object);
+  finalize(object);
   return _PyObject_ResurrectEnd(object) != 0;
 #else
   // As PyObject_CallFinalizerFromDealloc().
   Py_SET_REFCNT(object, 1);
-  revive(object);
+  finalize(object);
   const Py_ssize_t left = Py_REFCNT(object) - 1;
   Py_SET_REFCNT(object, left);
   return left != 0;

@@ -18,15 +18,17 @@ inline constexpr bool kAllocatesWithRoom = false;
 // kAllocatesWithRoom.
 PyObject* allocate_with_room(PyTypeObject* type, std::size_t room) noexcept;
 
-// Drops the reference to its heap type that an object had which has been freed. On free-threaded
-// builds each thread counts these references in a table of its own (see find_type_counts()).
+// An object of a heap type owns a reference to the type. Call this when such an object has been
+// freed: it drops that reference. On free-threaded builds each thread counts these references in a
+// table of its own (see find_type_counts()).
 // Py_DECREF() would make all threads write to one place, and _Py_DECREF_TYPE() is for CPython
 // alone.
 void drop_type(PyTypeObject* type) noexcept;
 
-// For tp_dealloc: runs `revive` on the object, whose count has dropped to zero, with a count of
-// one. True if `revive` has left a reference: then the object lives and must not be deallocated.
-bool revive_for(PyObject* object, void (*revive)(PyObject*)) noexcept;
+// For tp_dealloc, whose object has a reference count of zero: calls `finalize` with the object
+// while its count is one. True if `finalize` has left a reference: then the object lives and must
+// not be deallocated.
+bool finalize_in_dealloc(PyObject* object, void (*finalize)(PyObject*)) noexcept;
 
 // True if the object's last reference is gone, so that a thread is about to deallocate it. For
 // pointers that own no reference, while the world is stopped.

@@ -1,7 +1,9 @@
-// How one field of a thread state is started, saved and restored: the parts from which the headers
-// stack_state_3*.h compose what their version keeps per stack. Nothing here depends on a version.
+// How one field of a thread state is started, saved and restored. The headers stack_state_3*.h
+// compose what their version keeps per stack from these parts. No preprocessor condition on a
+// version is here; a part that only some versions use says so.
 //
-// All of it is the hot half of a switch: inline, without allocation, and without calls of Python.
+// save() and restore() are the hot half of a switch: inline, without allocation, and without calls
+// of Python. The rest is called more rarely.
 #pragma once
 
 #include <Python.h>
@@ -87,7 +89,7 @@ struct TypeOfMember<T Owner::*> {
   using Type = T;
 };
 
-// A field that is copied out and in, and that a new stack begins with zero or null in.
+// A field that is copied out and in. A new stack begins with zero or null in it.
 template <auto Member>
 struct Copied {
   TypeOfMember<decltype(Member)>::Type value = {};
@@ -112,7 +114,7 @@ struct HandledExceptions {
 
 // The context of context variables. Owned while the stack is suspended or has not started; may be
 // null.
-struct Context {
+struct ContextVariables {
   PyObject* context = nullptr;
 
   static void start(const NewStack&) noexcept {}  // a context that was set before is kept
@@ -223,9 +225,10 @@ struct RemainingCCalls {
     tstate->*Remaining = remaining;
   }
 
-  // As many calls fit on a stack of 8 MiB as CPython allows there, unless they are of the kind that
-  // takes most stack: a sort whose key function sorts. On a stack of that size we do as CPython
-  // does, because programs may need it. On a smaller one all calls fit.
+  // How many C calls to allow on a stack of this size. On a stack of 8 MiB, or more, as many as
+  // CPython allows, because programs may need them. That many fit there, except for calls of the
+  // kind that takes most stack: a sort whose key function sorts. On a smaller stack, only as many
+  // as fit even if all calls are of that kind.
   static int most_on(std::size_t stack_bytes) noexcept {
     constexpr std::size_t kFullStack = std::size_t{8} << 20;
     constexpr std::size_t kMostForACall = 1408;                     // measured; rounded up a little
@@ -285,21 +288,18 @@ struct CStackLimits {
 
 // --- not a field of the thread state --------------------------------------------------------
 
-// Where the operands of the call that leaves a stack lie, if its innermost Python frame made the
-// call: as a vectorcall has its arguments. Null if unknown. Set before every save().
+// The operands of the call by which the innermost Python frame of a stack leaves it: the arguments
+// of a vectorcall, [begin, end). Null if unknown, or if it was another kind of call.
 struct Operands {
   PyObject* const* begin = nullptr;
   PyObject* const* end = nullptr;
 
-  void set(PyObject* const* new_begin, PyObject* const* new_end) noexcept {
-    begin = new_begin;
-    end = new_end;
-  }
+  void set(const Operands& operands) noexcept { *this = operands; }
 };
 
 // For versions whose frames know their stack pointer, and need no operands (3.14+).
 struct NoOperands {
-  static void set(PyObject* const*, PyObject* const*) noexcept {}
+  static void set(const Operands&) noexcept {}
 };
 
 }  // namespace greenlet::cpython

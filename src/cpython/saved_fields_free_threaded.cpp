@@ -1,3 +1,4 @@
+// The slow half of critical sections: suspending and resuming them, by internal functions.
 #include "cpython/saved_fields_free_threaded.h"
 
 #ifdef Py_GIL_DISABLED

@@ -1,3 +1,5 @@
+// The two places where new thread states learn the bounds of their stack: the answer of the C
+// library to CPython, and the first frame. 3.14+; empty before.
 #include "cpython/stack_bounds.h"
 
 #include "cpython/internals.h"
@@ -117,8 +119,9 @@ void* allocate_arena(void* context, std::size_t bytes) noexcept {
   return g_allocate.load(std::memory_order_relaxed)(context, bytes);
 }
 
-// Initializing Python again puts back the allocator that was there at the start. If the allocator
-// is neither that one nor ours, somebody has put it before ours, and it calls ours.
+// Puts our allocator in place, if it is not. When Python is initialized again, it puts back the
+// allocator that was there at the start. If the allocator is neither that nor ours, other code has
+// put its own before ours, and that calls ours.
 void watch_first_frames() noexcept {
   // Threads that allocate at the same time find either function, with the same context.
   const StoppedWorld stopped;

@@ -1,3 +1,4 @@
+// The slow half of StackState: start, finish, abandon, catching up. The walks are in frames.cpp.
 #include "cpython/stack_state.h"
 
 #include <utility>
@@ -41,11 +42,11 @@ void StackState::abandon(const ImplFields& impl) noexcept {
   finish();
 }
 
-PyObject* StackState::exchange_context(PyObject* context) noexcept {
+PyObject* StackState::exchange_context_variables(PyObject* context) noexcept {
   return std::exchange(fields_.context, context);
 }
 
-PyObject* exchange_running_context(PyThreadState* tstate, PyObject* context) noexcept {
+PyObject* exchange_running_context_variables(PyThreadState* tstate, PyObject* context) noexcept {
   ++tstate->context_ver;
   return std::exchange(tstate->context, context);
 }

@@ -1,6 +1,7 @@
 // What CPython keeps per stack: saved when a greenlet is left, restored when it is entered. This is
 // the hot half of a switch, so save() and restore() are inline, allocate nothing and do not call
-// Python.
+// Python. The other methods are in stack_state.cpp; those that walk over the frames (traverse(),
+// hold(), mark_generators(), unmark_generators(), read_ahead()) are in frames.cpp.
 //
 // Where a new field of CPython's thread state goes
 // ------------------------------------------------
@@ -9,10 +10,13 @@
 //
 //   1. stack_state_316.h      copy the latest stack_state_3*.h, and add the field to SavedFields:
 //                             Copied<&PyThreadState::name> if it is copied out and in, else a
-//                             struct of its own (saved_fields.h says which functions it needs)
-//   2. stack_state.h          include it below
-//   3. impl_fields.h, and ImplFields::of() in layout.cpp: only if the field is in
-//   _PyThreadStateImpl
+//                             struct of its own (saved_fields.h says which functions it needs;
+//                             a field of free-threaded builds is in saved_fields_free_threaded.h
+//                             and .cpp). A struct that two versions share moves to saved_fields.h
+//   2. stack_state.h          include it below, and raise the number in the #error
+//      stack_state_315.cpp    MonitoringVersion::catch_up(), which also serves later versions
+//   3. impl_fields.h          only if the field is in _PyThreadStateImpl; ImplFields::of() in
+//                             layout.cpp finds it
 //   4. layout.cpp             check_layout(): the offset, if _PyRuntime.debug_offsets tells it
 //
 // If something else has changed as well:
@@ -44,10 +48,13 @@
 #include "cpython/impl_fields.h"
 #include "cpython/saved_fields.h"
 
-// Each defines SavedFields: the list of what its version keeps per stack, and how each field is
-// saved and restored. Beside it: CCallDepth, the field that limits how deep C calls may nest; and
-// CallOperands, whether the operands of a call must be known (see set_operands()).
-#if PY_VERSION_HEX >= 0x030f0000
+// Each of these headers defines three types. SavedFields is the list of what its version keeps per
+// stack, with how each field is saved and restored. CCallDepth is the field that limits how deep C
+// calls may nest. CallOperands is Operands if the operands of a call must be known, and otherwise
+// NoOperands (see set_operands()).
+#if PY_VERSION_HEX >= 0x03100000
+#error "greenlet does not know this CPython: see the steps at the top of cpython/stack_state.h"
+#elif PY_VERSION_HEX >= 0x030f0000
 #include "cpython/stack_state_315.h"
 #elif PY_VERSION_HEX >= 0x030e0000
 #include "cpython/stack_state_314.h"
@@ -80,14 +87,13 @@ class StackState {
     fields_.restore(tstate, impl);
   }
 
-  // Where the operands of the call that leaves this stack lie, if its innermost Python frame made
-  // the call: `args` as a vectorcall has them. Before 3.14 traverse() needs this to know how much
-  // of the frame's value stack is in use. Call it before every save(), with null if unknown.
-  void set_operands(PyObject* const* args, PyObject* const* end) noexcept {
-    operands_.set(args, end);
-  }
+  // Tells the operands of the call by which the innermost Python frame leaves this stack; empty if
+  // unknown. Before 3.14 traverse() needs them to know how much of the frame's value stack is in
+  // use. Thread::resume() and Thread::deliver() call it before each switch. Nothing visits the
+  // frames after Thread::give_back_thread_state(), so that saves without it.
+  void set_operands(const Operands& operands) noexcept { operands_.set(operands); }
 
-  // True if the stack that restore() has just put in place, and that runs now, needs catch_up()
+  // True if this stack, which restore() has put in place and which runs now, needs catch_up()
   // before it goes on. Rare.
   [[gnu::always_inline]] bool must_catch_up(PyThreadState* tstate) const noexcept {
     return was_visited_by_collector_ | fields_.must_catch_up(tstate);
@@ -114,9 +120,9 @@ class StackState {
   void abandon(const ImplFields& impl) noexcept;
 
   // The context variables of a suspended or unstarted stack; owned, may be null.
-  PyObject* context() const noexcept { return fields_.context; }
+  PyObject* context_variables() const noexcept { return fields_.context; }
   // Replaces the context and returns the old one; takes and gives a reference.
-  PyObject* exchange_context(PyObject* context) noexcept;
+  PyObject* exchange_context_variables(PyObject* context) noexcept;
 
   // The stack has ended: no frame of it is left to visit or to enter again.
   void finish() noexcept;
@@ -137,12 +143,12 @@ class StackState {
   // handled exceptions. Never visits a reference that is not owned; frames_values.cpp and
   // frames_stackrefs.cpp say what is exact on which version. Marks generators, and may hold().
   int traverse(visitproc visit, void* arg) noexcept;
-  // From now on the suspended stack has a counted reference to everything that it refers to by
-  // uncounted ones; see held_references.h. At the end of the interpreter traverse() does this.
+  // Adds a counted reference to each object to which the suspended stack has an uncounted one
+  // (held_references.h says why). At the end of the interpreter traverse() calls it.
   void hold() noexcept;
-  // The same in the next traversal that marks what is alive.
+  // Requests a hold() in the next traversal that marks what is alive.
   void hold_when_marked() noexcept { held_.request(); }
-  // Drops the references that hold() took. For a stack that has ended.
+  // Drops the references that hold() added. For a stack that has ended.
   void release_held() noexcept { held_.release(); }
 
   // Where the Python frames of the suspended stack end in its data area, the `data` of start().
@@ -151,8 +157,7 @@ class StackState {
   const std::byte* data_end(const std::byte* data) const noexcept {
     return fields_.end_in_root(data);
   }
-  // Reads what traverse() is about to read, without waiting for the memory, so that it is in the
-  // cache by then.
+  // Reads each frame of the chain, so that they are in the cache when traverse() comes to them.
   void read_ahead() const noexcept;
 
  private:
@@ -181,6 +186,6 @@ class BorrowedStack {
 };
 
 // Replaces the context of the running stack and returns the old one; takes and gives a reference.
-PyObject* exchange_running_context(PyThreadState* tstate, PyObject* context) noexcept;
+PyObject* exchange_running_context_variables(PyThreadState* tstate, PyObject* context) noexcept;
 
 }  // namespace greenlet::cpython

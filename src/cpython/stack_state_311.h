@@ -4,49 +4,20 @@
 #include <Python.h>
 
 #include <algorithm>
-#include <utility>
 
-#include "cpython/gc_protocol.h"
 #include "cpython/saved_fields.h"
+#include "cpython/saved_fields_cframe.h"
 
 namespace greenlet::cpython {
 
-// The innermost _PyCFrame. Each entry of the interpreter has one on the C stack, which leads to the
-// innermost frame; the stack's own is the outermost.
-struct CFrame {
-  _PyCFrame* cframe = nullptr;
-  _PyCFrame root = {};
-
-  void start(const NewStack&) noexcept {
-    root = {};
-    cframe = &root;
-  }
-  void save(PyThreadState* tstate, const ImplFields&) noexcept { cframe = tstate->cframe; }
-  void restore(PyThreadState* tstate, const ImplFields&) const noexcept {
-    // 3.11 keeps "is anybody tracing" in each _PyCFrame and hands it on as calls nest and return. A
-    // tracer that was set or removed on another stack counts for the whole thread.
+// 3.11 keeps "is anybody tracing" in each _PyCFrame and hands it on as calls nest and return. A
+// tracer that was set or removed on another stack counts for the whole thread.
+struct TracedCFrame : CFrame {
+  void restore(PyThreadState* tstate, const ImplFields& impl) const noexcept {
     constexpr auto kUsesTracing = 255;  // as _PyCFrame.use_tracing says in cpython/pystate.h
     const bool traced = tstate->tracing == 0 && (tstate->c_tracefunc || tstate->c_profilefunc);
     cframe->use_tracing = traced ? kUsesTracing : 0;
-    tstate->cframe = cframe;
-  }
-  void finish() noexcept { cframe = nullptr; }
-
-  _PyInterpreterFrame* innermost() const noexcept {
-    return cframe != nullptr ? cframe->current_frame : nullptr;
-  }
-  // A new reference to the innermost complete frame; null without an exception if there is none.
-  // CPython makes a frame object only for what a thread state runs. So for one call the calling
-  // thread's state seems to run the suspended frames.
-  PyFrameObject* innermost_object(PyThreadState* tstate) const noexcept {
-    if (cframe == nullptr) {
-      return nullptr;
-    }
-    const NoCollection no_finalizers;  // they would run Python code over these frames
-    _PyCFrame* const running = std::exchange(tstate->cframe, cframe);
-    PyFrameObject* const object = PyThreadState_GetFrame(tstate);
-    tstate->cframe = running;
-    return object;
+    CFrame::restore(tstate, impl);
   }
 };
 
@@ -74,9 +45,9 @@ struct CallDepth : Depth<&PyThreadState::recursion_limit, &PyThreadState::recurs
 };
 
 using SavedFields = Fields<                      //
-    CFrame,                                      // cframe
+    TracedCFrame,                                // cframe
     HandledExceptions,                           // exc_info
-    Context,                                     // context, context_ver
+    ContextVariables,                            // context, context_ver
     DataStack,                                   // datastack_chunk, datastack_top, datastack_limit
     CallDepth,                                   // recursion_remaining
     Copied<&PyThreadState::recursion_headroom>,  // extra calls while a RecursionError is handled

@@ -18,7 +18,7 @@ using SavedFields = Fields<                       //
     CurrentFrame<&PyThreadState::current_frame>,  // the innermost Python frame
     Copied<&PyThreadState::previous_executor>,    // machine code of the JIT; see executor.h
     HandledExceptions,                            // exc_info
-    Context,                                      // context, context_ver
+    ContextVariables,                             // context, context_ver
     DataStack,                                    // datastack_chunk, datastack_top, datastack_limit
     PythonDepth,                                  // py_recursion_remaining
     Copied<&PyThreadState::recursion_headroom>,   // extra calls while a RecursionError is handled

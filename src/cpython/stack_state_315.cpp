@@ -1,9 +1,10 @@
+// The slow half of MonitoringVersion: instrumenting the frames of a stack. 3.15+.
 #include <Python.h>
 
 #if PY_VERSION_HEX >= 0x030f0000
 
 #include "cpython/internals.h"
-#include "cpython/stack_state_315.h"
+#include "cpython/stack_state.h"
 
 #include <internal/pycore_ceval.h>
 

@@ -17,8 +17,8 @@ struct FrameAboveBase : CurrentFrame<&PyThreadState::current_frame> {
   void start(const NewStack& stack) noexcept { frame = stack.impl.base_frame; }
 };
 
-// The set of monitoring events that the frames are instrumented for. Not restored: a stack that is
-// entered compares it with what holds now.
+// The version of the set of monitoring events for which the frames are instrumented. restore() does
+// not put it into the thread state: a stack that is entered compares it with the present version.
 struct MonitoringVersion {
   static constexpr std::uintptr_t kEventsMask = 0xff;  // _PY_EVAL_EVENTS_MASK
 
@@ -26,8 +26,9 @@ struct MonitoringVersion {
 
   void start(const NewStack& stack) noexcept { version = of(stack.tstate); }
   void save(PyThreadState* tstate, const ImplFields&) noexcept {
-    // RESUME instruments nothing while a trace function runs. So what was called there and goes on
-    // later must be instrumented then: a version with `tracing` in its low bits equals no other.
+    // RESUME instruments nothing while a trace function runs (`tracing` is not 0 then). So the
+    // frames of calls from there may not be instrumented. With `tracing` in its low bits, the saved
+    // version equals no version, and the stack catches up when it goes on.
     version = of(tstate) + static_cast<unsigned>(tstate->tracing);
   }
   static void restore(PyThreadState*, const ImplFields&) noexcept {}
@@ -35,8 +36,9 @@ struct MonitoringVersion {
   // Instruments the frames of the stack, which is the running one, for tools that came or went.
   void catch_up(PyThreadState* tstate) const noexcept;
 
-  // Changes whenever the set of monitoring events does (Python/instrumentation.c). It is the high
-  // bits of the word in whose low bits other threads ask a thread for its attention.
+  // The present version. It changes when the set of monitoring events changes
+  // (Python/instrumentation.c). CPython keeps it in the high bits of eval_breaker. The low bits are
+  // requests of other threads.
   static std::uintptr_t of(PyThreadState* tstate) noexcept {
     return __atomic_load_n(&tstate->eval_breaker, __ATOMIC_RELAXED) & ~kEventsMask;
   }
@@ -54,7 +56,7 @@ using SavedFields = Fields<                      //
     FrameAboveBase,                              // current_frame
     OwnedExecutor,                               // current_executor
     HandledExceptions,                           // exc_info
-    Context,                                     // context, context_ver
+    ContextVariables,                            // context, context_ver
     DataStack,                                   // datastack_chunk, datastack_top, datastack_limit
     PythonDepth,                                 // py_recursion_remaining
     Copied<&PyThreadState::recursion_headroom>,  // extra calls while a RecursionError is handled

@@ -1,3 +1,4 @@
+// Finding other thread states of an OS thread, and how far a finalization has come.
 #include "cpython/thread_states.h"
 
 #include "cpython/internals.h"
@@ -31,7 +32,7 @@ bool runs_nothing(const PyThreadState* tstate) noexcept {
 
 }  // namespace
 
-bool may_be_left_behind(PyThreadState* current) noexcept {
+bool interpreter_may_end_elsewhere(PyThreadState* current) noexcept {
   if (current->interp != PyInterpreterState_Main()) {
     return true;
   }
@@ -60,7 +61,7 @@ PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) n
 
 #else
 
-bool may_be_left_behind(PyThreadState*) noexcept { return false; }
+bool interpreter_may_end_elsewhere(PyThreadState*) noexcept { return false; }
 PyThreadState* idle_thread_state(PyThreadState*, std::uint64_t) noexcept { return nullptr; }
 
 #endif

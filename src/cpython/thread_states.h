@@ -23,13 +23,15 @@ inline std::uint64_t id_of(const PyThreadState* tstate) noexcept { return tstate
 // False once the interpreter is so far into its finalization that running Python code is unwise.
 bool can_run_python(PyThreadState* tstate) noexcept;
 
-// Another thread state of this interpreter and this OS thread that runs nothing at the moment and
-// has a smaller id than `before`: of several, the one with the largest id. Null if there is none,
-// and always before 3.12, where PyGILState_Ensure() would not notice a change to it.
+// Another thread state of the interpreter and the OS thread of `current` that runs nothing at the
+// moment. Only those with an id smaller than `before` count; of several, it returns the one with
+// the largest id. Null if there is none. Always null before 3.12: there PyGILState_Ensure() would
+// not notice that the OS thread has changed to it.
 PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) noexcept;
-// True if the interpreter may be ended from another thread state of the OS thread than `current`:
-// there is another one already, or the interpreter is not the main one.
-bool may_be_left_behind(PyThreadState* current) noexcept;
+// True if the interpreter of `current` may be ended while another thread state of this OS thread is
+// attached, and not `current`: there is another one already, or the interpreter is not the main
+// one. Always false before 3.12.
+bool interpreter_may_end_elsewhere(PyThreadState* current) noexcept;
 
 // True once Py_Finalize() has run the atexit functions (sys.is_finalizing()).
 inline bool is_finalizing() noexcept {

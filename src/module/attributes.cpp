@@ -34,7 +34,7 @@ int set_dict(PyObject* self, PyObject* value, void*) {
 PyObject* get_run(PyObject* self, void*) {
   const Greenlet& greenlet = Greenlet::of(self);
   if (greenlet.is_main()) {
-    PyErr_SetString(PyExc_AttributeError, "Main greenlets do not have a run attribute.");
+    PyErr_SetString(PyExc_AttributeError, kNoRunOfMain);
     return nullptr;
   }
   Ref run = greenlet.run();
@@ -124,8 +124,8 @@ PyGetSetDef attributes[] = {
 PyObject* repr(PyObject* self) {
   const Greenlet& greenlet = Greenlet::of(self);
   const State state = greenlet.state();
-  const Ref representative = greenlet.thread_representative();
-  const Greenlet& owner = Greenlet::of(representative.get());
+  const Ref held = greenlet.thread_representative();
+  const Greenlet& representative = Greenlet::of(held.get());
   const char* description = nullptr;
   switch (state) {
     case State::kNew:
@@ -141,7 +141,7 @@ PyObject* repr(PyObject* self) {
       description = " suspended active started";
       break;
     case State::kDead:
-      description = owner.state() == State::kAbandoned ? " (thread exited) dead" : " dead";
+      description = representative.state() == State::kAbandoned ? " (thread exited) dead" : " dead";
       break;
     case State::kAbandoned:
       description = greenlet.thread() == nullptr ? " (thread exited) dead" : " dead";
@@ -149,7 +149,7 @@ PyObject* repr(PyObject* self) {
   }
   const bool living_main = greenlet.is_main() && greenlet.is_active();
   return PyUnicode_FromFormat("<%s object at %p (otid=%p)%s%s>", Py_TYPE(self)->tp_name, self,
-                              static_cast<void*>(owner.thread()), description,
+                              static_cast<void*>(representative.thread()), description,
                               living_main ? " main" : "");
 }
 

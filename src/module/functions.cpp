@@ -8,13 +8,10 @@
 namespace greenlet::module {
 namespace {
 
+using core::ModuleState;
 using core::Ref;
 using core::Thread;
 using core::ThreadRegistry;
-
-core::ModuleState& state_of(PyObject* module) {
-  return *static_cast<core::ModuleState*>(PyModule_GetState(module));
-}
 
 PyObject* getcurrent(PyObject*, PyObject*) { return get_current(); }
 
@@ -41,11 +38,11 @@ PyObject* gettrace(PyObject*, PyObject*) {
 }
 
 PyObject* get_pending_cleanup_count(PyObject* module, PyObject*) {
-  return PyLong_FromSsize_t(state_of(module).queued_greenlets);
+  return PyLong_FromSsize_t(ModuleState::of(module).queued_greenlets);
 }
 
 PyObject* get_total_main_greenlets(PyObject* module, PyObject*) {
-  return PyLong_FromSsize_t(state_of(module).main_greenlets);
+  return PyLong_FromSsize_t(ModuleState::of(module).main_greenlets);
 }
 
 PyObject* enable_optional_cleanup(PyObject* module, PyObject* flag) {
@@ -53,12 +50,12 @@ PyObject* enable_optional_cleanup(PyObject* module, PyObject* flag) {
   if (enabled < 0) {
     return nullptr;
   }
-  state_of(module).counts_cleanup_clocks = enabled != 0;
+  ModuleState::of(module).counts_cleanup_clocks = enabled != 0;
   Py_RETURN_NONE;
 }
 
 PyObject* get_clocks_used_doing_optional_cleanup(PyObject* module, PyObject*) {
-  if (!state_of(module).counts_cleanup_clocks) {
+  if (!ModuleState::of(module).counts_cleanup_clocks) {
     Py_RETURN_NONE;
   }
   return PyLong_FromLong(0);

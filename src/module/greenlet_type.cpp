@@ -94,7 +94,7 @@ PyObject* construct(PyObject* type, PyObject* const* args, std::size_t flagged_c
     return nullptr;
   }
   const Py_ssize_t all = count + (names != nullptr ? PyTuple_GET_SIZE(names) : 0);
-  if (!core::may_switch(thread)) {
+  if (!core::prepare_to_switch(thread)) {
     return nullptr;
   }
   return thread.deliver(Greenlet::of(self), core::Message::of(std::move(arguments)),

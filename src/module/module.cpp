@@ -1,4 +1,5 @@
-// The extension module greenlet._greenlet: how it is made, one owner of the state per interpreter.
+// The extension module greenlet._greenlet: its types, constants and functions; the module that owns
+// the state, one in each interpreter; and the import, which gives importlib a view of that module.
 #include <Python.h>
 #include <atomic>
 #include <chrono>
@@ -26,10 +27,6 @@ namespace {
 using core::ModuleState;
 using core::Ref;
 using core::ThreadRegistry;
-
-ModuleState& state_of(PyObject* module) {
-  return *static_cast<ModuleState*>(PyModule_GetState(module));
-}
 
 // --- module ---------------------------------------------------------------------------------
 
@@ -246,7 +243,7 @@ PyObject* find_or_make_owner() {
   if (!owner || fill(owner.get()) < 0 || !ModuleState::register_module(owner.get())) {
     return nullptr;
   }
-  if (!PyType_HasFeature(state_of(owner.get()).greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
+  if (!PyType_HasFeature(ModuleState::of(owner.get()).greenlet_type, Py_TPFLAGS_HEAPTYPE)) {
     Py_INCREF(owner.get());  // for the type: a static type cannot own the module, and never ends
   }
   return owner.get();
@@ -264,8 +261,8 @@ PyObject* create(PyObject* spec, PyModuleDef*) {
   if (owner == nullptr) {
     return nullptr;
   }
-  if (cpython::may_be_left_behind(cpython::current_thread_state())) {
-    core::kill_at_exit(state_of(owner));
+  if (cpython::interpreter_may_end_elsewhere(cpython::current_thread_state())) {
+    core::hook_exit(ModuleState::of(owner));
   }
   const Ref name = Ref::take(PyObject_GetAttrString(spec, "name"));
   Ref view = Ref::take(name ? PyModule_NewObject(name.get()) : nullptr);

@@ -59,7 +59,7 @@ PyObject* get_current() {
 
 PyObject* send(Greenlet& target, Message message, const core::Operands& operands) {
   Thread* const thread = ThreadRegistry::current();
-  if (thread == nullptr || !core::may_switch(*thread)) {
+  if (thread == nullptr || !core::prepare_to_switch(*thread)) {
     return nullptr;
   }
   return thread->deliver(target, std::move(message), operands);
@@ -98,11 +98,7 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   if (traceback != nullptr && PyException_SetTraceback(exception.get(), traceback) < 0) {
     return nullptr;
   }
-  Thread* const thread = ThreadRegistry::current();
-  if (thread == nullptr || !core::may_switch(*thread)) {
-    return nullptr;
-  }
-  return thread->deliver(target, Message::raise(std::move(exception)), operands);
+  return send(target, Message::exception(std::move(exception)), operands);
 }
 
 int initialize(Greenlet& greenlet, PyObject* run, PyObject* parent) {
@@ -114,7 +110,7 @@ int initialize(Greenlet& greenlet, PyObject* run, PyObject* parent) {
 
 int set_run(Greenlet& greenlet, PyObject* value) {
   if (greenlet.is_main()) {
-    PyErr_SetString(PyExc_AttributeError, "Main greenlets do not have a run attribute.");
+    PyErr_SetString(PyExc_AttributeError, kNoRunOfMain);
     return -1;
   }
   if (!greenlet.set_run(Ref::share(value))) {

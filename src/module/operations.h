@@ -30,6 +30,8 @@ PyObject* send(core::Greenlet& target, core::Message message, const core::Operan
 PyObject* throw_into(core::Greenlet& target, PyObject* type, PyObject* value, PyObject* traceback,
                      const core::Operands& operands = {});
 
+// The text of the AttributeError for `run` of a main greenlet.
+inline constexpr const char* kNoRunOfMain = "Main greenlets do not have a run attribute.";
 // greenlet.run = value, or del greenlet.run if `value` is null.
 int set_run(core::Greenlet& greenlet, PyObject* value);
 

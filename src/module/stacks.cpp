@@ -66,7 +66,7 @@ PyObject* set_stack_default_size(PyObject*, PyObject* value) {
 }
 
 PyObject* set_stack_size(PyObject* module, PyObject* args) {
-  const auto& state = *static_cast<core::ModuleState*>(PyModule_GetState(module));
+  const auto& state = core::ModuleState::of(module);
   PyObject *object, *value;
   std::size_t size = 0;
   if (!PyArg_ParseTuple(args, "O!O", state.greenlet_type, &object, &value) ||

@@ -1,5 +1,5 @@
-// Clocks, in nanoseconds. On Linux, and small enough to be inline, so another system has its own
-// body here.
+// Clocks, in nanoseconds. The body for Linux is small enough to be inline; another system has its
+// own body here.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,12 @@ enum class Clock : clockid_t {
   kThreadCpu = CLOCK_THREAD_CPUTIME_ID,  // time that the calling thread has worked
 };
 
-// A few nanoseconds, but kThreadCpu is a system call.
-inline std::uint64_t read(Clock clock) noexcept {
-  timespec now{};
-  clock_gettime(static_cast<clockid_t>(clock), &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-         static_cast<std::uint64_t>(now.tv_nsec);
+// The time that the clock shows. Takes a few nanoseconds, but kThreadCpu is a system call.
+inline std::uint64_t now(Clock clock) noexcept {
+  timespec time{};
+  clock_gettime(static_cast<clockid_t>(clock), &time);
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(time.tv_nsec);
 }
 
 }  // namespace greenlet::platform

@@ -91,7 +91,7 @@ bool install(Watched& each) noexcept {
   if (sigaction(each.signal, nullptr, &now) != 0) {
     return false;
   }
-  // A handler that was put in front of ours may call ours. If ours called that one, too, they would
+  // A handler that was put in front of ours may call ours. If ours called that handler, they would
   // call each other without end.
   if (is_ours(now) || (each.is_installed && is_function(now))) {
     return true;

@@ -24,8 +24,9 @@ struct Room {
   Limit limit = Limit::kNone;   // the limit that leaves no more
 };
 
-// What may be mapped now. Two system calls if there is no limit; else it reads files of /proc.
-// `carefully`: also reads again the settings of the machine, which hardly ever change.
+// What may be mapped now. Two system calls if there is no limit; under a limit it reads files of
+// /proc. It reads the settings of the machine, which hardly ever change, again in every 32nd call,
+// and in each call with `carefully`.
 Room find_room(bool carefully) noexcept;
 
 // Bytes that a process can address on this machine: 128 TiB on most 64-bit ones, 512 GiB on some,

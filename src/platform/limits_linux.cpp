@@ -22,10 +22,10 @@ namespace {
 // Where address space is limited, stacks leave this much to the rest of the program: without it the
 // program would fail at its next malloc().
 constexpr std::size_t kHeadroomBytes = std::size_t{32} << 20;
-// Where commitment is limited, stacks leave one part in so many of what the machine may commit.
+// Where commitment is limited, stacks leave 1/kCommitHeadroomPart of what the machine may commit.
 constexpr std::size_t kCommitHeadroomPart = 16;
 
-// The machine's settings are read again after so many looks. The first look does not read them:
+// The machine's settings are read again after this many looks. The first look does not read them:
 // that takes longer than mapping the first batch, which is small.
 constexpr unsigned kLooksBetween = 32;
 

@@ -5,8 +5,8 @@
 //
 //   must work        map(), unmap() of whole mappings, commit(), protect_guard(), kPageSize
 //   may do nothing   drop() (memory then stays until unmap()), lock_on_fault(), advise_guard() and
-//                    advise_guards() (return false), is_resident() (returns false: then the pool
-//                    drops the pages of a stack whenever it looks)
+//                    advise_guards() (return false), query_residency() (returns false: then the
+//                    pool drops the pages of a stack whenever it looks)
 //   constants        kUnmapsParts, kMappingsOfAGuard, kMostAtOnce
 //
 // Windows: map() reserves address space (VirtualAlloc, MEM_RESERVE), commit() gives a stack its
@@ -38,6 +38,11 @@ inline constexpr bool kUnmapsParts = true;
 // How many mappings protect_guard() adds to the process (see limits.h, mapping_limit()).
 inline constexpr std::size_t kMappingsOfAGuard = 2;
 
+// The beginning of the page that `address` lies in.
+inline std::byte* page_of(std::byte* address) noexcept {
+  return address - (reinterpret_cast<std::uintptr_t>(address) & (kPageSize - 1));
+}
+
 // Both ends at the beginning of a page.
 struct Range {
   std::byte* begin;
@@ -68,9 +73,10 @@ std::byte* map(std::size_t bytes, std::size_t alignment, bool& locks) noexcept;
 // of a mapping makes two of it. Then the range stays mapped, and unmap() may be tried later.
 bool unmap(const Range& range) noexcept;
 
-// What a program wants that calls mlockall(), as far as it makes sense for stacks: pages stay in
-// memory once they have been touched. Only a wish: does nothing if RLIMIT_MEMLOCK holds for the
-// process, because the kernel counts the whole range against it. Set the guards before.
+// For a program that has called mlockall(): locks each page of the range into memory when the page
+// is touched for the first time. Pages that are never touched use no memory. Only a wish: does
+// nothing if RLIMIT_MEMLOCK holds for the process, because the kernel counts the whole range
+// against it. Set the guards before.
 void lock_on_fault(const Range& range) noexcept;
 
 // --- guards -------------------------------------------------------------------------------------
@@ -98,22 +104,23 @@ Protected protect_guard(const Range& guard) noexcept;
 
 // --- pages --------------------------------------------------------------------------------------
 
-// Called before stacks are handed out: for new ones, and for used ones whose pages were dropped.
-// Their guards may not be set yet. No more than kMostAtOnce. False: no memory, use none of them.
-// On Linux memory needs no commitment. There this is a wish, and always true: the kernel backs the
-// page of each boundary, in one system call in place of a page fault each.
+// Called when a pool takes stacks from the reserve, before code runs on them. The stacks are new,
+// or their pages have been dropped; their guards may not be set yet. No more than kMostAtOnce.
+// False: no memory, use none of them. On Linux memory needs no commitment, so this is only a wish,
+// and always returns true: if there are two stacks or more, one system call backs the page of each
+// boundary, in place of a page fault for each.
 bool commit(const StackMemory* const* stacks, std::size_t count) noexcept;
 
 // Gives the memory of the range back; the pages read as zeros when they are touched again. They may
 // be touched without another commit(), so a port keeps the commitment. One system call.
 void drop(const Range& range) noexcept;
 // The same for several ranges, no more than kMostAtOnce: one system call if the kernel can do that,
-// else one each.
+// otherwise one for each.
 void drop(const Range* ranges, std::size_t count) noexcept;
 
 // Sets the lowest bit of states[i] if the i-th page from `begin` is backed by memory, and clears it
 // if not; the other bits mean nothing. False if that cannot be found out. One system call.
-bool is_resident(std::byte* begin, std::size_t pages, unsigned char* states) noexcept;
+bool query_residency(std::byte* begin, std::size_t pages, unsigned char* states) noexcept;
 // How many pages of the range are backed by memory; zero if that cannot be found out.
 std::size_t resident_pages(const Range& range) noexcept;
 

@@ -1,4 +1,5 @@
-// Memory for stacks on Linux: the system calls, their numbers, and which kernels have them.
+// Memory for stacks on Linux: the system calls, their numbers, and which kernels have them. Also
+// is_readable() of readable.h.
 #include "platform/memory.h"
 
 #include <sys/mman.h>
@@ -296,8 +297,7 @@ bool commit(const StackMemory* const* stacks, std::size_t count) noexcept {
   }
   std::array<iovec, kMostAtOnce> pages;
   for (std::size_t i = 0; i < count; ++i) {
-    std::byte* const boundary = stacks[i]->boundary;
-    pages[i] = {.iov_base = boundary - (number(boundary) & (kPageSize - 1)), .iov_len = kPageSize};
+    pages[i] = {.iov_base = page_of(stacks[i]->boundary), .iov_len = kPageSize};
   }
   if (calls::advise_all(pages.data(), count, kMadvPopulateWrite) < 0) {
     works.store(false, std::memory_order_relaxed);
@@ -331,7 +331,7 @@ void drop(const Range* ranges, std::size_t count) noexcept {
   }
 }
 
-bool is_resident(std::byte* begin, std::size_t pages, unsigned char* states) noexcept {
+bool query_residency(std::byte* begin, std::size_t pages, unsigned char* states) noexcept {
   return mincore(begin, pages * kPageSize, states) == 0;
 }
 
@@ -341,7 +341,7 @@ std::size_t resident_pages(const Range& range) noexcept {
   for (std::byte* begin = range.begin; begin < range.end;) {
     const std::size_t pages =
         std::min(states.size(), static_cast<std::size_t>(range.end - begin) / kPageSize);
-    if (is_resident(begin, pages, states.data())) {
+    if (query_residency(begin, pages, states.data())) {
       for (std::size_t i = 0; i < pages; ++i) {
         resident += states[i] & 1U;
       }

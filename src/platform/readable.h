@@ -1,4 +1,4 @@
-// Whether an address can be read.
+// Whether an address can be read. The contract; memory_linux.cpp implements it.
 #pragma once
 
 namespace greenlet::platform {

@@ -6,8 +6,8 @@
 
 namespace greenlet::platform {
 
-// True for the thread whose stack grows as far as a limit (RLIMIT_STACK) says at the moment. False
-// for all threads where there is no such thread. Two system calls.
+// True for the main thread of the process: its stack may grow as far as the limit RLIMIT_STACK says
+// at the moment. Always false on a system where no thread has such a stack. Two system calls.
 bool is_main_thread() noexcept;
 
 // Bytes of the calling thread's own stack: what recursion may use up in it. Zero if the stack has

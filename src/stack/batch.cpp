@@ -15,27 +15,28 @@ namespace {
 
 using platform::kPageSize;
 
-// The first batch has as many regions as fit into this many bytes, up to kFirstRegions.
+// The first batch has as many regions as fit into kFirstBytes, up to kFirstRegions.
 constexpr std::size_t kFirstBytes = std::size_t{48} << 20;
 constexpr std::size_t kFirstRegions = 4;
-constexpr std::size_t kBatchBytes = std::size_t{4} << 30;  // fewer regions where they are large
-// Where a size has many regions, so many batches are mapped at once.
+// A batch is no larger than this, unless one region is.
+constexpr std::size_t kBatchBytes = std::size_t{4} << 30;
+// If a size has kManyRegions regions or more, kBatchesAtOnce batches are mapped at once.
 constexpr std::size_t kBatchesAtOnce = platform::kUnmapsParts ? 4 : 1;
 constexpr std::size_t kManyRegions = 16 * kBatchRegions;
 
-// Under a limit, regions have the size that is asked for as long as what is left suffices for so
-// many of them, ...
+// Under a limit, regions have the size that is asked for if what is left suffices for kPlenty of
+// them. Otherwise they are smaller, so that it does.
 constexpr std::size_t kPlenty = 8192;
-// ... and as long as stacks have less than one part in kFirstPart of all that they may have. Then
-// no region takes more than one part in kPartOfPart of what is left of that. So the first greenlets
-// of a program have large stacks even if the limit is low.
+// The first regions may be larger than that. While stacks have less than 1/kFirstPart of all that
+// they may have, a region may take 1/kPartOfPart of the difference. So the first greenlets of a
+// program have large stacks even if the limit is low.
 constexpr std::size_t kFirstPart = 8;
 constexpr std::size_t kPartOfPart = 4;
-// A batch takes no more than one part in so many of what is left.
+// A batch takes no more than 1/kBatchPart of what is left.
 constexpr std::size_t kBatchPart = 16;
 
-// Stacks have no more than this part of all addresses. When they have half of that, it counts as a
-// limit like others.
+// Stacks have no more than 1/kPartOfAddresses of all addresses. When they have half of that, it
+// counts as a limit like others.
 constexpr std::size_t kPartOfAddresses = 2;
 
 // How much may be mapped, and which limit leaves no more.
@@ -49,7 +50,7 @@ Failure failure_of(platform::Limit limit) noexcept {
     case platform::Limit::kNone:
       break;
     case platform::Limit::kAddressSpace:
-      return Failure::kSpaceLimit;
+      return Failure::kAddressSpaceLimit;
     case platform::Limit::kData:
       return Failure::kData;
     case platform::Limit::kCommit:
@@ -60,14 +61,14 @@ Failure failure_of(platform::Limit limit) noexcept {
 
 Room find_room(std::size_t mapped, bool carefully) noexcept {
   if (const std::size_t all = for_tests::switches.room.load(); all != 0) {
-    return {.left = all - std::min(all, mapped), .limit = Failure::kSpaceLimit};
+    return {.left = all - std::min(all, mapped), .limit = Failure::kAddressSpaceLimit};
   }
   const platform::Room room = platform::find_room(carefully);
   // If stacks took all addresses, nobody could map anything any more, malloc() included.
   const std::size_t most = platform::address_space() / kPartOfAddresses;
   if (const std::size_t left = most - std::min(most, mapped);
       left < std::min(most / 2, room.left)) {
-    return {.left = left, .limit = Failure::kAddressSpace};
+    return {.left = left, .limit = Failure::kUnexplained};
   }
   return {.left = room.left, .limit = failure_of(room.limit)};
 }
@@ -122,7 +123,7 @@ std::byte* map_fallback(Batch& batch, std::size_t mapped, bool& locks, Failure& 
       failure = is_limited && bytes > room.left  ? room.limit
                 : platform::mappings_exhausted() ? Failure::kMappings
                 : is_limited                     ? room.limit
-                                                 : Failure::kAddressSpace;
+                                                 : Failure::kUnexplained;
       return nullptr;
     }
   }
@@ -173,7 +174,7 @@ MappedBatches map_batches(SizeClass& size_class, std::size_t mapped) noexcept {
   MappedBatches result;
   Batch* const batch = make_batch();
   if (batch == nullptr) {
-    result.failure = Failure::kAddressSpace;
+    result.failure = Failure::kUnexplained;
     return result;
   }
   batch->size_class = &size_class;

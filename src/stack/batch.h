@@ -35,7 +35,8 @@ struct Batch {
   // Regions that a pool has handed out. Atomic; in debug builds only (see expect_in_use()).
   std::uint64_t in_use;
 
-  bool is_whole() const noexcept { return free == all(); }
+  // True if all its regions are free.
+  bool is_unused() const noexcept { return free == all(); }
   std::uint64_t all() const noexcept { return ~std::uint64_t{0} >> (kBatchRegions - count); }
   std::byte* mapping() const noexcept { return base - layout.lead; }
   std::size_t mapped_bytes() const noexcept { return layout.mapped_bytes(count); }

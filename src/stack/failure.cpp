@@ -7,11 +7,11 @@ const char* describe(Failure failure) noexcept {
   switch (failure) {
     case Failure::kNone:
       return "no failure";
-    case Failure::kAddressSpace:
+    case Failure::kUnexplained:
       return "cannot reserve a stack for the greenlet: address space is used up; see the limit "
              "RLIMIT_AS (ulimit -v) and the sysctl vm.overcommit_memory, or set a smaller default "
              "stack size";
-    case Failure::kSpaceLimit:
+    case Failure::kAddressSpaceLimit:
       return "cannot reserve a stack for the greenlet: the limit RLIMIT_AS (ulimit -v) is used up; "
              "raise it, or set a smaller default stack size";
     case Failure::kData:

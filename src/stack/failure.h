@@ -8,12 +8,14 @@ namespace greenlet::stack {
 // Core turns it into a MemoryError that names the limit.
 enum class Failure : std::uint8_t {
   kNone,
-  kAddressSpace,  // mmap failed, and no limit that is known explains it
-  kSpaceLimit,    // RLIMIT_AS
-  kData,          // RLIMIT_DATA
-  kCommit,        // strict overcommit (vm.overcommit_memory=2)
-  kMappings,      // mprotect or mmap failed for want of mappings: vm.max_map_count
-  kGuard,         // the guard could not be set for another reason
+  // No limit of the system that is known explains it: mmap failed, malloc failed, or stacks have
+  // the half of all addresses that we let them have (kPartOfAddresses of batch.cpp).
+  kUnexplained,
+  kAddressSpaceLimit,  // RLIMIT_AS
+  kData,               // RLIMIT_DATA
+  kCommit,             // strict overcommit (vm.overcommit_memory=2)
+  kMappings,           // mprotect or mmap failed for want of mappings: vm.max_map_count
+  kGuard,              // the guard could not be set for another reason
 };
 
 // The text for a MemoryError: which limit was hit and what to do about it.

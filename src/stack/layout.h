@@ -10,20 +10,21 @@
 
 namespace greenlet::stack {
 
-// A frame that is larger than the guard can step over it without a fault. So it is larger than the
-// guard of a thread's stack, which has one page. Each page costs the kernel an entry in a page
-// table.
+// Bytes of the guard. A C frame that is larger than the guard can step over it without a fault. So
+// the guard is larger than the one of a thread's stack, which has one page. It is not larger still,
+// because each of its pages costs the kernel an entry in a page table.
 inline constexpr std::size_t kGuardBytes = std::size_t{16} << 10;
 // Bytes of the data area. Small stacks, which exist where address space is short, have an eighth of
 // their own size. CPython allocates more room for Python frames where that is too little.
 inline constexpr std::size_t kDataBytes = std::size_t{256} << 10;
 
-// Regions are mapped in batches of at most so many: a batch keeps one bit for each in a word.
+// Regions are mapped in batches of at most this many: a batch keeps one bit for each in a word.
 inline constexpr std::size_t kBatchRegions = 64;
 
-// For Layout::in_row(). In its page table each boundary lies this many pages behind the place of
-// the boundary before it, and the first boundary has kNearPages of C stack in front of it. The data
-// areas and guards of a whole batch must fit behind that.
+// For Layout::in_row(). A region is kDriftPages longer than a multiple of a page table's reach. So
+// its boundary lies kDriftPages further on in its page table than the boundary of the region before
+// it does in its own. The first boundary of a batch has kNearPages of C stack before it in its page
+// table. The last one must leave room in its page table for its data area and the next guard.
 inline constexpr std::size_t kDriftPages = 5;
 inline constexpr std::size_t kNearPages = 100;
 static_assert(kNearPages + kBatchRegions * kDriftPages + 2 + (kDataBytes + kGuardBytes) / 4096 <=
@@ -31,10 +32,6 @@ static_assert(kNearPages + kBatchRegions * kDriftPages + 2 + (kDataBytes + kGuar
 
 inline std::size_t round_up(std::size_t bytes, std::size_t unit) noexcept {
   return (bytes + unit - 1) / unit * unit;
-}
-
-inline std::byte* page_of(std::byte* address) noexcept {
-  return address - (reinterpret_cast<std::uintptr_t>(address) & (platform::kPageSize - 1));
 }
 
 // Bytes whose pages have their entries in one page table, on most machines.

@@ -1,3 +1,5 @@
+// The report of an overflow: finds the region by the address of the fault, and writes one line. In
+// a signal handler, so without memory and without locks that the thread may hold.
 #include "stack/overflow.h"
 
 #include <array>

@@ -21,22 +21,23 @@ namespace greenlet::stack {
 namespace {
 
 using platform::kPageSize;
+using platform::page_of;
 
-// How many regions a pool takes from the reserve at once, at most; and how many it gives back at
-// once.
+// How many regions a pool takes from the reserve at once, at most (kMostRefill), and how many it
+// gives back at once (kFlush).
 constexpr std::size_t kMostRefill = 64;
-static_assert(kMostRefill <= 64);  // a bit each in a word
+static_assert(kMostRefill <= 64);  // one bit for each in a word
 static_assert(kMostRefill <= platform::kMostAtOnce);
 constexpr std::size_t kFlush = 32;
 
-// For Pool::check(). What a pooled region may hold in memory below and above its page; how far
-// beyond that a check looks; and how many releases apart checks are, after one has found more than
-// was known, and at most. These intervals are odd, so that a regular pattern cannot hide from the
-// checks for long.
+// What a pooled region may hold in memory below and above the page of its boundary.
 constexpr std::size_t kKeepBelow = std::size_t{128} << 10;
 constexpr std::size_t kKeepAbove = std::size_t{32} << 10;
+// How far beyond that Pool::check() looks.
 constexpr std::size_t kLookBelow = std::size_t{64} << 10;
 constexpr std::size_t kLookAbove = std::size_t{16} << 10;
+// How many releases apart checks are: after a check that has found more pages than were known, and
+// at most. Both numbers are odd, so that a regular pattern cannot hide from the checks for long.
 constexpr std::uint32_t kShortInterval = 7;
 constexpr std::uint32_t kLongestInterval = 61;
 
@@ -52,8 +53,8 @@ constexpr std::size_t kFree = std::size_t{64} << 10;
 
 constinit std::atomic<std::size_t> drawn_by_all{0};
 
-// Writes only if something is left of the budget: so threads whose pools are full can share the
-// cache line.
+// Draws kDrawnAtOnce from the budget; false if less is left. Then it writes nothing, so threads
+// whose pools are full can share the cache line of drawn_by_all.
 bool draw() noexcept {
   std::size_t now = drawn_by_all.load(std::memory_order_relaxed);
   do {
@@ -81,7 +82,7 @@ Residency residency_of(const Region& region) noexcept {
   constexpr std::size_t kMostPages = (kKeepBelow + kLookBelow + kKeepAbove + kLookAbove) / 4096 + 1;
   std::array<unsigned char, kMostPages> states;
   const std::size_t pages = std::min(states.size(), static_cast<std::size_t>(end - begin) / page);
-  if (!platform::is_resident(begin, pages, states.data())) {
+  if (!platform::query_residency(begin, pages, states.data())) {
     return {.pages = 1, .beyond = true};
   }
   const auto resident = [&](const std::byte* from, const std::byte* to) {
@@ -100,8 +101,8 @@ Residency residency_of(const Region& region) noexcept {
 // Drops the pages that a pooled region may not hold.
 void cut_back(const Region& region, Trimmer& trimmer) noexcept {
   std::byte* const middle = page_of(region.boundary);
-  trimmer.keep(region, middle - std::min<std::ptrdiff_t>(kKeepBelow, middle - region.low),
-               middle + kPageSize + kKeepAbove);
+  trimmer.drop_all_but(region, middle - std::min<std::ptrdiff_t>(kKeepBelow, middle - region.low),
+                       middle + kPageSize + kKeepAbove);
 }
 
 // New regions, or used ones without memory, are about to be used.
@@ -284,7 +285,7 @@ void Pool::decay() noexcept {
   {
     Trimmer trimmer;
     for (std::size_t i = 0; i < kept; ++i) {
-      trimmer.keep(entries_[i], entries_[i].boundary, entries_[i].boundary);
+      trimmer.drop_all_but(entries_[i], entries_[i].boundary, entries_[i].boundary);
     }
   }
   return_budget();
@@ -295,7 +296,7 @@ void Pool::decay() noexcept {
 
 void Pool::trim(Trimmer& trimmer) noexcept {
   for (std::size_t i = 0; i < count_; ++i) {
-    trimmer.keep_nothing(entries_[i]);
+    trimmer.drop_all(entries_[i]);
   }
   trimmer.flush();
   give_back_oldest(count_);

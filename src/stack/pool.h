@@ -17,8 +17,9 @@ class Reserve;
 class Trimmer;
 
 // The regions that one thread keeps for reuse, last in first out. Only its thread touches it, with
-// two exceptions: statistics() reads `in_use_` from any thread, and the reserve's mutex protects
-// the links. May be a thread_local, or a member of something that lives as long as the thread.
+// three exceptions: statistics() reads `in_use_` from any thread; the reserve's mutex protects the
+// links; and empty_pools() takes the entries while no thread uses the pool. May be a thread_local,
+// or a member of something that lives as long as the thread.
 //
 // All pools together hold no more than a budget of memory, and each may hold a little in any case.
 // So where greenlets go deep, pools are small.
@@ -39,15 +40,15 @@ class Pool {
   // back to the reserve. In debug builds a region that is not in use ends the process.
   void release(Region region) noexcept;
 
-  // To be called about once a second, if anything happens. Of the regions that were not needed
+  // Call it about once a second, if anything happens. Of the regions that were not needed
   // since the last call, it gives some back to the reserve, and drops the memory of the others.
   void decay() noexcept;
   // Gives everything back to the reserve now. Adds the memory that this frees to the trimmer's
   // count.
   void trim(Trimmer& trimmer) noexcept;
 
-  // Makes it one of the pools that empty_pools(family) empties. To be called before the first use.
-  void join(const void* family) noexcept { family_ = family; }
+  // Makes it one of the pools that empty_pools(owner_tag) empties. Call it before the first use.
+  void join(const void* owner_tag) noexcept { owner_tag_ = owner_tag; }
 
  private:
   friend class Reserve;
@@ -76,11 +77,14 @@ class Pool {
   Region* entries_ = nullptr;  // [0, count_), the last one released on top
   std::size_t count_ = 0;
   std::size_t capacity_ = 0;
-  std::size_t room_ = 0;     // entries that fit in and may be kept
-  std::size_t drawn_ = 0;    // bytes drawn from the budget of all pools
-  std::size_t pages_ = 1;    // pages that an entry holds in memory, according to samples
-  std::size_t settled_ = 0;  // entries below this were trimmed, or here at the last decay()
-  std::size_t lowest_ = 0;   // min(this, settled_) entries were not needed since the last decay()
+  std::size_t room_ = 0;   // entries that fit in and may be kept
+  std::size_t drawn_ = 0;  // bytes drawn from the budget of all pools
+  std::size_t pages_ = 1;  // pages that an entry holds in memory, according to samples
+  // check() need not trim the entries [0, settled_). They have not been handed out since they came
+  // from the reserve, since check() trimmed them, or since the last decay().
+  std::size_t settled_ = 0;
+  // The entries [0, min(lowest_, settled_)) have not been handed out since the last decay().
+  std::size_t lowest_ = 0;
   static constexpr std::size_t kUnknown = ~std::size_t{0};
   std::size_t chosen_ = kUnknown;  // chosen_size() when size_ was found
   std::size_t size_ = 0;           // the size that the entries were asked for with
@@ -90,7 +94,7 @@ class Pool {
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // how many regions to take from the reserve next time
   bool registered_ = false;
-  const void* family_ = nullptr;  // see empty_pools()
+  const void* owner_tag_ = nullptr;  // see empty_pools()
   // Regions acquired minus regions released here. May wrap around; the sum of all pools is right.
   std::atomic<std::size_t> in_use_{0};
   Pool* previous_ = nullptr;
@@ -124,8 +128,9 @@ inline void Pool::release(Region region) noexcept {
   release_slowly(region);
 }
 
-// Gives back what the pools of one family keep, whichever threads they belong to. During the call
-// nobody may use any of these pools. For the moment when a region cannot be had.
-void empty_pools(const void* family) noexcept;
+// Gives back what the pools with this tag keep, whichever threads they belong to (see
+// Pool::join()). During the call no thread may use any of these pools. For the moment when no
+// region is left.
+void empty_pools(const void* owner_tag) noexcept;
 
 }  // namespace greenlet::stack

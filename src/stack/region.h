@@ -1,4 +1,4 @@
-// A region: the piece of address space that one greenlet runs on.
+// A region: the piece of address space on which one greenlet runs.
 #pragma once
 
 #include <cstddef>

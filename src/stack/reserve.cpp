@@ -30,7 +30,7 @@ std::size_t Reserve::take(std::size_t size, Region* regions, std::size_t count,
   failure = Failure::kNone;
   SizeClass* const size_class = find_or_add_class(size);
   if (size_class == nullptr) {
-    failure = Failure::kAddressSpace;
+    failure = Failure::kUnexplained;
     return 0;
   }
   while (taken < count) {
@@ -41,7 +41,7 @@ std::size_t Reserve::take(std::size_t size, Region* regions, std::size_t count,
     // Guarded ones first: they were used before, so their page tables exist.
     const std::uint64_t ready = batch->free & batch->guarded;
     const auto index = static_cast<std::size_t>(std::countr_zero(ready != 0 ? ready : batch->free));
-    whole_ -= std::size_t{batch->is_whole()};
+    unused_batches_ -= std::size_t{batch->is_unused()};
     batch->free &= ~(std::uint64_t{1} << index);
     --free_;
     if (batch->free == 0) {
@@ -82,7 +82,7 @@ void Reserve::give_back(const Region* regions, std::size_t count) noexcept {
   {
     Trimmer trimmer;
     for (std::size_t i = 0; i < count; ++i) {
-      trimmer.keep_nothing(regions[i]);
+      trimmer.drop_all(regions[i]);
     }
   }
   const std::lock_guard lock(mutex_);
@@ -93,11 +93,11 @@ void Reserve::give_back(const Region* regions, std::size_t count) noexcept {
   unmap(doomed);
 }
 
-void Reserve::empty_pools(const void* family) noexcept {
+void Reserve::empty_pools(const void* owner_tag) noexcept {
   const std::lock_guard lock(mutex_);
   Batch* doomed = nullptr;
   for (Pool* pool = pools_; pool != nullptr; pool = pool->next_) {
-    if (pool->family_ == family) {
+    if (pool->owner_tag_ == owner_tag) {
       for (; pool->count_ != 0; --pool->count_) {
         const Region& region = pool->entries_[pool->count_ - 1];
         platform::drop({region.low, region.high});
@@ -244,7 +244,7 @@ Batch* Reserve::map(SizeClass& size_class, Failure& failure) noexcept {
     Batch* const next = batch->next;
     add(*batch);
     if (mapped.locks) {
-      lock(*batch);
+      lock_in_memory(*batch);
     }
     last = batch;
     batch = next;
@@ -252,7 +252,7 @@ Batch* Reserve::map(SizeClass& size_class, Failure& failure) noexcept {
   return last;
 }
 
-void Reserve::lock(Batch& batch) noexcept {
+void Reserve::lock_in_memory(Batch& batch) noexcept {
   // The kernel takes no advice to install a guard in locked memory.
   for (std::size_t i = 0; i < batch.count && !platform::guards_cost_mappings(); ++i) {
     const Region region = batch.region(i);
@@ -272,14 +272,14 @@ void Reserve::add(Batch& batch) noexcept {
 
 void Reserve::put_in(Batch& batch) noexcept {
   free_ += batch.count;
-  ++whole_;
+  ++unused_batches_;
   link(batch);
   offer(batch);
 }
 
 void Reserve::take_out(Batch& batch, Batch*& doomed) noexcept {
   free_ -= batch.count;
-  --whole_;
+  --unused_batches_;
   withdraw(batch);
   unlink(batch);
   batch.next = doomed;
@@ -294,8 +294,8 @@ void Reserve::put_back(const Region& region, Batch*& doomed) noexcept {
   if (was_full) {
     offer(batch);
   }
-  if (batch.is_whole()) {
-    ++whole_;
+  if (batch.is_unused()) {
+    ++unused_batches_;
     if (batch.fallback || free_ - batch.count >= kSpareRegions) {
       take_out(batch, doomed);
     }
@@ -303,13 +303,13 @@ void Reserve::put_back(const Region& region, Batch*& doomed) noexcept {
 }
 
 void Reserve::unmap_unused() noexcept {
-  if (whole_ == 0) [[likely]] {
+  if (unused_batches_ == 0) [[likely]] {
     return;
   }
   Batch* doomed = nullptr;
-  for (Batch* batch = batches_; batch != nullptr && whole_ != 0;) {
+  for (Batch* batch = batches_; batch != nullptr && unused_batches_ != 0;) {
     Batch* const next = batch->next;
-    if (batch->is_whole()) {
+    if (batch->is_unused()) {
       take_out(*batch, doomed);
     }
     batch = next;
@@ -423,14 +423,14 @@ union NeverDestroyed {
   ~NeverDestroyed() {}
   Reserve reserve;
 };
-constinit NeverDestroyed the;
+constinit NeverDestroyed g_reserve;
 
 }  // namespace
 
-Reserve& reserve() noexcept { return the.reserve; }
+Reserve& reserve() noexcept { return g_reserve.reserve; }
 
 // Registered when this is loaded: the child of a fork finds the mutex free.
-const int Reserve::kWatchesForks =
-    platform::around_fork([] { the.reserve.mutex_.lock(); }, [] { the.reserve.mutex_.unlock(); });
+const int Reserve::kForkHookResult = platform::around_fork(
+    [] { g_reserve.reserve.mutex_.lock(); }, [] { g_reserve.reserve.mutex_.unlock(); });
 
 }  // namespace greenlet::stack

@@ -28,14 +28,19 @@ class Reserve {
   std::size_t guard(Region* regions, std::size_t count, std::uint64_t unguarded,
                     Failure& failure) noexcept;
 
+  // Takes regions back and gives their memory back to the kernel. May unmap their batches.
   void give_back(const Region* regions, std::size_t count) noexcept;
-  void empty_pools(const void* family) noexcept;
+  // See empty_pools() in pool.h.
+  void empty_pools(const void* owner_tag) noexcept;
   // Unmaps every batch whose regions are all free.
   void trim() noexcept;
 
+  // Puts a pool into the list of pools, so that statistics() counts its regions. A pool adds itself
+  // at its first use, and removes itself at its end.
   void add(Pool& pool) noexcept;
   void remove(Pool& pool) noexcept;
 
+  // The region on whose C stack `address` lies; empty if on none.
   Region region_at(const std::byte* address) noexcept;
   // The region in whose guard `address` lies; empty if in none, or if the mutex does not become
   // free soon. For signal handlers: takes no lock that the thread may hold.
@@ -44,9 +49,10 @@ class Reserve {
   std::size_t resident_bytes() noexcept;
 
  private:
-  static const int kWatchesForks;
+  // What around_fork() has returned. Its initialization registers the functions.
+  static const int kForkHookResult;
 
-  // The region that this address lies in, in the guard or above.
+  // Finds the region that this address lies in, in the guard or above; empty if in none.
   Region find(const std::byte* address) noexcept;
 
   // Copies all batches; the caller frees the copies. None if there is no memory for them.
@@ -58,17 +64,17 @@ class Reserve {
   // Maps batches; returns the one to use first. Null: `failure` says why.
   Batch* map(SizeClass& size_class, Failure& failure) noexcept;
   // For programs that want all their memory locked: pages that are touched stay in memory.
-  void lock(Batch& batch) noexcept;
+  void lock_in_memory(Batch& batch) noexcept;
 
-  // A batch that has just been mapped.
+  // Adds a batch that has just been mapped.
   void add(Batch& batch) noexcept;
-  // The region is free again. If its batch is to be unmapped, adds it to the list `doomed`.
+  // Makes the region free again. If its batch is to be unmapped, adds that to the list `doomed`.
   void put_back(const Region& region, Batch*& doomed) noexcept;
   // For a batch whose regions are all free: adds it to the lists and counts, so that its regions
   // may be handed out; or removes it from them and adds it to the list `doomed`.
   void put_in(Batch& batch) noexcept;
   void take_out(Batch& batch, Batch*& doomed) noexcept;
-  // Unmaps all batches that have no region in use.
+  // Unmaps all batches whose regions are all free: neither in use nor in a pool.
   void unmap_unused() noexcept;
   // Unmaps a list of batches that have been taken out.
   void unmap(Batch* doomed) noexcept;
@@ -78,17 +84,17 @@ class Reserve {
   // Sets the guard of one region.
   Failure guard(const Region& region) noexcept;
 
-  // A batch with a free region: into the list of its size class, and out of it.
+  // Puts a batch with a free region into the list of its size class; takes it out.
   static void offer(Batch& batch) noexcept;
   static void withdraw(Batch& batch) noexcept;
-  // Any batch: into the list of all, and out of it.
+  // Puts a batch into the list of all batches; takes it out.
   void link(Batch& batch) noexcept;
   void unlink(Batch& batch) noexcept;
 
   platform::Mutex mutex_;
   Batch* batches_ = nullptr;  // all of them
   SizeClass* classes_ = nullptr;
-  std::size_t whole_ = 0;             // batches whose regions are all free
+  std::size_t unused_batches_ = 0;    // batches whose regions are all free
   std::size_t regions_ = 0;           // of all batches
   std::size_t free_ = 0;              // regions that are free
   std::size_t mapped_ = 0;            // bytes of all batches

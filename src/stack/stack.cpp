@@ -11,7 +11,7 @@ Region region_at(const void* address) noexcept {
   return reserve().region_at(static_cast<const std::byte*>(address));
 }
 
-void empty_pools(const void* family) noexcept { reserve().empty_pools(family); }
+void empty_pools(const void* owner_tag) noexcept { reserve().empty_pools(owner_tag); }
 
 Statistics statistics() noexcept { return reserve().statistics(); }
 

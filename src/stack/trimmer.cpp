@@ -1,3 +1,4 @@
+// Which pages of a region are given back, and the batches of system calls for it.
 #include "stack/trimmer.h"
 
 #include <algorithm>
@@ -7,13 +8,14 @@
 
 namespace greenlet::stack {
 
-void Trimmer::keep(const Region& region, const std::byte* begin, const std::byte* end) noexcept {
+void Trimmer::drop_all_but(const Region& region, const std::byte* begin,
+                           const std::byte* end) noexcept {
   const auto offset = [&](const std::byte* address) {
     return static_cast<std::size_t>(std::clamp<const std::byte*>(address, region.low, region.high) -
                                     region.low);
   };
   // `low` and `high` are at the beginning of a page.
-  add(region.low, page_of(region.low + offset(begin)));
+  add(region.low, platform::page_of(region.low + offset(begin)));
   add(region.low + round_up(offset(end), platform::kPageSize), region.high);
 }
 

@@ -10,8 +10,8 @@
 namespace greenlet::stack {
 
 // Gives pages of many regions back to the kernel, with one system call for several regions. From
-// keep() to flush() its user must own the regions, and nobody may run on them. Afterwards the pages
-// read as zeros.
+// drop_all_but() or drop_all() to flush() its user must own the regions, and nobody may run on
+// them. Afterwards the pages read as zeros.
 class Trimmer {
  public:
   enum class Counts : bool { kNo, kYes };
@@ -22,11 +22,11 @@ class Trimmer {
   Trimmer& operator=(const Trimmer&) = delete;
   ~Trimmer() { flush(); }
 
-  // Gives back all pages of the region but those that [begin, end) reaches into. If the two are
+  // Gives back all pages of the region, except those that [begin, end) reaches into. If the two are
   // equal, and inside a page, it keeps that page. It may call the kernel at once, or in flush().
-  void keep(const Region& region, const std::byte* begin, const std::byte* end) noexcept;
+  void drop_all_but(const Region& region, const std::byte* begin, const std::byte* end) noexcept;
   // Gives back all pages of the region.
-  void keep_nothing(const Region& region) noexcept { add(region.low, region.high); }
+  void drop_all(const Region& region) noexcept { add(region.low, region.high); }
 
   // How many regions can be added before it calls the kernel.
   std::size_t room() const noexcept { return (kRanges - count_) / 2; }

@@ -110,7 +110,7 @@ int run_short(Failure expected) {
 TEST(AddressSpace, RunsShortBySmallerRegionsFirstAndLeavesSomeToTheProgram) {
   const auto ending = in_child([] {
     empty_the_reserve();
-    return limit_address_space(400 * kMegabyte) ? run_short(Failure::kSpaceLimit) : kNoLimit;
+    return limit_address_space(400 * kMegabyte) ? run_short(Failure::kAddressSpaceLimit) : kNoLimit;
   });
   SKIP_IF_NO_LIMIT(ending);
   EXPECT_EQ(ending, exited(0));
@@ -138,7 +138,7 @@ class LimitedRoom : public ::testing::Test {
 
 TEST_F(LimitedRoom, OfFourHundredMegabytesSufficesForAThousand) {
   for_tests::switches.room = 400 * kMegabyte;
-  EXPECT_EQ(run_short(Failure::kSpaceLimit), 0);
+  EXPECT_EQ(run_short(Failure::kAddressSpaceLimit), 0);
 }
 
 TEST_F(LimitedRoom, OfTwelveGigabytesSufficesForTenThousand) {
@@ -175,7 +175,7 @@ TEST_F(LimitedRoom, OfNothingFailsAndNamesTheLimit) {
   Pool pool;
   Regions regions(pool);
   EXPECT_FALSE(regions.acquire(1));
-  EXPECT_EQ(regions.failure(), Failure::kSpaceLimit);
+  EXPECT_EQ(regions.failure(), Failure::kAddressSpaceLimit);
   for_tests::switches.room = 0;
   EXPECT_TRUE(regions.acquire(1)) << "the pool is unusable after a failure";
 }
@@ -250,7 +250,7 @@ TEST_F(LargestMapping, OfNothingFailsAndNamesTheLimits) {
   Pool pool;
   Regions regions(pool);
   EXPECT_FALSE(regions.acquire(1));
-  EXPECT_EQ(regions.failure(), Failure::kAddressSpace);
+  EXPECT_EQ(regions.failure(), Failure::kUnexplained);
   const std::string text = describe(regions.failure());
   EXPECT_NE(text.find("RLIMIT_AS"), std::string::npos);
   EXPECT_NE(text.find("ulimit -v"), std::string::npos);

@@ -538,7 +538,7 @@ TEST_P(Trimmers, KeepsWhatIsInUseAndTheGuard) {
     tests::touch(region.boundary, region.boundary + 10 * page);
     region.boundary[-5 * static_cast<std::ptrdiff_t>(page)] = std::byte{42};
     region.boundary[2 * page] = std::byte{43};
-    trimmer.keep(region, region.boundary - 5 * page, region.boundary + 2 * page + 1);
+    trimmer.drop_all_but(region, region.boundary - 5 * page, region.boundary + 2 * page + 1);
   }
   trimmer.flush();
   for (const Region& region : regions.all()) {
@@ -559,7 +559,7 @@ TEST(Trimmer, KeepsOneByteOrNothingOrAll) {
   const auto after = [&](const std::byte* begin, const std::byte* end) {
     tests::touch(region.low, region.high);
     Trimmer trimmer;
-    trimmer.keep(region, begin, end);
+    trimmer.drop_all_but(region, begin, end);
     trimmer.flush();
     return resident_bytes(region);
   };
@@ -570,7 +570,7 @@ TEST(Trimmer, KeepsOneByteOrNothingOrAll) {
   EXPECT_EQ(after(region.low, region.high), all);
   EXPECT_EQ(after(region.low - 100, region.high + 100), all);
   Trimmer trimmer;
-  trimmer.keep_nothing(region);
+  trimmer.drop_all(region);
   trimmer.flush();
   EXPECT_EQ(resident_bytes(region), 0U);
 }

@@ -20,6 +20,8 @@ namespace {
 constexpr std::size_t kRegisters = 6;
 #elif defined(__aarch64__)
 constexpr std::size_t kRegisters = 19;
+#else
+#error "Set kRegisters to the number of registers that registers_ARCH.S checks."
 #endif
 using Registers = std::array<std::uint64_t, kRegisters>;
 

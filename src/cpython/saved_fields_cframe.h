@@ -1,0 +1,45 @@
+// The field of a thread state that leads to its frames on 3.11 and 3.12: cframe.
+#pragma once
+
+#include <Python.h>
+
+#include <utility>
+
+#include "cpython/gc_protocol.h"
+#include "cpython/saved_fields.h"
+
+namespace greenlet::cpython {
+
+// The innermost _PyCFrame. Each entry of the interpreter has one on the C stack, which leads to the
+// innermost frame; the stack's own is the outermost.
+struct CFrame {
+  _PyCFrame* cframe = nullptr;
+  _PyCFrame root = {};
+
+  void start(const NewStack&) noexcept {
+    root = {};
+    cframe = &root;
+  }
+  void save(PyThreadState* tstate, const ImplFields&) noexcept { cframe = tstate->cframe; }
+  void restore(PyThreadState* tstate, const ImplFields&) const noexcept { tstate->cframe = cframe; }
+  void finish() noexcept { cframe = nullptr; }
+
+  _PyInterpreterFrame* innermost() const noexcept {
+    return cframe != nullptr ? cframe->current_frame : nullptr;
+  }
+  // A new reference to the innermost complete frame; null without an exception if there is none.
+  // CPython makes a frame object only for what a thread state runs. So for one call the calling
+  // thread's state seems to run the suspended frames.
+  PyFrameObject* innermost_object(PyThreadState* tstate) const noexcept {
+    if (cframe == nullptr) {
+      return nullptr;
+    }
+    const NoCollection no_finalizers;  // they would run Python code over these frames
+    _PyCFrame* const running = std::exchange(tstate->cframe, cframe);
+    PyFrameObject* const object = PyThreadState_GetFrame(tstate);
+    tstate->cframe = running;
+    return object;
+  }
+};
+
+}  // namespace greenlet::cpython
