@@ -162,7 +162,7 @@ def fuzz(session: nox.Session) -> None:
 @shared(name="exact-visits")
 def exact_visits(session: nox.Session) -> None:
     """visits of the collector against references, at each opcode (WHAT="3.11 3.14t")"""
-    session.run(sys.executable, "-B", "tools/exact_visits.py", *session.posargs)
+    session.run(sys.executable, "-B", "tools/visit_report.py", *session.posargs)
 
 
 @shared(name="test-layout")

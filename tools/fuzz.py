@@ -21,7 +21,7 @@ from typing import Any
 
 import environments
 import interpreters
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 FUZZ = CHECKOUT / "tests" / "fuzz"
 KEPT = CHECKOUT / "tests" / "regression"

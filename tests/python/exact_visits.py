@@ -457,11 +457,7 @@ def main_program(arguments: Sequence[str] | None = None) -> int:
     visits.learn()
     chance = random.Random(options.seed)
     checker = Checker(visits, chance, options.progress)
-    shapes = [
-        shape
-        for shape in catalogue()
-        if re.search(options.only, shape.name)
-    ]
+    shapes = [shape for shape in catalogue() if re.search(options.only, shape.name)]
     if options.sample < 1.0:
         shapes = chance.sample(shapes, int(len(shapes) * options.sample))
     print(f"seed {options.seed}, {len(shapes)} shapes", flush=True)

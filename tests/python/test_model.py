@@ -20,6 +20,7 @@ BATCH = TESTS / "fuzz" / "batch.py"
 PROGRAMS = 50
 SEED = 700_000
 
+
 def run(*command: str | Path | int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-B", "-X", "faulthandler", *map(str, command)],

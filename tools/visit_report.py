@@ -1,6 +1,6 @@
 """Run tests/python/exact_visits.py on interpreters, and print the table of what it found.
 
-    exact_visits.py [NAME ...] [--seconds S] [--share X] [--sample X]
+    visit_report.py [NAME ...] [--seconds S] [--share X] [--sample X]
 
 NAME is an interpreter of interpreters.py; without it, all supported ones, one after the other. The
 log of each is build/logs/exact-visits-NAME.log, with the places that hid a reference, and the
@@ -17,7 +17,7 @@ from typing import Any
 
 import environments
 import interpreters
-from interpreters import CHECKOUT
+from suites import CHECKOUT
 
 RESULTS = CHECKOUT / "build" / "exact-visits"
 LOGS = CHECKOUT / "build" / "logs"
