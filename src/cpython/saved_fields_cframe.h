@@ -11,8 +11,8 @@
 namespace greenlet::cpython {
 
 // The innermost _PyCFrame. Each entry of the interpreter has one on the C stack, which leads to the
-// innermost frame; the stack's own is the outermost.
-struct CFrame {
+// innermost frame; the stack's own is the outermost. How it is restored depends on the version.
+struct CFrameBase {
   _PyCFrame* cframe = nullptr;
   _PyCFrame root = {};
 
@@ -21,7 +21,6 @@ struct CFrame {
     cframe = &root;
   }
   void save(PyThreadState* tstate, const ImplFields&) noexcept { cframe = tstate->cframe; }
-  void restore(PyThreadState* tstate, const ImplFields&) const noexcept { tstate->cframe = cframe; }
   void finish() noexcept { cframe = nullptr; }
 
   _PyInterpreterFrame* innermost() const noexcept {

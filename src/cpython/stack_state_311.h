@@ -12,12 +12,12 @@ namespace greenlet::cpython {
 
 // 3.11 keeps "is anybody tracing" in each _PyCFrame and hands it on as calls nest and return. A
 // tracer that was set or removed on another stack counts for the whole thread.
-struct TracedCFrame : CFrame {
-  void restore(PyThreadState* tstate, const ImplFields& impl) const noexcept {
+struct CFrame : CFrameBase {
+  void restore(PyThreadState* tstate, const ImplFields&) const noexcept {
     constexpr auto kUsesTracing = 255;  // as _PyCFrame.use_tracing says in cpython/pystate.h
     const bool traced = tstate->tracing == 0 && (tstate->c_tracefunc || tstate->c_profilefunc);
     cframe->use_tracing = traced ? kUsesTracing : 0;
-    CFrame::restore(tstate, impl);
+    tstate->cframe = cframe;
   }
 };
 
@@ -45,7 +45,7 @@ struct CallDepth : Depth<&PyThreadState::recursion_limit, &PyThreadState::recurs
 };
 
 using SavedFields = Fields<                      //
-    TracedCFrame,                                // cframe
+    CFrame,                                      // cframe
     HandledExceptions,                           // exc_info
     ContextVariables,                            // context, context_ver
     DataStack,                                   // datastack_chunk, datastack_top, datastack_limit

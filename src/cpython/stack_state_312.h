@@ -8,6 +8,10 @@
 
 namespace greenlet::cpython {
 
+struct CFrame : CFrameBase {
+  void restore(PyThreadState* tstate, const ImplFields&) const noexcept { tstate->cframe = cframe; }
+};
+
 // Objects whose deallocation waits because too many are nested (CPython's trashcan).
 struct Trash {
   int nesting = 0;

@@ -98,7 +98,12 @@ PyObject* throw_into(Greenlet& target, PyObject* type, PyObject* value, PyObject
   if (traceback != nullptr && PyException_SetTraceback(exception.get(), traceback) < 0) {
     return nullptr;
   }
-  return send(target, Message::exception(std::move(exception)), operands);
+  // As send(), without moving the message once more.
+  Thread* const thread = ThreadRegistry::current();
+  if (thread == nullptr || !core::prepare_to_switch(*thread)) {
+    return nullptr;
+  }
+  return thread->deliver(target, Message::exception(std::move(exception)), operands);
 }
 
 int initialize(Greenlet& greenlet, PyObject* run, PyObject* parent) {
