@@ -419,7 +419,7 @@ namespace {
 
 // In a union: constructed at compile time, never destroyed.
 union NeverDestroyed {
-  constexpr NeverDestroyed() : reserve() {}
+  constexpr NeverDestroyed() noexcept : reserve() {}
   ~NeverDestroyed() {}
   Reserve reserve;
 };
