@@ -49,6 +49,10 @@ def test_programs_have_the_history_of_the_model() -> None:
     assert not different, f"other histories of the seeds {different}"
 
 
+@pytest.mark.skipif(
+    hasattr(sys, "gettotalrefcount"),
+    reason="CPython asserts in debug builds that what leaves `except*` has a traceback",
+)
 def test_random_programs_come_to_their_end() -> None:
     seed = random.SystemRandom().randrange(1 << 40)
     print(f"make fuzz SEED={seed}")
