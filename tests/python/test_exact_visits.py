@@ -54,7 +54,7 @@ def run(extension: Path, *arguments: str, timeout: float = 60.0) -> Any:
         check=False,
     )
     print(done.stdout.partition("\n")[0])  # the seed
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not done.stdout.endswith("}\n"):
         pytest.fail(f"{done.stdout}\n{done.stderr}\nin\n{progress.read_text()}")
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -68,8 +68,9 @@ def check(result: Any) -> None:
             assert total is None or total["short_unexplained"] == 0, (mode, result["seed"])
 
 
-def test_every_shape_shows_each_reference_once_and_so_do_some_at_random(extension: Path) -> None:
-    check(run(extension, "--seconds", "2"))
+def test_every_shape_shows_each_reference_once(extension: Path) -> None:
+    # `make exact-visits` and the next test choose at random.
+    check(run(extension, "--seed", "1"))
 
 
 @pytest.mark.stress
