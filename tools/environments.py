@@ -8,9 +8,12 @@ import os
 import shutil
 import subprocess
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from suites import CHECKOUT
+import interpreters
+from suites import CHECKOUT, LOGS, Counts, Report
 
 FOLDER = CHECKOUT / ".venvs"
 UV = shutil.which("uv") or FOLDER / "tools" / "bin" / "uv"
@@ -21,8 +24,29 @@ os.environ.setdefault("CMAKE_GENERATOR", "Ninja")
 os.environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", "2")
 
 
-class Unavailable(Exception):
-    """A command failed; the text is the command with what it printed."""
+class Unavailable(SystemExit):
+    """A command failed: the command with what it printed, which ends the session if not caught."""
+
+
+@contextmanager
+def required(report: Report, label: str) -> Iterator[None]:
+    """Count it as a failure if what tests need is unavailable."""
+    try:
+        yield
+    except Unavailable as reason:
+        log = LOGS / f"{label}-unavailable.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(str(reason))
+        # Without a published wheel for an interpreter, there is nothing to compare with.
+        absent = "no wheels with a matching" in str(reason)
+        report.add(label, Counts(failed=not absent, skipped=absent), log)
+
+
+def base(name: str) -> Path:
+    """Return an interpreter."""
+    for python in interpreters.provide([name]).values():
+        return python
+    raise Unavailable(f"there is no {name}")
 
 
 def run(*command: str | Path, **environment: str) -> str:

@@ -14,7 +14,6 @@ same on the machine at hand, with the same settings, and only what has passed is
 import os
 import re
 import shutil
-import tarfile
 import tempfile
 import tomllib
 import zipfile
@@ -26,8 +25,8 @@ import environments
 import interpreters
 import nox
 import suites
-from environments import Unavailable
-from suites import CHECKOUT, LOGS, Counts, Report
+from environments import Unavailable, required
+from suites import CHECKOUT, Report
 
 DIST = CHECKOUT / "dist"
 LIBRARIES = ("libc.", "libdl.", "libpthread.", "ld-")
@@ -61,47 +60,40 @@ def make(session: nox.Session, report: Report, names: Sequence[str]) -> None:
         session.error(f"cibuildwheel is told to build {settings['build']}, not {wanted}")
     # What is built twice from one commit is the same twice.
     date = environments.run("git", "log", "-1", "--format=%ct").strip()
-    tools = Path(session.bin)
+    path = f"{session.bin}{os.pathsep}{os.environ['PATH']}"
     shutil.rmtree(DIST, ignore_errors=True)
     session.run("check-manifest", "--no-build-isolation", silent=True)
 
     def do(*command: str | Path) -> None:
-        environments.run(*command, SOURCE_DATE_EPOCH=date, PATH=f"{tools}:{os.environ['PATH']}")
+        environments.run(*command, SOURCE_DATE_EPOCH=date, PATH=path)
 
-    def one(name: str, base: Path, sdist: Path, work: Path) -> None:
-        do("uv", "build", "--wheel", "--python", base, "--out-dir", work / "raw", sdist)
-        do("auditwheel", "repair", "--wheel-dir", work / "repaired", *work.glob("raw/*.whl"))
-        (wheel,) = work.glob("repaired/*.whl")
-        check_module(wheel, work / "unpacked")
-        do("check-wheel-contents", wheel)
-        do("twine", "check", "--strict", wheel)
-        python = environments.make(work / "venv", base, "--no-index", wheel)
-        environments.install(python, "--group", "test")
-        with tarfile.open(sdist) as archive:
-            archive.extractall(work, filter="data")
-        for source in map(Path, settings["test-sources"]):
-            target = work / "suite" / source
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (work / sdist.name.removesuffix(".tar.gz") / source).rename(target)
-        suite = work / "suite"
-        counts = suites.pytest(report, f"wheel-{name}", [python], "tests/python", folder=suite)
-        if not counts.failed:
-            print(f"{wheel.name}: {wheel.stat().st_size:,} bytes")
-            shutil.move(wheel, DIST)
-
-    # Not in the checkout, whose sources no test is to find.
     with tempfile.TemporaryDirectory(prefix="greenlet-wheels-") as folder:
         do("uv", "build", "--sdist", "--no-create-gitignore", "--out-dir", DIST)
         (sdist,) = DIST.glob("*.tar.gz")
         do("twine", "check", "--strict", sdist)
+        # Not in the checkout, whose sources no test is to find.
+        suite = Path(folder, "suite")
+        suite.mkdir()
+        top = sdist.name.removesuffix(".tar.gz")
+        tests = [f"{top}/{source}" for source in settings["test-sources"]]
+        do("tar", "-xf", sdist, "-C", suite, "--strip-components=1", *tests)
 
-        def run(item: tuple[str, Path]) -> None:
-            try:
-                one(*item, sdist, Path(folder, item[0]))
-            except Unavailable as reason:
-                log = LOGS / f"wheel-{item[0]}.log"
-                log.write_text(str(reason))
-                report.add(f"wheel-{item[0]}", Counts(failed=1), log)
+        def one(item: tuple[str, Path]) -> None:
+            name, base = item
+            work, label = Path(folder, name), f"wheel-{name}"
+            with required(report, label):
+                do("uv", "build", "--wheel", "--python", base, "--out-dir", work / "raw", sdist)
+                do("auditwheel", "repair", "--wheel-dir", work / "all", *work.glob("raw/*.whl"))
+                (wheel,) = work.glob("all/*.whl")
+                check_module(wheel, work / "unpacked")
+                do("check-wheel-contents", wheel)
+                do("twine", "check", "--strict", wheel)
+                python = environments.make(work / "venv", base, "--no-index", wheel)
+                environments.install(python, "--group", "test")
+                counts = suites.pytest(report, label, [python], "tests/python", folder=suite)
+                if not counts.failed:
+                    print(f"{wheel.name}: {wheel.stat().st_size:,} bytes")
+                    shutil.move(wheel, DIST)
 
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(run, interpreters.provide(names or interpreters.STANDARD).items()))
+            list(pool.map(one, interpreters.provide(names or interpreters.STANDARD).items()))
