@@ -204,17 +204,16 @@ def compile_commands(session: nox.Session) -> None:
 @shared(name="interop")
 def interop(session: nox.Session) -> None:
     """the suites of dependents with either greenlet, compared (hours; RUNS=3 ON="3.14 3.15t")"""
-    variables = {"--runs": "RUNS", "--interpreters": "ON", "--suites": "SUITES"}
-    given = {option: os.environ.get(name, "").split() for option, name in variables.items()}
-    chosen = [word for option, words in given.items() if words for word in (option, *words)]
-    session.run(sys.executable, "-B", "tools/interop.py", *chosen, *session.posargs)
+    chosen = (os.environ.get(name, "").split() for name in ("ON", "SUITES"))
+    runs = int(os.environ.get("RUNS") or 1)
+    if failed := importlib.import_module("interop").run(runs, *chosen):
+        session.error("\n".join(("passes with the published greenlet alone:", *failed)))
 
 
 @shared(name="interop-load")
 def interop_load(session: nox.Session) -> None:
-    """what dependents do per second with either greenlet (BENCH=3.14)"""
-    options = ("--load", "--runs", "3", "--interpreters", benched())
-    session.run(sys.executable, "-B", "tools/interop.py", *options, *session.posargs)
+    """what dependents do per second with either greenlet (BENCH=3.14 WHAT=load_eventlet)"""
+    importlib.import_module("interop").measure(benched(), session.posargs)
 
 
 def benched() -> str:
