@@ -39,7 +39,7 @@ def required(report: Report, label: str) -> Iterator[None]:
         log.write_text(str(reason))
         # Without a published wheel for an interpreter, there is nothing to compare with.
         absent = "no wheels with a matching" in str(reason)
-        report.add(label, Counts(failed=not absent, skipped=absent), log)
+        report.add(label, Counts(0, int(not absent), int(absent)), log)
 
 
 def base(name: str) -> Path:
