@@ -154,6 +154,13 @@ def test_tsan(session: nox.Session) -> None:
     end(session)
 
 
+@shared(name="test-asan")
+def test_asan(session: nox.Session) -> None:
+    """the Python suite under AddressSanitizer and UndefinedBehaviorSanitizer, on 3.15-asan"""
+    importlib.import_module("asan_test").run(REPORT, session.posargs)
+    end(session)
+
+
 @shared(name="test-jit")
 def test_jit(session: nox.Session) -> None:
     """the Python suite under CPython's JIT, in a Debian system of its own (as root)"""
@@ -191,6 +198,14 @@ def lint(session: nox.Session) -> None:
     session.env["TIDY_CONFIGURATION"] = str(zlib.crc32(configuration))
     session.run("cmake", "--preset", "tidy", silent=True)
     session.run("cmake", "--build", "--preset", "tidy")
+
+
+@nox.session(name="analyze")
+def analyze(session: nox.Session) -> None:
+    """the sources under gcc's -fanalyzer (minutes)"""
+    session.install("--group=build")
+    session.run("cmake", "--preset", "analyze", silent=True)
+    session.run("cmake", "--build", "--preset", "analyze")
 
 
 @nox.session(name="compile-commands")

@@ -100,11 +100,13 @@ def options(name: str, base: Path, headers: Path | None = None) -> list[str]:
 
     The folder belongs to this build alone, so that only what has changed is compiled again.
     """
-    debug = "Debug" if name.endswith("-debug") else "Release"
+    kind = name.partition("-")[2]
+    build_type = {"": "Release", "debug": "Debug"}.get(kind, "RelWithDebInfo")
+    sanitizers = {"asan": "address,undefined", "tsan": "thread"}.get(kind, "")
     settings = [
         f"build-dir=build/{name}-{headers.name if headers else zlib.crc32(bytes(base))}",
-        f"cmake.build-type={'RelWithDebInfo' if name.endswith('-tsan') else debug}",
-        f"cmake.define.GREENLET_SANITIZE={'thread' if name.endswith('-tsan') else ''}",
+        f"cmake.build-type={build_type}",
+        f"cmake.define.GREENLET_SANITIZE={sanitizers}",
         f"cmake.define.GREENLET_WERROR={WERROR}",
         # asserts and reports with their line numbers are the purpose of the other builds
         f"install.strip={'false' if '-' in name else 'true'}",

@@ -97,6 +97,7 @@ class Greenlet {
   void destroy() noexcept;
 
   static Greenlet& of(PyObject* object) noexcept {
+    // cppcheck-suppress nullPointer  ; finish() has checked that its heir is one
     return *reinterpret_cast<Object*>(object)->greenlet;
   }
   PyObject* object() const noexcept { return reinterpret_cast<PyObject*>(object_); }
