@@ -35,7 +35,6 @@ REPORT = suites.Report()
 atexit.register(REPORT.finish)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # with the suite that runs
 
-
 # Decorates a session that uses environments of tools/environments.py.
 shared = functools.partial(nox.session, venv_backend="none")
 

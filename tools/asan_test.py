@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Sequence
 
 import environments
-import interpreters
 import suites
 from suites import LOGS, Counts
 
@@ -21,17 +20,14 @@ def run(report: suites.Report, tests: Sequence[str]) -> None:
     folder = LOGS / "asan-reports"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    try:
-        python = environments.ours(NAME, interpreters.provide([NAME])[NAME])
-    except (KeyError, environments.Unavailable) as reason:
-        print(reason)
-        return report.add("no environment", Counts(failed=1))
     # detect_leaks: CPython leaves much behind at its exit.
     # allocator_may_return_null: tests ask for more memory than there is.
     options = f"log_path={folder / 'report'}:detect_leaks=0:allocator_may_return_null=1"
     options += ":print_stacktrace=1"
     chosen = tests or ["tests/python"]
-    suites.pytest(report, NAME, [python], *chosen, ASAN_OPTIONS=options, UBSAN_OPTIONS=options)
+    with environments.required(report, NAME):
+        python = environments.ours(NAME, environments.base(NAME))
+        suites.pytest(report, NAME, [python], *chosen, ASAN_OPTIONS=options, UBSAN_OPTIONS=options)
     reports = sorted(folder.iterdir())
     log = LOGS / "asan-reports.log"
     log.write_text("\n".join(file.read_text(errors="replace") for file in reports))

@@ -72,9 +72,8 @@ def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
         )
         events = _read(record)
         # 0: all passed, 1: some failed, or pytest-timeout ended the process, 5: nothing was left.
-        if code in (0, 1, 5) and "started" not in events.values():
-            break
-        if time.monotonic() > deadline or len(events) == before:
+        ended = code in (0, 1, 5) and "started" not in events.values()
+        if ended or len(events) == before or time.monotonic() > deadline:
             break
     outcomes = {test: LETTERS[event] for test, event in events.items()}
     if time.monotonic() > deadline:

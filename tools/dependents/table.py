@@ -79,10 +79,8 @@ def _listed(found: Results, kind: str) -> Iterator[str]:
 
 def _table() -> str:
     """Return the table, and the differences one by one."""
-    all_found = list(results.everything())
-    named = [
-        (each.name, found) for each in SUITES for found in all_found if found.suite == each.slug
-    ]
+    kept = list(results.everything())
+    named = [(each.name, found) for each in SUITES for found in kept if found.suite == each.slug]
     lines = [HEAD, *(_row(name, found) for name, found in named), ""]
     for name, found in named:
         told = [
