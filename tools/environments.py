@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import interpreters
+import suites
 from suites import CHECKOUT, LOGS, Counts, Report
 
 FOLDER = CHECKOUT / ".venvs"
@@ -126,3 +127,17 @@ def wheel(name: str, base: Path, headers: Path | None = None) -> Path:
     run(*build, *options(name, base, headers), PATH=path)
     (built,) = folder.glob("*.whl")
     return built
+
+
+def sanitized(report: Report, name: str, tests: Iterable[str], **options: str) -> list[str]:
+    """Run tests on an interpreter with sanitizers; return what these had to report.
+
+    The options are environment variables. The reports are in build/logs, too.
+    """
+    folder = LOGS / f"{name}-reports"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with required(report, name):
+        logged = {key: f"log_path={folder / 'report'}:{value}" for key, value in options.items()}
+        suites.pytest(report, name, [ours(name, base(name))], *tests, **logged)
+    return [file.read_text(errors="replace") for file in sorted(folder.iterdir())]

@@ -5,13 +5,12 @@ with itself: one access is in a function that tests/tsan-suppressions.txt names,
 and none is in the extension. ThreadSanitizer's own suppressions cannot say the second, and would
 hide races of the extension with those functions. Only the innermost frames count: further out,
 frames of ours are around everything that runs in a greenlet, and CPython's around ours. Each report
-is in build/logs/tsan-reports.
+is in build/logs/3.15t-tsan-reports.
 """
 
 import ctypes
 import os
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 
@@ -101,20 +100,14 @@ def run(report: suites.Report, words: Sequence[str]) -> None:
     # ThreadSanitizer cannot run with address space randomization: off, for all that this starts.
     ctypes.CDLL(None).personality(0x0040000)
     os.environ["TSAN_OPTIONS"] = "report_bugs=0"  # for what makes the environment
-    folder = LOGS / "tsan-reports"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    named = [test for test in TESTS if not words or any(word in test for word in words)]
     # exitcode: tests look at how children end, and reports count by themselves.
     # history_size: how long ago the other access may be for its stack to be known still.
     # report_thread_leaks: CPython waits for what its threads do, but never joins some of them.
-    settings = f"log_path={folder / 'report'} exitcode=0 history_size=4 report_thread_leaks=0"
-    named = [test for test in TESTS if not words or any(word in test for word in words)]
-    with environments.required(report, NAME):
-        python = environments.ours(NAME, environments.base(NAME))
-        tests = [f"tests/python/{test}" for test in named]
-        suites.pytest(report, NAME, [python], *tests, TSAN_OPTIONS=settings)
-    files = sorted(folder.iterdir())
-    text, kinds = sum_up("".join(EDGE + file.read_text(errors="replace") for file in files))
+    options = "exitcode=0:history_size=4:report_thread_leaks=0"
+    tests = [f"tests/python/{test}" for test in named]
+    reports = environments.sanitized(report, NAME, tests, TSAN_OPTIONS=options)
+    text, kinds = sum_up(EDGE.join(reports))
     print(text)
     log = LOGS / "tsan-reports.log"
     log.write_text(text)
