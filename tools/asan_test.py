@@ -1,15 +1,13 @@
 """Run the Python suite under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 Interpreter and extension are both compiled with the first, the extension with the second as well.
-Whatever they have to say, warnings included, is in build/logs/asan-reports, and counts as a
+Whatever they have to say, warnings included, is in build/logs/asan-reports.log, and counts as a
 failure of its own: a test may not look at how its child ended.
 """
 
-import shutil
 from collections.abc import Sequence
 
 import environments
-import interpreters
 import suites
 from suites import LOGS, Counts
 
@@ -18,21 +16,11 @@ NAME = "3.15-asan"
 
 def run(report: suites.Report, tests: Sequence[str]) -> None:
     """Run the tests, or all of tests/python."""
-    folder = LOGS / "asan-reports"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        python = environments.ours(NAME, interpreters.provide([NAME])[NAME])
-    except (KeyError, environments.Unavailable) as reason:
-        print(reason)
-        return report.add("no environment", Counts(failed=1))
     # detect_leaks: CPython leaves much behind at its exit.
     # allocator_may_return_null: tests ask for more memory than there is.
-    options = f"log_path={folder / 'report'}:detect_leaks=0:allocator_may_return_null=1"
-    options += ":print_stacktrace=1"
-    chosen = tests or ["tests/python"]
-    suites.pytest(report, NAME, [python], *chosen, ASAN_OPTIONS=options, UBSAN_OPTIONS=options)
-    reports = sorted(folder.iterdir())
+    options = "detect_leaks=0:allocator_may_return_null=1:print_stacktrace=1"
+    variables = {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": options}
+    reports = environments.sanitized(report, NAME, tests or ["tests/python"], **variables)
     log = LOGS / "asan-reports.log"
-    log.write_text("\n".join(file.read_text(errors="replace") for file in reports))
-    report.add("reports of the sanitizers", Counts(passed=not reports, failed=len(reports)), log)
+    log.write_text("\n".join(reports))
+    report.add("reports of the sanitizers", Counts(int(not reports), len(reports)), log)

@@ -57,10 +57,9 @@ def default() -> tuple[str, Path]:
 
 def _folders() -> Iterator[Path]:
     """Return the folders with interpreters in them, the first choice first."""
-    for given in os.environ.get("GREENLET_INTERPRETERS", "").split(os.pathsep):
-        if given:
-            yield from sorted(Path(given).glob("*/bin"))
-    yield from sorted(CACHE.glob("*/bin"))
+    given = os.environ.get("GREENLET_INTERPRETERS", "").split(os.pathsep)
+    for folder in (*map(Path, filter(None, given)), CACHE):
+        yield from sorted(folder.glob("*/bin"))
     managed = _output("uv", "python", "list", "--only-installed", "--managed-python")
     for line in managed.splitlines():
         yield Path(line.split()[-1]).parent

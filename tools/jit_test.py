@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import environments
 import suites
-from environments import Unavailable
+from environments import Unavailable, required
 from interpreters import CACHE
-from suites import CHECKOUT, Counts, Report
+from suites import CHECKOUT, Report
 
 NAMES = ("3.14", "3.15")
 ROOT = CACHE / "debian-sid"
@@ -78,13 +78,9 @@ def make_environment(name: str) -> list[str]:
 def run(report: Report, tests: Sequence[str]) -> None:
     """Test on each interpreter of that system."""
     for name in NAMES:
-        try:
+        with required(report, f"{name}-jit"):
             if os.geteuid() or not shutil.which("mmdebstrap"):
                 raise Unavailable("this needs root, and the package mmdebstrap")
             provide_root()
             python = make_environment(name)
-        except Unavailable as reason:
-            print(reason)
-            report.add(f"{name}-jit", Counts(failed=1))
-        else:
             suites.pytest(report, f"{name}-jit", python, *(tests or ["tests/python"]))
