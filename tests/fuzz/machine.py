@@ -142,8 +142,7 @@ def make_classes(library: Library) -> list[Any]:
                 return  # when a collection calls this, and in which thread, is not specified
             m.tell("del", self.name, bool(self), self.dead)
             del self  # the traceback of an exception thrown into this would keep it
-            # The collector cannot look into a deallocation that is under way.
-            if not m.world.ending and ("collect",) not in m.program:
+            if m.deep() and m.finalizers_act:
                 perform(m, 1)
 
     class Moving(base):  # type: ignore[misc]
@@ -177,12 +176,10 @@ def make_classes(library: Library) -> list[Any]:
 
 def look_up(g: Any) -> Any:
     m = g.m
-    m.tell("lookup", g.name)
-    # A greenlet that has ended looks up its parent's run, too. What it does there with switches is
-    # left out: the published one is dead by then, ours is not yet, and others may come back to it.
+    m.tell("lookup", g.name, state(m.library.getcurrent()))
     # If a greenlet is used during its own lookup, the published one may answer "Greenlet.switch()
     # returned NULL without an exception set". (The collector cannot look into a lookup.)
-    if m.deep() and m.active.get(m.who()) and m.lookups_act:
+    if m.deep() and m.lookups_act:
         outer, g.looking = g.looking, True
         try:
             perform(m, 2)
@@ -233,10 +230,10 @@ class _Machine:
         self.worlds = [World(0)]
         self.world = self.worlds[0]
         self.lookups_act = not {("simple",), ("collect",)} & set(program)
+        # The collector cannot look into a deallocation that is under way.
+        self.finalizers_act = ("collect",) not in program
         self.names = self.numbers = self.marking = 0
         self.body = make_body(self)
-        #: How many calls of perform() are under way in each greenlet.
-        self.active: dict[Any, int] = {}
 
     def take(self) -> Operation | None:
         if self.position >= len(self.program):
@@ -277,7 +274,12 @@ class _Machine:
             self.tell("in any order", said)
 
     def deep(self) -> bool:
-        return not self.quiet and not self.world.ending
+        """Whether a lookup or a finalizer may take operations."""
+        if self.quiet or self.world.ending:
+            return False
+        # A greenlet that has ended looks up its parent's run, and lets go of things. If it switches
+        # there, the published one loses it: who comes back to it comes to its parent.
+        return ("simple",) not in self.program or not self.library.getcurrent().dead
 
     def choose(self, index: int) -> Any:
         if index < 0:
@@ -349,15 +351,6 @@ def make_body(m: Machine) -> Callable[..., Any]:
 def perform(m: Machine, budget: int = 1 << 30) -> Any:
     """Take operations until one says to return, or so many."""
     kept: list[Any] = []
-    who = m.who()
-    m.active[who] = m.active.get(who, 0) + 1
-    try:
-        return take(m, budget, kept)
-    finally:
-        m.active[who] -= 1
-
-
-def take(m: Machine, budget: int, kept: list[Any]) -> Any:
     while budget and not m.quiet and not m.world.ending and not m.has_no_baton():
         budget -= 1
         operation = m.take()
@@ -995,8 +988,9 @@ CALLS: list[Callable[[Machine], Any]] = [
 ]
 
 
-#: Not for programs that leave greenlets to the collector.
-INEXACT_CALLS = (class_body, in_tuple, in_list, with_managed, with_acting)
+#: Not for programs that leave greenlets to the collector: the traceback of what was raised leads to
+#: greenlets, and these hold it among the operands of a frame, where the model does not look.
+INEXACT_CALLS = (finally_, grouped)
 
 
 @operation

@@ -125,7 +125,7 @@ class _Thread:
         self.trace: Any = None
         self.python_trace: Any = None
         self.pending: list[greenlet] = []
-        self.dying: list[greenlet] = []
+        self.dying: list[tuple[greenlet, greenlet]] = []  # with their parents until then
         self.kept: list[greenlet] = []
         self.stacks: weakref.WeakSet[greenlet] = weakref.WeakSet()
         self.ending = self.ended = self.abandoned = False
@@ -160,8 +160,10 @@ class _Thread:
         """
         target, message = box
         box.clear()
-        while target._state != ACTIVE:
-            if target._state == DEAD:
+        if dying:
+            self.current._finishing = True
+        while target._state != ACTIVE or (dying and target is self.current):
+            if target._state != NEW:
                 if isinstance(message, _Problem):
                     message = message.at_the_end()
                 target = target._parent
@@ -193,7 +195,7 @@ class _Thread:
         self.python_trace = sys.gettrace()
         stack, here = target._stack, self.origin._stack
         if dying:  # until now it may have waited, for one that it let go of
-            self.origin._stack = None
+            self.origin._state, self.origin._stack = DEAD, None
         stack.inbox = message
         del target, message
         stack.baton.release()
@@ -250,7 +252,6 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
     if thread.abandoned:
         stack.done.release()
         return
-    thread.current._state = DEAD
     box[0] = thread.current._parent
     thread.hand_over(box, dying=True)
 
@@ -299,6 +300,7 @@ class greenlet:  # noqa: N801
         "_context",
         "_refused",
         "_finalized",
+        "_finishing",
         "_scheduler",
     )
     _SLOTS = __slots__[2:]
@@ -310,6 +312,7 @@ class greenlet:  # noqa: N801
     _context: Context | None
     _refused: bool
     _finalized: bool
+    _finishing: bool  # its run is over, and it looks for the greenlet that goes on
     _scheduler: bool
 
     def __new__(cls, *args: Any, _main_of: _Thread | None = None, **kwargs: Any) -> greenlet:
@@ -317,7 +320,7 @@ class greenlet:  # noqa: N801
         self._state = NEW if _main_of is None else ACTIVE
         self._run = self._stack = self._context = None
         self._thread = _main_of
-        self._refused = self._finalized = self._scheduler = False
+        self._refused = self._finalized = self._finishing = self._scheduler = False
         self._parent = getcurrent() if _main_of is None else None
         return self
 
@@ -418,7 +421,8 @@ class greenlet:  # noqa: N801
 
     @property
     def dead(self) -> bool:
-        return self._state == DEAD or (self._thread is not None and self._thread.ended)
+        ended = self._thread is not None and self._thread.ended
+        return self._state == DEAD or self._finishing or ended
 
     def __bool__(self) -> bool:
         return self._state == ACTIVE and not self.dead
@@ -476,20 +480,23 @@ class greenlet:  # noqa: N801
         thread = _here()
         if self._state != ACTIVE:
             return
-        former, self._parent = self._parent, thread.current
+        killer, former = thread.current, self._parent
+        self._parent = killer
         death = kind(VANISHED)
         death.__context__ = sys.exception()
         message = _Problem(death)
         del death
-        thread.dying.append(self)
+        held = self, former
+        thread.dying.append(held)
         try:
             thread.send(self, message)
         except BaseException as failure:
             failure.__traceback__ = _without_ours(failure.__traceback__)
             _report(failure)
-        thread.dying.remove(self)
-        if former is not None and all(one is not self for one in former._line()):
-            self._parent = former  # not if it has become a descendant
+        thread.dying.remove(held)
+        # Not if it has got another parent, or has become an ancestor of the former one.
+        if self._parent is killer and all(one is not self for one in former._line()):
+            self._parent = former
 
 
 def _report(failure: BaseException) -> None:
