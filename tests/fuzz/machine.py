@@ -320,7 +320,7 @@ class _Machine:
         return (name, text)
 
     def failure(self, failure: BaseException) -> Any:
-        if "vanished" in str(failure) and not self.quiet:
+        if "vanished" in str(failure) and not self.quiet and not self.library.getcurrent().dead:
             self.world.dying.add(self.who())
         context = None if self.quiet else failure.__context__
         return self.kind(failure), context and self.kind(context)

@@ -135,6 +135,9 @@ class _Thread:
         while self.pending:
             self.pending.pop(0)._end()
 
+    def kills(self, one: greenlet) -> bool:
+        return any(killed is one for killed, _ in self.dying)
+
     def arrive(self, message: _Message) -> _Message:
         """What the one who was switched to does first."""
         if sys.gettrace() is not self.python_trace:
@@ -180,6 +183,9 @@ class _Thread:
                 failed = False
             if failed:  # nothing is handled when it lets go of the one that failed
                 target = target._parent
+                if self.kills(self.current) and isinstance(message.typ, GreenletExit):
+                    # For the one that kills it, and waits.
+                    target, message = self.current._parent, message.at_the_end()
                 continue
             if target._state == NEW:
                 target._run = None  # this may do anything, too
@@ -420,12 +426,15 @@ class greenlet:  # noqa: N801
         return next((one._thread for one in self._line() if one._state != NEW), None)
 
     @property
+    def _lives(self) -> bool:
+        return self._state == ACTIVE and not (self._thread is not None and self._thread.ended)
+
+    @property
     def dead(self) -> bool:
-        ended = self._thread is not None and self._thread.ended
-        return self._state == DEAD or self._finishing or ended
+        return self._state != NEW and not self
 
     def __bool__(self) -> bool:
-        return self._state == ACTIVE and not self.dead
+        return self._lives and not self._finishing
 
     @property
     def gr_context(self) -> Context | None:
@@ -437,7 +446,7 @@ class greenlet:  # noqa: N801
 
     def frames(self) -> list[types.FrameType]:
         """The frames of a suspended greenlet, the innermost one first."""
-        if self._stack is None or not self:
+        if self._stack is None or not self._lives:
             return []
         frame = sys._current_frames().get(self._stack.ident)
         found = []
@@ -449,7 +458,7 @@ class greenlet:  # noqa: N801
     # --- the end of greenlets that nobody refers to
 
     def __del__(self) -> None:
-        if self._state != ACTIVE or self._parent is None or self.dead:
+        if not self._lives or self._parent is None:
             return
         # Python finalizes an object once. Another one takes its place, and may be dropped again.
         heir = object.__new__(type(self))
@@ -586,7 +595,7 @@ def end_thread() -> None:
     thread.ending = True
     for _ in range(10):
         for one in list(thread.stacks):
-            if one and not one._scheduler:
+            if one._lives and not one._scheduler:
                 one._end(EndOfThread)
     thread.ended = True
     sys.settrace(None)
@@ -608,7 +617,7 @@ def collect(roots: list[Any]) -> None:
         reached.add(id(found))
         if isinstance(found, greenlet):
             ahead += [found._parent, found._run, found._context, found.__dict__]
-            if found and found._stack is not None:
+            if found._lives and found._stack is not None:
                 ahead.append(handled.get(found._stack.ident))
             for frame in found.frames():
                 code = frame.f_code
@@ -622,7 +631,7 @@ def collect(roots: list[Any]) -> None:
         else:
             ahead += gc.get_referents(found)
     for thread in threads:
-        lost = [one for one in thread.stacks if one and id(one) not in reached]
+        lost = [one for one in thread.stacks if one._lives and id(one) not in reached]
         if thread is not _here() and not thread.ended:
             thread.pending += lost
         while lost and thread is _here():
