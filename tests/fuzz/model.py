@@ -171,17 +171,17 @@ class _Thread:
                     message = message.at_the_end()
                 target = target._parent
                 continue
+            problem = None
             try:
                 run = target.run  # as an attribute: this may do anything
                 self.belongs(target)
             except BaseException as failure:
                 if not dying:
                     raise
-                run, message = None, _Problem(failure)
-                failed = True
-            else:
-                failed = False
-            if failed:  # nothing is handled when it lets go of the one that failed
+                run, problem = None, _Problem(failure)
+            if problem is not None:  # nothing is handled when it lets go of the others
+                message = problem
+                problem = None
                 target = target._parent
                 if self.kills(self.current) and isinstance(message.typ, GreenletExit):
                     # For the one that kills it, and waits.
