@@ -54,7 +54,8 @@ class Library:
         self.copy_context = contexts.copy_context
         self.Quiet = type("Quiet", (module.GreenletExit,), {})
         self.classes = make_classes(self)
-        self.held: list[Any] = []
+        #: Gives back memory of stacks; ours alone has it.
+        self.trim = getattr(getattr(module, "stacks", None), "trim", lambda: None)
 
     def set_python_trace(self, function: Any) -> None:
         sys.settrace(function)
@@ -661,6 +662,23 @@ def change_run(m: Machine, operation: Operation) -> None:
         m.tell("run refused", "set" not in str(failure) and m.kind(failure))
 
 
+@operation
+def init(m: Machine, operation: Operation) -> None:
+    """Initialize a greenlet once more."""
+    g = m.choose(operation[1])
+    if g is None:
+        return
+    try:
+        m.library.greenlet.__init__(g, *(m.body,)[: operation[2]])
+    except AttributeError as failure:
+        m.tell("not initialized", m.kind(failure))
+
+
+@operation
+def trim(m: Machine, operation: Operation) -> None:
+    m.library.trim()
+
+
 # --- calls that take operations
 
 
@@ -1052,7 +1070,8 @@ def use(m: Machine, operation: Operation) -> None:
         return
     try:
         if index >= 2 * SHARED:
-            made = made.aclose() if how == 3 else made.asend(None)
+            into = Thrown("into")
+            made = (made.asend(None), made.asend(7), made.athrow(into), made.aclose())[how]
         if how == 0 or index >= 2 * SHARED:
             value = made.send(None)
         elif how == 1:

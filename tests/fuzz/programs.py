@@ -22,6 +22,8 @@ WEIGHTS = {
     "look": 3,
     "frames": 2,
     "change_run": 2,
+    "init": 1,
+    "trim": 1,
     "return": 7,
     "raise": 3,
     "call": 14,
@@ -105,6 +107,8 @@ def program(seed: int) -> list[Operation]:
                 return name, someone()
             case "change_run":
                 return name, someone(), below(3)
+            case "init":
+                return name, someone(), below(2)
             case "return":
                 # Not a greenlet (12), which callers may hold in C code.
                 what = value()
