@@ -265,8 +265,9 @@ class Greenlet {
   // subclasses, which may append fields there.
   bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
 
-  // What destroy() and clear() have in common: drops all references but the one to the parent.
-  void drop_references() noexcept;
+  // What destroy() and clear() have in common: drops all references, with the one to the parent that
+  // they have taken from parent_.
+  void drop_references(Ref parent) noexcept;
 
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 

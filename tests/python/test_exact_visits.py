@@ -45,7 +45,7 @@ def extension(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(done.stdout.strip())
 
 
-def run(extension: Path, *arguments: str, timeout: float = 60.0) -> Any:
+def run(extension: Path, *arguments: str, timeout: float = 110.0) -> Any:
     """What the machine found, as it says itself."""
     progress = extension.with_name("progress")
     command = [sys.executable, "-X", "faulthandler", MACHINE, extension, "--progress", progress]
