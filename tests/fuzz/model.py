@@ -341,14 +341,20 @@ class greenlet:  # noqa: N801
         if (user := cls.__dict__.get("__del__")) is not None:
 
             def finalize(self: greenlet) -> None:
-                if not self._finalized:
-                    self._finalized = True
+                # A frame that called this may outlive it: this frame must not refer to the greenlet.
+                known, box = weakref.ref(self), [self]
+                was_finalized, self._finalized = self._finalized, True
+                del self
+                if not was_finalized:
                     try:
-                        user(self)
+                        user(box.pop())
                     except BaseException as failure:
                         failure.__traceback__ = _without_ours(failure.__traceback__)
                         _report(failure)
-                greenlet.__del__(self)
+                box.clear()
+                if (self := known()) is not None:
+                    greenlet.__del__(self)
+                    del self
 
             cls.__del__ = finalize  # type: ignore[method-assign]
 
