@@ -341,7 +341,7 @@ class greenlet:  # noqa: N801
         if (user := cls.__dict__.get("__del__")) is not None:
 
             def finalize(self: greenlet) -> None:
-                # A frame that called this may outlive it: this frame must not refer to the greenlet.
+                # The frames that called this may outlive it, so this one keeps no reference to it.
                 known, box = weakref.ref(self), [self]
                 was_finalized, self._finalized = self._finalized, True
                 del self
@@ -352,9 +352,9 @@ class greenlet:  # noqa: N801
                         failure.__traceback__ = _without_ours(failure.__traceback__)
                         _report(failure)
                 box.clear()
-                if (self := known()) is not None:
-                    greenlet.__del__(self)
-                    del self
+                if (again := known()) is not None:
+                    greenlet.__del__(again)
+                    del again
 
             cls.__del__ = finalize  # type: ignore[method-assign]
 

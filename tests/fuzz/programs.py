@@ -82,10 +82,10 @@ def program(seed: int) -> list[Operation]:
     # The switch of another greenlet as run has no Python frame: the published one takes it for
     # running.
     kinds = (0, 1, 2, 3, 6) if exact else (0, 1, 2, 3, 5, 6, 7) if simple else range(8)
-    without: tuple[Any, ...] = INEXACT_CALLS if exact else ()
+    left_out: tuple[Any, ...] = INEXACT_CALLS if exact else ()
     if hasattr(sys, "gettotalrefcount"):
-        without += (grouped,)  # debug builds assert that what leaves `except*` has a traceback
-    calls = [i for i, made in enumerate(CALLS) if made not in without]
+        left_out += (grouped,)  # debug builds assert that what leaves `except*` has a traceback
+    calls = [i for i, made in enumerate(CALLS) if made not in left_out]
     catches = chance.choice((0.3, 0.7, 0.95))
     # A collection finalizes at once what greenlets of other threads have still to go through.
     tokens = chance.random() < 0.5 and not exact and not threads
