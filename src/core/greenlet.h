@@ -265,8 +265,8 @@ class Greenlet {
   // subclasses, which may append fields there.
   bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
 
-  // What destroy() and clear() have in common: drops all references, with the one to the parent that
-  // they have taken from parent_.
+  // What destroy() and clear() have in common: drops all references, with the one to the parent
+  // that they have taken from parent_.
   void drop_references(Ref parent) noexcept;
 
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
