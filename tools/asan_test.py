@@ -18,8 +18,15 @@ def run(report: suites.Report, tests: Sequence[str]) -> None:
     """Run the tests, or all of tests/python."""
     # detect_leaks: CPython leaves much behind at its exit.
     # allocator_may_return_null: tests ask for more memory than there is.
+    # LD_PRELOAD: the sanitizer looks for the C++ runtime at the start alone, and tests throw
+    # exceptions. It is not the first library then.
     options = "detect_leaks=0:allocator_may_return_null=1:print_stacktrace=1"
-    variables = {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": options}
+    options += ":verify_asan_link_order=0"
+    variables = {
+        "ASAN_OPTIONS": options,
+        "UBSAN_OPTIONS": options,
+        "LD_PRELOAD": "libstdc++.so.6",
+    }
     reports = environments.sanitized(report, NAME, tests or ["tests/python"], **variables)
     log = LOGS / "asan-reports.log"
     log.write_text("\n".join(reports))

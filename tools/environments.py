@@ -129,15 +129,18 @@ def wheel(name: str, base: Path, headers: Path | None = None) -> Path:
     return built
 
 
-def sanitized(report: Report, name: str, tests: Iterable[str], **options: str) -> list[str]:
+def sanitized(report: Report, name: str, tests: Iterable[str], **variables: str) -> list[str]:
     """Run tests on an interpreter with sanitizers; return what these had to report.
 
-    The options are environment variables. The reports are in build/logs, too.
+    Variables of the environment whose names end with OPTIONS are options of a sanitizer. The
+    reports are in build/logs, too.
     """
     folder = LOGS / f"{name}-reports"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with required(report, name):
-        logged = {key: f"log_path={folder / 'report'}:{value}" for key, value in options.items()}
-        suites.pytest(report, name, [ours(name, base(name))], *tests, **logged)
+        for key in variables:
+            if key.endswith("OPTIONS"):
+                variables[key] += f":log_path={folder / 'report'}"
+        suites.pytest(report, name, [ours(name, base(name))], *tests, **variables)
     return [file.read_text(errors="replace") for file in sorted(folder.iterdir())]
