@@ -142,6 +142,15 @@ def stress(session: nox.Session) -> None:
     session.run(ours(), "-m", "pytest", "-m", "stress", *limits, "tests/python", "tests/interop")
 
 
+@shared(name="soak")
+def soak(session: nox.Session) -> None:
+    """gevent, SQLAlchemy and the echo server for long: nothing grows (MINUTES=30 ON=3.14)"""
+    options = ["--minutes", os.environ.get("MINUTES") or "30"]
+    if seed := os.environ.get("SEED"):
+        options += ["--seed", seed]
+    session.run(ours(os.environ.get("ON") or NAME), "tests/interop/soak.py", *options)
+
+
 @shared(name="test-engines")
 def test_engines(session: nox.Session) -> None:
     """the JVM, R, V8, Qt's JavaScript and others in greenlets (NAME=3.14)"""
