@@ -1,0 +1,87 @@
+"""Run storms, each in a process of its own: python -m storms SECONDS [--seed N] [NAME...].
+
+SECONDS is the time of each. A storm ends with status 1 if something was wrong, and with 3 and the
+traces of all threads if it made no progress. A seed repeats what each thread draws, but not how
+threads meet.
+
+    python -m storms SECONDS --here NAME...   in this process, one after the other
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from storms.common import THREAD_SANITIZER, Storm
+
+NAMES = ("containers", "monitoring", "frames", "finalizers")
+# A greenlet that is killed while it deallocates another one goes on.
+EXPECTED_LINES = ("GreenletExit did not kill ",)
+MOST_LINES = 60
+PROGRAMS = ()  # programs of the folder above, which take the seconds
+
+
+def run_here(name: str, seconds: float, seed: int, stall: float) -> None:
+    """Run a storm in this process."""
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(seconds + 2 * stall, exit=True)
+    storm = Storm(seed, seconds, stall)
+    sys.unraisablehook = storm.note_unraisable
+    importlib.import_module(f"storms.{name}").run(storm)
+    faulthandler.cancel_dump_traceback_later()
+    print(f"{name}: {storm.numbers()}", flush=True)
+    if storm.faults:
+        print(f"{name}, seed {seed}: {len(storm.faults)} faults", file=sys.stderr)
+        sys.exit(1)
+
+
+def run_process(name: str, seconds: float, seed: int, stall: float) -> bool:
+    """Run a storm in a process of its own; return whether all was well."""
+    started = time.monotonic()
+    command = ["-m", "storms", str(seconds), "--here", name, "--seed", str(seed)]
+    done = subprocess.run(
+        [sys.executable, *command, "--stall", str(stall)],
+        capture_output=True,
+        text=True,
+        timeout=seconds + 4 * stall,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False,
+    )
+    errors = [line for line in done.stderr.splitlines() if not line.startswith(EXPECTED_LINES)]
+    well = done.returncode == 0 and not errors
+    print(f"{name}, seed {seed}, {time.monotonic() - started:.0f} s: {'well' if well else 'WRONG'}")
+    print(done.stdout, end="", flush=True)
+    if not well:
+        print(f"ended with {done.returncode}", *errors[:MOST_LINES], sep="\n", flush=True)
+    return well
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--stall", type=float, default=300.0 if THREAD_SANITIZER else 120.0)
+    parser.add_argument("--here", action="store_true")
+    parser.add_argument("names", nargs="*", default=NAMES)
+    options = parser.parse_args()
+    for number, name in enumerate(options.names):
+        if options.here:
+            run_here(name, options.seconds, options.seed + number, options.stall)
+    if not options.here:
+        runs = [
+            run_process(name, options.seconds, options.seed + number, options.stall)
+            for number, name in enumerate(options.names)
+        ]
+        print(f"{sum(runs)} storms passed, {len(runs) - sum(runs)} failed")
+        sys.exit(not all(runs))
+
+
+if __name__ == "__main__":
+    main()
