@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -50,7 +51,7 @@ class Storm:
         self.stall = stall
         self.faults: list[str] = []
         self.counters: dict[str, itertools.count[int]] = {}
-        self.unended: set[Member] = set()
+        self.unended: set[Record] = set()
         self.heartbeat = time.monotonic()
 
     def count(self, name: str) -> None:
@@ -107,7 +108,8 @@ class Storm:
                 break
             time.sleep(0.01)
         if len(self.unended) > left:
-            self.fault(f"{len(self.unended)} greenlets have not ended, {list(self.unended)[:5]}")
+            lost = [record.greenlet() or record.text for record in self.unended][:5]
+            self.fault(f"{len(self.unended)} greenlets have not ended: {lost}")
         if (in_use := stacks.statistics().in_use) > left:
             self.fault(f"{in_use} regions are in use")
 
@@ -117,15 +119,20 @@ class Storm:
         return ", ".join(f"{number:,} {name}" for name, number in sorted(numbers.items()))
 
 
+class Record:
+    """What is kept of a greenlet that has started."""
+
+    def __init__(self, member: Member) -> None:
+        self.text = repr(member)
+        self.greenlet = weakref.ref(member)
+
+
 class Member(greenlet):
     """A greenlet of a crew."""
 
     depth = 0
     task = ""
     crew: Crew
-
-    def __hash__(self) -> int:
-        return id(self)
 
 
 Task: TypeAlias = Callable[["Crew"], object]
@@ -186,7 +193,8 @@ class Crew:
     def body(self) -> None:
         me = getcurrent()
         assert isinstance(me, Member)
-        self.storm.unended.add(me)
+        record = Record(me)
+        self.storm.unended.add(record)
         self.storm.count("greenlets")
         try:
             while self.storm.goes_on():
@@ -199,7 +207,7 @@ class Crew:
                     pass
                 act()
         finally:
-            self.storm.unended.discard(me)
+            self.storm.unended.discard(record)
 
 
 def act() -> None:
@@ -242,7 +250,7 @@ def drop(crew: Crew, me: Member) -> None:
     """Forget a member. It is killed at once, or by a collection if it refers to itself."""
     other = crew.pick()
     if other is not me:
-        crew.members.remove(other)
+        crew.members = [member for member in crew.members if member is not other]
 
 
 def collect(crew: Crew, me: Member) -> None:

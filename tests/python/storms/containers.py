@@ -231,8 +231,10 @@ def own_others(crew: Crew) -> None:
     weak = weakref.WeakKeyDictionary({key: key.number for key in living})
     check(sorted(weak.values()), sorted(set(some)))
     check(len(weakref.WeakSet(living)), len(set(some)))
-    cached = functools.lru_cache(3)(lambda key: (act(), key.number)[1])
-    check([cached(key) for key in living], some)
+    # Keys whose comparison raises or switches corrupt an lru_cache and end the process, in plain
+    # CPython, too.
+    cached = functools.lru_cache(3)(lambda number: (act(), number)[1])
+    check([cached(number) for number in some], some)
     check(re.sub("x", lambda match: (act(), "y")[1], "axbxc"), "aybyc")
     check(json.dumps(living, default=lambda key: (act(), key.number)[1]), json.dumps(some))
     check(numbers(pickle.loads(pickle.dumps(living))), some)
@@ -254,7 +256,6 @@ class Shared:
         self.ordered: OrderedDict[Any, Any] = OrderedDict()
         self.set: set[Any] = set()
         self.deque: deque[Any] = deque()
-        self.cached = functools.lru_cache(4)(lambda key: (act(), key.number)[1])
         self.other: list[Any] = []
         self.other_set: set[Any] = set()
 
@@ -308,7 +309,6 @@ SHARED: tuple[Callable[[Shared, Key], object], ...] = (
     lambda all, key: all.deque.count(key),
     lambda all, key: all.deque.extend(acting([key])),
     lambda all, key: all.deque == deque([key]),
-    lambda all, key: all.cached(key),
 )
 
 

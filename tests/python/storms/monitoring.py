@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from greenlet import getcurrent, settrace
-from storms.common import Crew, Member, Storm, act, run_crews
+from storms.common import FREE_THREADED, Crew, Member, Storm, act, run_crews
 
 TOOLS = (3, 4)
 STAYS = 5  # the tool that sees everything
@@ -221,7 +221,9 @@ def ignore_call(frame: types.FrameType, event: str, argument: Any) -> None:
 
 
 def trace(frame: types.FrameType, event: str, argument: Any) -> Any:
-    frame.f_trace_opcodes = True
+    # On free-threaded builds CPython stops the world for this, just before it calls the function:
+    # another thread may remove the function then, and CPython calls a null pointer.
+    frame.f_trace_opcodes = not FREE_THREADED
     return trace
 
 
