@@ -14,6 +14,7 @@ import faulthandler
 import importlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,15 @@ from pathlib import Path
 
 from storms.common import THREAD_SANITIZER, Storm
 
-NAMES = ("containers", "monitoring", "frames", "finalizers")
+NAMES = (
+    "containers",
+    "monitoring",
+    "frames",
+    "finalizers",
+    "forks",
+    "subinterpreters",
+    "exits",
+)
 # A greenlet that is killed while it deallocates another one goes on.
 EXPECTED_LINES = ("GreenletExit did not kill ",)
 MOST_LINES = 60
@@ -31,11 +40,13 @@ PROGRAMS = ()  # programs of the folder above, which take the seconds
 def run_here(name: str, seconds: float, seed: int, stall: float) -> None:
     """Run a storm in this process."""
     faulthandler.enable()
-    faulthandler.dump_traceback_later(seconds + 2 * stall, exit=True)
+    # Not dump_traceback_later(): a child that was forked would wait for its thread at the end.
+    faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+    signal.alarm(round(seconds + 2 * stall))
     storm = Storm(seed, seconds, stall)
     sys.unraisablehook = storm.note_unraisable
     importlib.import_module(f"storms.{name}").run(storm)
-    faulthandler.cancel_dump_traceback_later()
+    signal.alarm(0)
     print(f"{name}: {storm.numbers()}", flush=True)
     if storm.faults:
         print(f"{name}, seed {seed}: {len(storm.faults)} faults", file=sys.stderr)
@@ -46,20 +57,25 @@ def run_process(name: str, seconds: float, seed: int, stall: float) -> bool:
     """Run a storm in a process of its own; return whether all was well."""
     started = time.monotonic()
     command = ["-m", "storms", str(seconds), "--here", name, "--seed", str(seed)]
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, *command, "--stall", str(stall)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds + 4 * stall,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        check=False,
+        start_new_session=True,  # so that its children can be ended with it
     )
-    errors = [line for line in done.stderr.splitlines() if not line.startswith(EXPECTED_LINES)]
-    well = done.returncode == 0 and not errors
+    try:
+        output, complaints = process.communicate(timeout=seconds + 3 * stall)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, complaints = process.communicate()
+    errors = [line for line in complaints.splitlines() if not line.startswith(EXPECTED_LINES)]
+    well = process.returncode == 0 and not errors
     print(f"{name}, seed {seed}, {time.monotonic() - started:.0f} s: {'well' if well else 'WRONG'}")
-    print(done.stdout, end="", flush=True)
+    print(output, end="", flush=True)
     if not well:
-        print(f"ended with {done.returncode}", *errors[:MOST_LINES], sep="\n", flush=True)
+        print(f"ended with {process.returncode}", *errors[:MOST_LINES], sep="\n", flush=True)
     return well
 
 

@@ -53,6 +53,7 @@ class Storm:
         self.counters: dict[str, itertools.count[int]] = {}
         self.unended: set[Record] = set()
         self.heartbeat = time.monotonic()
+        self.in_thread = False  # what runs does so in threads of their own
 
     def count(self, name: str) -> None:
         next(self.counters.setdefault(name, itertools.count()))
@@ -83,6 +84,7 @@ class Storm:
                 self.fault(f"a thread ended with {raised!r}")
                 raise
 
+        self.in_thread = True
         seeds = [self.chance.randrange(1 << 30) for _ in range(count)]
         threads = [threading.Thread(target=call, args=[seed]) for seed in seeds]
         for thread in threads:
