@@ -9,12 +9,12 @@ leave it as it is. So the threads end those themselves; only a few remain, and a
 
 from __future__ import annotations
 
+import argparse
 import contextvars
 import faulthandler
 import gc
 import itertools
 import random
-import sys
 import threading
 import time
 import weakref
@@ -50,6 +50,11 @@ finished = itertools.count()
 unfinished: set[Record] = set()
 places: list[Any] = [None] * PLACES
 actions_done = itertools.count()
+seeds = random.Random()
+
+
+def draw() -> int:
+    return seeds.randrange(1 << 30)
 
 
 class Subclass(greenlet):
@@ -67,7 +72,7 @@ def body(*args: Any) -> Any:
     record.thread = threading.get_ident()
     unfinished.add(record)
     try:
-        return wander(random.Random(), depth=0)
+        return wander(random.Random(draw()), depth=0)
     finally:
         unfinished.discard(record)
         next(finished)
@@ -137,7 +142,7 @@ def throw(chance: random.Random, g: Any, place: int) -> None:
 
 
 def change_parent(chance: random.Random, g: Any, place: int) -> None:
-    parent = chance.choice(places) or getcurrent()
+    parent: Any = chance.choice(places) or getcurrent()
     if parent is not getcurrent():
         parent.record.is_scheduler = True
     g.parent = parent
@@ -233,10 +238,8 @@ def visit(seed: int) -> None:
 
 
 def receive_visitors(end: float) -> None:
-    for seed in itertools.count(1_000):
-        if time.monotonic() >= end:
-            return
-        visitor = threading.Thread(target=visit, args=(seed,))
+    while time.monotonic() < end:
+        visitor = threading.Thread(target=visit, args=(draw(),))
         visitor.start()
         visitor.join()
 
@@ -246,11 +249,19 @@ def resident_kib() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def main(seconds: float) -> None:
-    faulthandler.dump_traceback_later(seconds + 120, exit=True)
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--stall", type=float, default=120.0)
+    options = parser.parse_args()
+    seconds = options.seconds
+    seeds.seed(options.seed)
+    print(f"seed {options.seed}", flush=True)
+    faulthandler.dump_traceback_later(seconds + options.stall, exit=True)
     begin = time.monotonic()
     end = begin + seconds
-    threads = [threading.Thread(target=work, args=(seed, end)) for seed in range(WORKERS)]
+    threads = [threading.Thread(target=work, args=(draw(), end)) for _ in range(WORKERS)]
     threads.append(threading.Thread(target=receive_visitors, args=(end,)))
     for thread in threads:
         thread.start()
@@ -280,4 +291,4 @@ def main(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main()

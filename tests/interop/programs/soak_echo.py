@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import heapq
 import itertools
-import selectors
 import socket
 import sys
 import time

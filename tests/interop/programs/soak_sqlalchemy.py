@@ -18,6 +18,7 @@ ACCOUNTS = 100
 OPENING_BALANCE = 100
 TASKS = 20
 PAUSE = 0.5  # seconds that a teller sleeps between two transactions, on average
+DISPOSALS = 1000  # one in so many rounds gets new connections
 
 metadata = sqlalchemy.MetaData()
 account = sqlalchemy.Table(
@@ -60,7 +61,9 @@ class Bank:
 
     async def add(self, connection: AsyncConnection, number: int, amount: int) -> None:
         changed = account.c.balance + amount
-        await connection.execute(update(account).where(account.c.id == number).values(balance=changed))
+        await connection.execute(
+            update(account).where(account.c.id == number).values(balance=changed)
+        )
 
     async def audit(self) -> None:
         async with self.engine.connect() as connection:
@@ -84,8 +87,8 @@ class Bank:
                 self.soak.kills += 1
             if chance.randrange(40) == 0:
                 self.soak.collect()
-            if chance.randrange(1000) == 0:
-                await self.engine.dispose()  # new connections, in new threads
+            if chance.randrange(DISPOSALS) == 0:
+                await self.engine.dispose()  # each connection has a thread
         for task in tellers:
             task.cancel()
         await asyncio.gather(*tellers, return_exceptions=True)

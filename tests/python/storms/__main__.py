@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from storms.common import THREAD_SANITIZER, Storm
+from storms.common import MONITORING_MAY_CHANGE, THREAD_SANITIZER, Storm
 
 NAMES = (
     "containers",
@@ -34,11 +34,13 @@ NAMES = (
 # A greenlet that is killed while it deallocates another one goes on.
 EXPECTED_LINES = ("GreenletExit did not kill ",)
 MOST_LINES = 60
-PROGRAMS = ()  # programs of the folder above, which take the seconds
+FOLDER = Path(__file__).parents[1]
+# Programs of the folder above that are storms, too.
+PROGRAMS = ("stress_storm", "stress_threads")
 
 
-def run_here(name: str, seconds: float, seed: int, stall: float) -> None:
-    """Run a storm in this process."""
+def run_here(name: str, seconds: float, seed: int, stall: float) -> bool:
+    """Run a storm in this process; return whether all was well."""
     faulthandler.enable()
     # Not dump_traceback_later(): a child that was forked would wait for its thread at the end.
     faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
@@ -50,19 +52,25 @@ def run_here(name: str, seconds: float, seed: int, stall: float) -> None:
     print(f"{name}: {storm.numbers()}", flush=True)
     if storm.faults:
         print(f"{name}, seed {seed}: {len(storm.faults)} faults", file=sys.stderr)
-        sys.exit(1)
+    return not storm.faults
 
 
 def run_process(name: str, seconds: float, seed: int, stall: float) -> bool:
     """Run a storm in a process of its own; return whether all was well."""
     started = time.monotonic()
-    command = ["-m", "storms", str(seconds), "--here", name, "--seed", str(seed)]
+    options = ("--seed", str(seed), "--stall", str(stall))
+    if name in PROGRAMS:
+        command = [f"{FOLDER / name}.py", *options, str(seconds)]
+        if name == "stress_storm" and not MONITORING_MAY_CHANGE:
+            command += ["--without", "monitoring"]
+    else:
+        command = ["-m", "storms", *options, "--here", str(seconds), name]
     process = subprocess.Popen(
-        [sys.executable, *command, "--stall", str(stall)],
+        [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(FOLDER)},
         start_new_session=True,  # so that its children can be ended with it
     )
     try:
@@ -85,18 +93,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     parser.add_argument("--stall", type=float, default=300.0 if THREAD_SANITIZER else 120.0)
     parser.add_argument("--here", action="store_true")
-    parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES + PROGRAMS))
     options = parser.parse_args()
-    for number, name in enumerate(options.names):
-        if options.here:
-            run_here(name, options.seconds, options.seed + number, options.stall)
-    if not options.here:
-        runs = [
-            run_process(name, options.seconds, options.seed + number, options.stall)
-            for number, name in enumerate(options.names)
-        ]
-        print(f"{sum(runs)} storms passed, {len(runs) - sum(runs)} failed")
-        sys.exit(not all(runs))
+    names = options.names or (NAMES if options.here else NAMES + PROGRAMS)
+    run = run_here if options.here else run_process
+    runs = [
+        run(name, options.seconds, options.seed + number, options.stall)
+        for number, name in enumerate(names)
+    ]
+    print(f"{sum(runs)} storms passed, {len(runs) - sum(runs)} failed")
+    sys.exit(not all(runs))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from greenlet import GreenletExit, error, getcurrent, greenlet, stacks
+
+T = TypeVar("T")
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
@@ -30,6 +32,8 @@ THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFI
 # Debug builds without a GIL assert that nothing else refers to a list that is being made. But
 # gc.get_objects() in another thread does.
 LISTS_MAY_BE_SEEN = not (FREE_THREADED and DEBUG_BUILD)
+# Debug builds before 3.15 assert that frames know the trace functions of the moment.
+MONITORING_MAY_CHANGE = not (DEBUG_BUILD and (3, 12) <= sys.version_info < (3, 15))
 MEMBERS = 12  # greenlets of a crew
 DEPTH = 6  # acts within acts of one greenlet
 SHARE_OF_ACTS = 3  # of so many calls of act() one acts
@@ -143,7 +147,7 @@ Task: TypeAlias = Callable[["Crew"], object]
 class Crew:
     """The greenlets of one thread."""
 
-    of_threads: dict[int, Crew] = {}
+    of_threads: ClassVar[dict[int, Crew]] = {}
 
     def __init__(self, storm: Storm, chance: random.Random, tasks: Sequence[Task]) -> None:
         self.storm = storm
@@ -181,7 +185,7 @@ class Crew:
     def pick(self) -> Member:
         """Return a member at random, perhaps a new one."""
         self.members = [member for member in self.members if not member.dead]
-        if len(self.members) < MEMBERS and self.chance.randrange(3) == 0 or not self.members:
+        if (len(self.members) < MEMBERS and self.chance.randrange(3) == 0) or not self.members:
             self.members.append(self.create())
         return self.chance.choice(self.members)
 
@@ -226,6 +230,12 @@ def act() -> None:
         crew.chance.choice(ACTS)(crew, me)
     finally:
         me.depth -= 1
+
+
+def acts(value: T) -> T:
+    """Act, and return the value."""
+    act()
+    return value
 
 
 def to_hub(crew: Crew, me: Member) -> None:

@@ -23,7 +23,7 @@ from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from storms.common import Crew, Storm, Task, Thrown, act, run_crews
+from storms.common import Crew, Storm, Task, Thrown, act, acts, run_crews
 
 NUMBERS = 6
 # What an operation on a container may raise if another greenlet or thread changes it meanwhile.
@@ -109,7 +109,7 @@ def own_list(crew: Crew) -> None:
             own.sort()
             check(numbers(own), sorted(some))
         elif step == 1:
-            own.sort(key=lambda key: (act(), key.number)[1], reverse=True)
+            own.sort(key=lambda key: acts(key.number), reverse=True)
             check(numbers(own), sorted(some, reverse=True))
         elif step == 2:
             own.extend(acting(keys(some)))
@@ -134,7 +134,7 @@ def own_functions(crew: Crew) -> None:
     check(bytes(keys(some)), bytes(some))
     check(",".join(map(repr, keys(some))), ",".join(map(str, some)))
     check(tuple(keys(some)) == tuple(keys(some)), True)
-    check(list(zip(acting(some), map(lambda x: (act(), x)[1], some))), [(n, n) for n in some])
+    check(list(zip(acting(some), map(acts, some), strict=True)), [(n, n) for n in some])
     check(numbers(itertools.accumulate(keys(some))), list(itertools.accumulate(some)))
     check(functools.reduce(lambda a, b: a + b, keys(some)).number, sum(some))
     check(list(range(10))[Key(2) : Key(5)], [2, 3, 4])
@@ -157,7 +157,7 @@ def own_heap(crew: Crew) -> None:
 
 def own_dict(crew: Crew) -> None:
     some, more = draw(crew), draw(crew)
-    kind: Callable[..., Any] = crew.chance.choice(DICTS)
+    kind = crew.chance.choice(DICTS)
     own = kind()
     model: dict[int, int] = {}
     try:
@@ -187,7 +187,12 @@ def own_dict(crew: Crew) -> None:
             raise Failed(f"a {kind} has {left}, and says that it has {len(own)}")
 
 
-DICTS = (dict, dict, OrderedDict, functools.partial(defaultdict, int))
+DICTS: tuple[Callable[..., Any], ...] = (
+    dict,
+    dict,
+    OrderedDict,
+    functools.partial(defaultdict, int),
+)
 
 
 def own_set(crew: Crew) -> None:
@@ -220,7 +225,7 @@ def own_others(crew: Crew) -> None:
     some = draw(crew)
     counted = Counter(keys(some))
     check({key.number: count for key, count in counted.items()}, dict(Counter(some)))
-    made: defaultdict[Key, list[int]] = defaultdict(lambda: (act(), [1])[1])
+    made: defaultdict[Key, list[int]] = defaultdict(lambda: acts([1]))
     check(made[Key(1)] + made[Key(1)], [1, 1])
     chain = ChainMap({Key(1): 1}, {Key(2): 2})
     check((chain[Key(2)], len(chain)), (2, 2))
@@ -233,10 +238,10 @@ def own_others(crew: Crew) -> None:
     check(len(weakref.WeakSet(living)), len(set(some)))
     # Keys whose comparison raises or switches corrupt an lru_cache and end the process, in plain
     # CPython, too.
-    cached = functools.lru_cache(3)(lambda number: (act(), number)[1])
+    cached = functools.lru_cache(3)(lambda number: acts(number))
     check([cached(number) for number in some], some)
-    check(re.sub("x", lambda match: (act(), "y")[1], "axbxc"), "aybyc")
-    check(json.dumps(living, default=lambda key: (act(), key.number)[1]), json.dumps(some))
+    check(re.sub("x", lambda match: acts("y"), "axbxc"), "aybyc")
+    check(json.dumps(living, default=lambda key: acts(key.number)), json.dumps(some))
     check(numbers(pickle.loads(pickle.dumps(living))), some)
     check(numbers(copy.deepcopy(living)), some)
     if (frozen := getattr(builtins, "frozendict", None)) is not None:
@@ -272,7 +277,7 @@ class Shared:
 SHARED: tuple[Callable[[Shared, Key], object], ...] = (
     lambda all, key: all.list.append(key),
     lambda all, key: all.list.sort(),
-    lambda all, key: all.list.sort(key=lambda one: (act(), one.number)[1]),
+    lambda all, key: all.list.sort(key=lambda one: acts(one.number)),
     lambda all, key: all.list.remove(key),
     lambda all, key: all.list.index(key),
     lambda all, key: all.list.extend(acting([key])),

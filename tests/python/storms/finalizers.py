@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from greenlet import GreenletExit, getcurrent
+
 from storms.common import LISTS_MAY_BE_SEEN, Crew, Member, Storm, act, run_crews
 
 PLACES = 16

@@ -19,7 +19,8 @@ import warnings
 from typing import Any
 
 from greenlet import getcurrent, greenlet
-from storms.common import THREAD_SANITIZER, Crew, Storm, act
+
+from storms.common import THREAD_SANITIZER, Crew, Storm, act, acts
 
 WELL = 17  # the status of a child that found all as it should be
 PATIENCE = 90  # seconds that a child may take
@@ -132,7 +133,7 @@ def fork(storm: Storm, chance: random.Random, foreign: Any, depth: int = DEPTH) 
         except SystemExit:
             raise  # to the end of the program, through the greenlets
         except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
             os._exit(1)
 
     if chance.randrange(2):
@@ -159,7 +160,7 @@ def spawn(storm: Storm, chance: random.Random) -> None:
 def run(storm: Storm) -> None:
     warnings.simplefilter("ignore", DeprecationWarning)  # that threads may hold locks
     shared: list[Any] = [None]
-    tasks = (lambda crew: act(), lambda crew: sorted([3, 1, 2], key=lambda n: (act(), n)[1]))
+    tasks = (lambda crew: act(), lambda crew: sorted([3, 1, 2], key=lambda n: acts(n)))
 
     def busy(chance: random.Random) -> None:
         """A thread whose greenlets run and wait while others fork."""
@@ -188,4 +189,3 @@ def run(storm: Storm) -> None:
         forking(storm.chance)
     shared.clear()
     storm.judge()
-

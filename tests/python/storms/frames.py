@@ -17,6 +17,7 @@ import types
 from typing import Any
 
 from greenlet import getcurrent, greenlet
+
 from storms.common import (
     FREE_THREADED,
     LISTS_MAY_BE_SEEN,
@@ -71,7 +72,7 @@ FUNCTIONS = (one, two, three, four)
 NAMES = {function.__name__ for function in FUNCTIONS}
 
 
-def descend(crew: Crew, depth: int) -> None:
+def descend(crew: Crew, depth: int) -> object:
     """Call one of the functions, and let it be known."""
     me = getcurrent()
     assert isinstance(me, Member)
@@ -84,6 +85,7 @@ def descend(crew: Crew, depth: int) -> None:
             function(crew, depth - 1)
         finally:
             path.pop()
+    return None
 
 
 def start(crew: Crew) -> None:

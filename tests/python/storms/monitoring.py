@@ -2,8 +2,8 @@
 
 In the quiet mode callbacks do not act, and a tool stays from the beginning to the end. It keeps the
 calls that it has seen begin and not end, for each greenlet: when a greenlet waits, those must be
-the frames that it has. In the acting mode callbacks switch, throw and collect; there the interpreter
-shows other tools nothing of what runs while a callback waits.
+the frames that it has. In the acting mode callbacks switch, throw and collect; there CPython shows
+other tools nothing of what runs while a callback waits.
 """
 
 from __future__ import annotations
@@ -11,17 +11,25 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 from greenlet import getcurrent, settrace
-from storms.common import FREE_THREADED, Crew, Member, Storm, act, run_crews
+
+from storms.common import (
+    FREE_THREADED,
+    MONITORING_MAY_CHANGE,
+    Crew,
+    Member,
+    Storm,
+    act,
+    acts,
+    run_crews,
+)
 
 TOOLS = (3, 4)
 STAYS = 5  # the tool that sees everything
 HAS_MONITORING = sys.version_info >= (3, 12)
-# Debug builds before 3.15 assert that frames know the trace functions of the moment.
-MAY_CHANGE = not (hasattr(sys, "gettotalrefcount") and sys.version_info < (3, 15))
 
 
 # --- what the greenlets run ----------------------------------------------------------------------
@@ -43,7 +51,7 @@ def loops(crew: Crew) -> None:
             total += number
         else:
             act()
-        total += len([one for one in (1, 2) if act() is None])
+        total += len([acts(one) for one in (1, 2)])
     while total > 3:
         total -= 3
         act()
@@ -53,7 +61,7 @@ def raises(crew: Crew) -> None:
     try:
         try:
             act()
-            {}["key"]
+            {"a": 1}["key"]
         except KeyError:
             act()
             raise ValueError from None
@@ -63,7 +71,7 @@ def raises(crew: Crew) -> None:
         act()
 
 
-def numbers() -> Iterator[int]:
+def numbers() -> Generator[int]:
     try:
         for number in range(3):
             act()
@@ -73,7 +81,7 @@ def numbers() -> Iterator[int]:
         act()
 
 
-def nested_numbers() -> Iterator[int]:
+def nested_numbers() -> Generator[int]:
     yield from numbers()
     act()
 
@@ -93,7 +101,7 @@ def generators(crew: Crew) -> None:
 
 
 class Waits:
-    def __await__(self) -> Iterator[None]:
+    def __await__(self) -> Generator[None]:
         act()
         yield
         act()
@@ -165,12 +173,12 @@ CODES = [
 # --- who looks at it -----------------------------------------------------------------------------
 
 
-def toggle(storm: Storm, acts: bool, lasting: Callable[[], object]) -> None:
+def toggle(storm: Storm, acts: bool) -> None:
     """Set or remove one thing."""
     chance = storm.chance
     callback = act_on_event if acts else ignore_event
     step = chance.randrange(8)
-    if not MAY_CHANGE:
+    if not MONITORING_MAY_CHANGE:
         return
     if step == 0 and sys.version_info >= (3, 12):
         threading.settrace_all_threads(chance.choice((None, trace_acting if acts else trace)))  # type: ignore[arg-type]
@@ -322,14 +330,14 @@ def run(storm: Storm) -> None:
 
     def toggle_here(crew: Crew) -> None:
         step = crew.chance.randrange(4)
-        if step == 0 and MAY_CHANGE:
+        if step == 0 and MONITORING_MAY_CHANGE:
             sys.settrace(crew.chance.choice((None, trace_acting if acts else trace)))
-        elif step == 1 and MAY_CHANGE:
+        elif step == 1 and MONITORING_MAY_CHANGE:
             sys.setprofile(crew.chance.choice((None, ignore_call)))
         elif step == 2:
             settrace(crew.chance.choice((None, trace_switches if acts else ignore_event)))
         else:
-            toggle(storm, acts, calls.stay)
+            toggle(storm, acts)
 
     tasks += [toggle_here] * 2
     if not acts and HAS_MONITORING:

@@ -14,6 +14,7 @@ from typing import Any
 
 from child import Interpreter
 from greenlet import getcurrent, greenlet, stacks
+
 from storms.common import FREE_THREADED, Storm, act
 
 MOST = 4  # interpreters of a thread at once
@@ -94,7 +95,7 @@ def run(storm: Storm) -> None:
 
         def step() -> None:
             """Make, use or end an interpreter."""
-            if len(interpreters) < MOST and chance.randrange(4) == 0 or not interpreters:
+            if (len(interpreters) < MOST and chance.randrange(4) == 0) or not interpreters:
                 interpreters.append(Interpreter(own_gil=chance.choice(kinds)))
                 storm.count("interpreters")
             chosen = interpreters.pop(chance.randrange(len(interpreters)))
