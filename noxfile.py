@@ -163,7 +163,9 @@ def soak(session: nox.Session) -> None:
     options = ["--minutes", os.environ.get("MINUTES") or "30"]
     if seed := os.environ.get("SEED"):
         options += ["--seed", seed]
-    session.run(ours(os.environ.get("ON") or NAME), "tests/interop/soak.py", *options)
+    session.run(
+        ours(os.environ.get("ON") or NAME), "tests/interop/soak.py", *options, *session.posargs
+    )
 
 
 @shared(name="test-engines")
