@@ -3,8 +3,8 @@
 In the quiet mode callbacks do not act, and a tool stays from the beginning to the end. It keeps the
 calls that it has seen begin and not end, for each greenlet: when a greenlet waits, those must be
 the frames that it has. (There is no collection: it would kill greenlets in the middle of callbacks,
-and CPython shows tools nothing of that.) In the acting mode callbacks switch, throw and collect; there CPython shows
-other tools nothing of what runs while a callback waits.
+and CPython shows tools nothing of that.) In the acting mode callbacks switch, throw and collect;
+there CPython shows other tools nothing of what runs while a callback waits.
 """
 
 from __future__ import annotations
