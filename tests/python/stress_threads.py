@@ -51,6 +51,7 @@ unfinished: set[Record] = set()
 places: list[Any] = [None] * PLACES
 actions_done = itertools.count()
 seeds = random.Random()
+end_of_all = [0.0]  # then every greenlet returns
 
 
 def draw() -> int:
@@ -81,7 +82,7 @@ def body(*args: Any) -> Any:
 def wander(chance: random.Random, depth: int) -> Any:
     """Wait for switches, and act in between; sometimes deep in the stack, or in C callers."""
     local = [object(), depth]
-    while True:
+    while time.monotonic() < end_of_all[0]:
         step = chance.randrange(24)
         if step == 0:
             return local
@@ -97,6 +98,7 @@ def wander(chance: random.Random, depth: int) -> Any:
             act(chance)
         else:
             to_parent(local)
+    return local
 
 
 def to_parent(value: Any = None) -> Any:
@@ -260,7 +262,7 @@ def main() -> None:
     print(f"seed {options.seed}", flush=True)
     faulthandler.dump_traceback_later(seconds + options.stall, exit=True)
     begin = time.monotonic()
-    end = begin + seconds
+    end = end_of_all[0] = begin + seconds
     threads = [threading.Thread(target=work, args=(draw(), end)) for _ in range(WORKERS)]
     threads.append(threading.Thread(target=receive_visitors, args=(end,)))
     for thread in threads:
@@ -269,7 +271,7 @@ def main() -> None:
     while time.monotonic() < end:
         time.sleep(min(1.0, seconds / 100))
         now = time.monotonic()
-        if now < begin + seconds * WARM_UP:
+        if now < begin + seconds * WARM_UP or not early:  # the machine may be busy
             early = max(early, resident_kib())
         elif now > end - seconds * WARM_UP:
             late = max(late, resident_kib())

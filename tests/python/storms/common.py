@@ -189,10 +189,11 @@ class Crew:
 
     def pick(self) -> Member:
         """Return a member at random, perhaps a new one."""
-        self.members = [member for member in self.members if not member.dead]
-        if (len(self.members) < MEMBERS and self.chance.randrange(3) == 0) or not self.members:
-            self.members.append(self.create())
-        return self.chance.choice(self.members)
+        living = [member for member in self.members if not member.dead]
+        if not living or (len(living) < MEMBERS and self.chance.randrange(3) == 0):
+            living.append(self.create())  # which may collect, and so come here again
+        self.members = living
+        return self.chance.choice(living)
 
     def create(self) -> Member:
         member = Member(self.body, self.hub)
