@@ -65,12 +65,13 @@ def run_process(name: str, seconds: float, seed: int, stall: float) -> bool:
             command += ["--without", "monitoring"]
     else:
         command = ["-m", "storms", *options, "--here", str(seconds), name]
+    path = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(FOLDER)},
+        env={**os.environ, "PYTHONPATH": path},
         start_new_session=True,  # so that its children can be ended with it
     )
     try:
