@@ -102,7 +102,8 @@ def main() -> None:
         run(name, options.seconds, options.seed + number, options.stall)
         for number, name in enumerate(names)
     ]
-    print(f"{sum(runs)} storms passed, {len(runs) - sum(runs)} failed")
+    if not options.here:
+        print(f"{sum(runs)} storms passed, {len(runs) - sum(runs)} failed")
     sys.exit(not all(runs))
 
 
