@@ -5,6 +5,7 @@ last line of a session that tests is `N passed, N failed`.
 """
 
 import atexit
+import ctypes
 import functools
 import importlib
 import logging
@@ -114,6 +115,31 @@ def stress(session: nox.Session) -> None:
     """the long stress tests (NAME=3.15t)"""
     limits = ("--timeout", "3600", "-o", "faulthandler_timeout=3660")
     session.run(ours(), "-m", "pytest", "-m", "stress", *limits, "tests/python", "tests/interop")
+
+
+@shared(name="storm")
+def storm(session: nox.Session) -> None:
+    """storms of greenlets and threads, for SECONDS=60 each (SEED=1 ON=3.14t WHAT=containers)"""
+    options = [os.environ.get("SECONDS") or "60", *session.posargs]
+    if seed := os.environ.get("SEED"):
+        options += ["--seed", seed]
+    # ThreadSanitizer cannot run with address space randomization: off, for all that this starts.
+    if "tsan" in os.environ.get("ON", ""):
+        ctypes.CDLL(None).personality(0x0040000)
+    for name in (os.environ.get("ON") or NAME).split():
+        print(name, flush=True)
+        session.run(ours(name), "-m", "storms", *options, env={"PYTHONPATH": "tests/python"})
+
+
+@shared(name="soak")
+def soak(session: nox.Session) -> None:
+    """gevent, SQLAlchemy and the echo server for long: nothing grows (MINUTES=30 ON=3.14)"""
+    options = ["--minutes", os.environ.get("MINUTES") or "30"]
+    if seed := os.environ.get("SEED"):
+        options += ["--seed", seed]
+    session.run(
+        ours(os.environ.get("ON") or NAME), "tests/interop/soak.py", *options, *session.posargs
+    )
 
 
 @shared(name="test-engines")

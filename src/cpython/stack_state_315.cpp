@@ -21,8 +21,14 @@ void MonitoringVersion::catch_up(PyThreadState* tstate) const noexcept {
   }
   for (_PyInterpreterFrame* frame = tstate->current_frame; frame != nullptr;
        frame = frame->previous) {
-    if (frame->owner < FRAME_OWNED_BY_INTERPRETER &&
-        _Py_Instrument(_PyFrame_GetCode(frame), tstate->interp) < 0) {
+    if (frame->owner >= FRAME_OWNED_BY_INTERPRETER) {
+      continue;
+    }
+    PyCodeObject* const code = _PyFrame_GetCode(frame);
+    // Code without events may be a constant in read-only memory, which cannot be locked:
+    // _Py_InitCleanup, whose frame precedes that of an __init__.
+    if ((code->co_flags & CO_NO_MONITORING_EVENTS) == 0 &&
+        _Py_Instrument(code, tstate->interp) < 0) {
       PyErr_Clear();  // no memory: these frames' events are lost, as they would be without us
     }
   }

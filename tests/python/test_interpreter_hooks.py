@@ -454,3 +454,39 @@ def test_a_monitoring_callback_may_switch() -> None:
         assert log == ["new"], log
         """
     )
+
+
+@since("sys.monitoring")
+def test_events_change_while_a_greenlet_waits_in_a_constructor() -> None:
+    # A regression: specialized calls put a frame of CPython's own before __init__. On free-threaded
+    # 3.15 the attempt to instrument its code, which is constant, ended the process.
+    run_clean(
+        """
+        import sys
+        from greenlet import getcurrent, greenlet
+
+        class Waits:
+            def __init__(self, wait):
+                if wait:
+                    getcurrent().parent.switch()
+
+        def make(wait):
+            return Waits(wait)
+
+        for _ in range(100):
+            make(False)
+        g = greenlet(make)
+        g.switch(True)
+        monitoring = sys.monitoring
+        monitoring.use_tool_id(4, "test")
+        returned = []
+        monitoring.register_callback(
+            4, monitoring.events.PY_RETURN, lambda code, *_: returned.append(code.co_name)
+        )
+        monitoring.set_events(4, monitoring.events.PY_RETURN)
+        assert type(g.switch()) is Waits
+        monitoring.set_events(4, 0)
+        if sys.version_info >= (3, 15):
+            assert returned[:2] == ["__init__", "make"], returned
+        """
+    )

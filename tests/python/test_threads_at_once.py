@@ -738,7 +738,7 @@ def test_greenlets_that_another_thread_collects_are_ended_by_their_own() -> None
 def test_threads_do_everything_with_each_others_greenlets_for_minutes() -> None:
     seconds = os.environ.get("GREENLET_STRESS_SECONDS", "600")
     run_clean(
-        "import sys, stress_threads; stress_threads.main(float(sys.argv[1]))",
+        "import stress_threads; stress_threads.main()",
         args=[seconds],
         timeout=float(seconds) + 300,
     )
