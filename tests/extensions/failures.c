@@ -215,13 +215,26 @@ static int replace_in(const struct link_map* map) {
     const ElfW(Addr) given = entry->d_un.d_ptr;
     const ElfW(Addr) address = given < map->l_addr ? map->l_addr + given : given;
     switch (entry->d_tag) {
-      case DT_SYMTAB: symbols = (const ElfW(Sym)*)address; break;
-      case DT_STRTAB: strings = (const char*)address; break;
-      case DT_RELA: tables[0] = (const ElfW(Rela)*)address; break;
-      case DT_RELASZ: bytes[0] = entry->d_un.d_val; break;
-      case DT_JMPREL: tables[1] = (const ElfW(Rela)*)address; break;
-      case DT_PLTRELSZ: bytes[1] = entry->d_un.d_val; break;
-      default: break;
+      case DT_SYMTAB:
+        symbols = (const ElfW(Sym)*)address;
+        break;
+      case DT_STRTAB:
+        strings = (const char*)address;
+        break;
+      case DT_RELA:
+        tables[0] = (const ElfW(Rela)*)address;
+        break;
+      case DT_RELASZ:
+        bytes[0] = entry->d_un.d_val;
+        break;
+      case DT_JMPREL:
+        tables[1] = (const ElfW(Rela)*)address;
+        break;
+      case DT_PLTRELSZ:
+        bytes[1] = entry->d_un.d_val;
+        break;
+      default:
+        break;
     }
   }
   for (table = 0; table < 2; ++table) {
@@ -345,14 +358,10 @@ static PyObject* in_thread(PyObject* Py_UNUSED(module), PyObject* function) {
 }
 
 static PyMethodDef methods[] = {
-    {"watch", watch, METH_O, NULL},
-    {"arm", arm, METH_VARARGS, NULL},
-    {"disarm", disarm, METH_NOARGS, NULL},
-    {"call", call, METH_VARARGS, NULL},
-    {"counts", counts, METH_NOARGS, NULL},
-    {"callers", callers, METH_NOARGS, NULL},
-    {"in_thread", in_thread, METH_O, NULL},
-    {NULL, NULL, 0, NULL},
+    {"watch", watch, METH_O, NULL},         {"arm", arm, METH_VARARGS, NULL},
+    {"disarm", disarm, METH_NOARGS, NULL},  {"call", call, METH_VARARGS, NULL},
+    {"counts", counts, METH_NOARGS, NULL},  {"callers", callers, METH_NOARGS, NULL},
+    {"in_thread", in_thread, METH_O, NULL}, {NULL, NULL, 0, NULL},
 };
 
 static int install(PyObject* Py_UNUSED(module)) {

@@ -58,7 +58,7 @@ class Refusing(greenlet):
     """Cannot be started."""
 
     @property
-    def run(self) -> Any:  # type: ignore[override]
+    def run(self) -> Any:
         raise Thrown
 
     @run.setter
@@ -69,7 +69,7 @@ class Switching(greenlet):
     """Leaves in the lookup of its run."""
 
     @property
-    def run(self) -> Any:  # type: ignore[override]
+    def run(self) -> Any:
         current = getcurrent()
         if current.parent is not None:
             current.parent.switch()
@@ -220,12 +220,10 @@ class Program:
         right: list[Any]
         if entry == SWITCH:
             right = [NULL, (), (1,), (1, 2), None] if index == 1 else [NULL, NULL, {}, {"a": 1}]
+        elif index == 1:
+            right = [Thrown, Thrown(), GreenletExit, KeyError, GreenletExit()]
         else:
-            right = {
-                1: [Thrown, Thrown(), GreenletExit, KeyError, GreenletExit()],
-                2: [NULL, None, NULL, 5, Thrown()],
-                3: [NULL, None, NULL, TRACEBACK],
-            }[index]
+            right = [NULL, None, NULL, 5 if index == 2 else TRACEBACK]
         return right[int(chance * 1e6) % len(right)]
 
     # --- calls
@@ -277,15 +275,16 @@ class Program:
         return ""
 
 
-def load(source: str) -> Any:
-    """Compile a file of tests/extensions and import it."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(COMPILE), source, str(HEADERS), folder]
-        path = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-        spec = importlib.util.spec_from_file_location(Path(source).stem, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+def compile_driver(folder: str) -> str:
+    command = [sys.executable, str(COMPILE), "driver.c", str(HEADERS), folder]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def load(path: str) -> Any:
+    spec = importlib.util.spec_from_file_location("driver", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
@@ -306,7 +305,7 @@ def foreigners(driver: Any, other: Interpreter) -> list[Any]:
 def run_here(options: argparse.Namespace, seeds: range) -> int:
     """Run programs in this process; print each seed before it begins."""
     sys.unraisablehook = lambda report: None  # finalizers of greenlets raise what they like
-    driver = load("driver.c")
+    driver = load(options.driver)
     left_out = {int(number) for number in options.without.split(",") if number}
     other = Interpreter(own_gil=False)
     foreign = foreigners(driver, other)
@@ -327,11 +326,11 @@ def run_here(options: argparse.Namespace, seeds: range) -> int:
 
 def run_child(options: argparse.Namespace, seed: int, *more: str) -> tuple[int | None, int, str]:
     """Run programs in a child: the seed that failed, how many calls there were, and the output."""
-    command = [sys.executable, "-X", "faulthandler", __file__, "--threads", str(options.threads)]
+    command = [sys.executable, "-X", "faulthandler", __file__, "--driver", options.driver]
+    command += ["--threads", str(options.threads)]
     done = subprocess.run(
         [*command, "--one", str(seed), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         errors="replace",
     )
@@ -368,23 +367,10 @@ def shrink(options: argparse.Namespace, seed: int) -> str:
     return f"--one {seed} --threads {options.threads} --verbose --without {without}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 40))
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--threads", type=int, default=3)
-    parser.add_argument("--programs", type=int, help="so many in place of some seconds")
-    parser.add_argument("--shrink", type=float, default=60, help="seconds")
-    parser.add_argument("--one", type=int, metavar="SEED", help="this program, in this process")
-    parser.add_argument("--count", type=int, default=1, help="so many from there on")
-    parser.add_argument("--without", default="", help="steps to leave out")
-    parser.add_argument("--verbose", action="store_true", help="print each call before it is made")
-    options = parser.parse_args()
-    if options.one is not None:
-        return run_here(options, range(options.one, options.one + options.count))
-    seed, faults, calls = options.seed, [], 0
+def drive(options: argparse.Namespace) -> int:
+    """Run programs in children until the time is over."""
+    seed, calls = options.seed, 0
+    faults: list[int] = []
     programs = options.programs or 1 << 40
     end = time.monotonic() + (1e9 if options.programs else options.seconds)
     print(f"seed {seed}", flush=True)
@@ -401,6 +387,28 @@ def main() -> int:
     result = {"programs": seed - options.seed, "calls": calls, "faults": faults}
     print(json.dumps(result))
     return bool(faults)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 40))
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--threads", type=int, default=3)
+    parser.add_argument("--programs", type=int, help="so many in place of some seconds")
+    parser.add_argument("--shrink", type=float, default=60, help="seconds")
+    parser.add_argument("--one", type=int, metavar="SEED", help="this program, in this process")
+    parser.add_argument("--count", type=int, default=1, help="so many from there on")
+    parser.add_argument("--without", default="", help="steps to leave out")
+    parser.add_argument("--verbose", action="store_true", help="print each call before it is made")
+    parser.add_argument("--driver", help="driver.c, compiled already")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        options.driver = options.driver or compile_driver(folder)
+        if options.one is not None:
+            return run_here(options, range(options.one, options.one + options.count))
+        return drive(options)
 
 
 if __name__ == "__main__":

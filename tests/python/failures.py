@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import greenlet as library
-from failure_cases import CASES, NEVER, Failing
+from failure_cases import CASES, LEAVE_BLOCKS, NEVER, Failing
 from greenlet import _greenlet, getcurrent, greenlet, stacks
 
 MODES = {"once": 1, "from there on": NEVER}
@@ -70,8 +70,9 @@ def load(source: str) -> Any:
 class Left:
     """Counts what repetitions leave behind. To count allocates nothing that stays."""
 
-    def __init__(self, extension: Any) -> None:
+    def __init__(self, extension: Any, counts_blocks: bool) -> None:
         self.extension = extension
+        self.names = LEFT if counts_blocks else LEFT[1:]
         self.counts = array("q", bytes(8 * REPEATS * len(LEFT)))
         self.rows = 0
 
@@ -89,8 +90,8 @@ class Left:
     def rising(self) -> str | None:
         """What became more with each of the last repetitions."""
         first = self.rows % REPEATS
-        for column, what in enumerate(LEFT):
-            row = self.counts[column :: len(LEFT)]
+        for what in self.names:
+            row = self.counts[LEFT.index(what) :: len(LEFT)]
             found = [*row[first:], *row[:first]]
             if all(after > before for before, after in pairwise(found)):
                 return f"each time more {what}: {found}"
@@ -178,7 +179,7 @@ class Machine:
                 raise Fault(unraisable[0])
 
         hook, sys.unraisablehook = sys.unraisablehook, note
-        Left(self.extension).settle(repeat)
+        Left(self.extension, name not in LEAVE_BLOCKS).settle(repeat)
         sys.unraisablehook = hook
         assert failing.calls, "nothing could fail"
 
