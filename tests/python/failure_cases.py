@@ -568,7 +568,8 @@ def switch_while_sys_settrace_traces(failing: Failing) -> None:
     before = sys.gettrace()
     sys.settrace(keep_tracing)
     try:
-        failing(g.switch)
+        # CPython's own: "Missing frame when calling trace function", if there is no memory for it.
+        failing(g.switch, raises=(SystemError,))
     finally:
         sys.settrace(before)
     finish(g)
@@ -816,7 +817,8 @@ def drop_what_waits_in_another(failing: Failing) -> None:
 def drop_in_another_thread(failing: Failing) -> None:
     holder = [suspended(wait_in_finally)]
     failing.in_thread(lambda: failing(holder.clear))
-    assert library._greenlet.get_pending_cleanup_count() == 1
+    # Free-threaded CPython gives a last reference back to the thread that made the object.
+    assert library._greenlet.get_pending_cleanup_count() in (0, 1)
     getcurrent()
     assert library._greenlet.get_pending_cleanup_count() == 0
 
