@@ -30,8 +30,8 @@ constexpr int kCollectionPatienceMilliseconds = 1'000;
 // How often it looks for greenlets that were started since it looked last.
 constexpr int kMostRounds = 100;
 
-// New references to the started greenlets of `thread` that are to be killed, as a list. Without
-// memory for a list, the oldest of these greenlets. Null if there are none.
+// New references to the started greenlets of `thread` that are to be killed, as a tuple. Without
+// memory for one, the oldest of these greenlets. Null if there are none.
 //
 // Thread::started() owns no references, and another thread may drop the last reference to a
 // greenlet at this moment: it then deallocates the greenlet, which means that it hands it over to
@@ -51,7 +51,8 @@ Ref list_greenlets_to_kill(const Thread& thread) noexcept {
     return {};
   }
   // On 3.11 this may collect, and finalizers may start more greenlets: those are for the next look.
-  Ref held = Ref::take(PyList_New(most));
+  // (No list: PyList_New() of free-threaded 3.14 and 3.15 crashes without memory for the items.)
+  Ref held = Ref::take(PyTuple_New(most));
   if (!held) {
     PyErr_Clear();
   }
@@ -65,13 +66,14 @@ Ref list_greenlets_to_kill(const Thread& thread) noexcept {
       if (!held) {
         return Ref::share(greenlet.object());
       }
-      PyList_SET_ITEM(held.get(), count++, Py_NewRef(greenlet.object()));
+      PyTuple_SET_ITEM(held.get(), count++, Py_NewRef(greenlet.object()));
     }
   }
-  if (held) {
-    Py_SET_SIZE(held.get(), count);
+  if (count == 0) {
+    return {};
   }
-  return count != 0 ? std::move(held) : Ref{};
+  Py_SET_SIZE(held.get(), count);
+  return held;
 }
 
 // Kills the started greenlets of `thread` that are not spared, and those that start while it does,
@@ -84,17 +86,17 @@ void kill_started(Thread& thread) noexcept {
     return static_cast<bool>(held);
   };
   const auto hold_next_or_new = [&] {
-    // The assignment to `held` drops the last list. That may run finalizers, which may start
+    // The assignment to `held` drops the last tuple. That may run finalizers, which may start
     // greenlets; so one more look follows where there seem to be none.
     return hold_next() ? true : hold_next();
   };
   for (int round = 0; round < (cpython::is_collecting() ? kMostKillsInCollection : kMostRounds) &&
                       hold_next_or_new();) {
     // Without memory no more of them start. So their number bounds the rounds that kill one each.
-    const bool is_list = PyList_CheckExact(held.get());
-    round += is_list ? 1 : 0;
-    for (Py_ssize_t i = 0; i < (is_list ? PyList_GET_SIZE(held.get()) : 1); ++i) {
-      Greenlet& greenlet = Greenlet::of(is_list ? PyList_GET_ITEM(held.get(), i) : held.get());
+    const bool is_tuple = PyTuple_CheckExact(held.get());
+    round += is_tuple ? 1 : 0;
+    for (Py_ssize_t i = 0; i < (is_tuple ? PyTuple_GET_SIZE(held.get()) : 1); ++i) {
+      Greenlet& greenlet = Greenlet::of(is_tuple ? PyTuple_GET_ITEM(held.get(), i) : held.get());
       if (thread.end_phase() == Thread::End::kSparesNone && !cpython::is_collecting()) {
         return;
       }
