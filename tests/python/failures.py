@@ -42,7 +42,7 @@ from greenlet import _greenlet, getcurrent, greenlet, stacks
 MODES = {"once": 1, "from there on": NEVER}
 REPEATS = 4
 MOST_REPEATS = 2_000
-SECONDS = 120.0  # a child that takes longer hangs
+SECONDS = float(os.environ.get("INJECT_SECONDS", "120"))  # a child that takes longer hangs
 MOST = 150  # failures of one case and mode that are tried
 FINISH_EVERY = 5  # of so many children one ends as programs do, the others at once
 
