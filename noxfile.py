@@ -159,6 +159,34 @@ def fuzz(session: nox.Session) -> None:
     session.run(sys.executable, "-B", "tools/fuzz.py", *options, *session.posargs)
 
 
+def run_on_each(session: nox.Session, program: str, *options: str) -> None:
+    """Run a program on all supported interpreters, or on those that ON names."""
+    names = os.environ.get("ON", "").split() or interpreters.STANDARD
+    failed = []
+    for name in (found := interpreters.provide(names)):
+        print(name, flush=True)
+        command = [ours(name), "-B", "-X", "faulthandler", program, *options]
+        if suites.run(command, LOGS / f"{session.name}-{name}.log", limit=None):
+            failed.append(name)
+    if failed or len(found) < len(names):
+        session.error(f"failed on: {failed}, not found: {set(names) - set(found)}")
+
+
+@shared(name="inject")
+def inject(session: nox.Session) -> None:
+    """each allocation fails, in a hundred operations (ON="3.11 3.14t" WHAT="--only throw")"""
+    run_on_each(session, "tests/python/failures.py", *session.posargs)
+
+
+@shared(name="drive")
+def drive(session: nox.Session) -> None:
+    """the C API with random arguments, from several threads (SECONDS=60 SEED=1 ON="3.11 3.14t")"""
+    options = ["--seconds", os.environ.get("SECONDS") or "60"]
+    if seed := os.environ.get("SEED"):
+        options += ["--seed", seed]
+    run_on_each(session, "tests/python/capi_driver.py", *options, *session.posargs)
+
+
 @shared(name="exact-visits")
 def exact_visits(session: nox.Session) -> None:
     """visits of the collector against references, at each opcode (WHAT="3.11 3.14t")"""

@@ -30,8 +30,8 @@ constexpr int kCollectionPatienceMilliseconds = 1'000;
 // How often it looks for greenlets that were started since it looked last.
 constexpr int kMostRounds = 100;
 
-// New references to the started greenlets of `thread` that are to be killed, as a list. Empty if
-// there are none, or no memory.
+// New references to the started greenlets of `thread` that are to be killed, as a tuple. Without
+// memory for one, the oldest of these greenlets. Null if there are none.
 //
 // Thread::started() owns no references, and another thread may drop the last reference to a
 // greenlet at this moment: it then deallocates the greenlet, which means that it hands it over to
@@ -51,10 +51,10 @@ Ref list_greenlets_to_kill(const Thread& thread) noexcept {
     return {};
   }
   // On 3.11 this may collect, and finalizers may start more greenlets: those are for the next look.
-  Ref held = Ref::take(PyList_New(most));
+  // (No list: PyList_New() of free-threaded 3.14 and 3.15 crashes without memory for the items.)
+  Ref held = Ref::take(PyTuple_New(most));
   if (!held) {
     PyErr_Clear();
-    return {};
   }
   const cpython::StoppedWorld stopped;
   Py_ssize_t count = 0;
@@ -63,8 +63,14 @@ Ref list_greenlets_to_kill(const Thread& thread) noexcept {
       break;
     }
     if (is_to_be_killed(greenlet) && !cpython::is_being_deallocated(greenlet.object())) {
-      PyList_SET_ITEM(held.get(), count++, Py_NewRef(greenlet.object()));
+      if (!held) {
+        return Ref::share(greenlet.object());
+      }
+      PyTuple_SET_ITEM(held.get(), count++, Py_NewRef(greenlet.object()));
     }
+  }
+  if (count == 0) {
+    return {};
   }
   Py_SET_SIZE(held.get(), count);
   return held;
@@ -76,21 +82,21 @@ void kill_started(Thread& thread) noexcept {
   Ref held;
   const auto hold_next = [&] {
     kill_dropped_slowly(thread);
-    Ref next = list_greenlets_to_kill(thread);
-    const bool any = next && PyList_GET_SIZE(next.get()) > 0;
-    held = any ? std::move(next) : Ref{};
-    return any;
+    held = list_greenlets_to_kill(thread);
+    return static_cast<bool>(held);
   };
   const auto hold_next_or_new = [&] {
-    // The assignment to `held` drops the last list. That may run finalizers, which may start
+    // The assignment to `held` drops the last tuple. That may run finalizers, which may start
     // greenlets; so one more look follows where there seem to be none.
     return hold_next() ? true : hold_next();
   };
   for (int round = 0; round < (cpython::is_collecting() ? kMostKillsInCollection : kMostRounds) &&
-                      hold_next_or_new();
-       ++round) {
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(held.get()); ++i) {
-      Greenlet& greenlet = Greenlet::of(PyList_GET_ITEM(held.get(), i));
+                      hold_next_or_new();) {
+    // Without memory no more of them start. So their number bounds the rounds that kill one each.
+    const bool is_tuple = PyTuple_CheckExact(held.get());
+    round += is_tuple ? 1 : 0;
+    for (Py_ssize_t i = 0; i < (is_tuple ? PyTuple_GET_SIZE(held.get()) : 1); ++i) {
+      Greenlet& greenlet = Greenlet::of(is_tuple ? PyTuple_GET_ITEM(held.get(), i) : held.get());
       if (thread.end_phase() == Thread::End::kSparesNone && !cpython::is_collecting()) {
         return;
       }

@@ -103,6 +103,7 @@ PyObject* throw_entry(PyGreenlet* self, PyObject* type, PyObject* value, PyObjec
     PyErr_BadArgument();
     return nullptr;
   }
+  PyErr_Clear();  // what is thrown takes its place; no Python code may run while it is set
   return throw_into(*target, type, value, traceback);
 }
 

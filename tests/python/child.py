@@ -64,7 +64,7 @@ class Interpreter:
         if sys.version_info >= (3, 13):
             failure = self._module.exec(self.id, source)
             if failure is not None:
-                raise RuntimeError(failure.errdisplay)
+                raise RuntimeError(getattr(failure, "errdisplay", failure))
         else:
             self._module.run_string(self.id, source)
 

@@ -1,0 +1,54 @@
+"""The entries of greenlet.h, called at random: capi_driver.py is the machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from greenlet import GreenletExit, getcurrent, greenlet
+from helpers import TIME_SCALE, load_extension, to_parent
+
+MACHINE = Path(__file__).with_name("capi_driver.py")
+THROW = 5  # PyGreenlet_Throw_NUM
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_entry_takes_whatever_it_is_given(threads: int) -> None:
+    options = ["--seed", "17", "--programs", "20", "--threads", str(threads)]
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", str(MACHINE), *options],
+        capture_output=True,
+        text=True,
+        timeout=60 * TIME_SCALE,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["programs"] == 20
+    assert result["calls"] > 20 * threads * 30
+
+
+@pytest.mark.parametrize("thrown", [KeyError, KeyError(), GreenletExit])
+def test_a_throw_takes_the_place_of_an_exception_that_is_set(thrown: Any, tmp_path: Path) -> None:
+    """It was SystemError for a class, and an assertion in debug builds."""
+    driver: Any = load_extension("driver.c", tmp_path)
+
+    def run() -> None:
+        try:
+            to_parent()
+        except BaseException as error:
+            caught.append(error)
+
+    caught: list[BaseException] = []
+    g = greenlet(run)
+    g.switch()
+    driver.call(THROW, ValueError("set before"), g, thrown)
+    assert isinstance(caught[0], thrown if isinstance(thrown, type) else KeyError)
+    assert caught[0].__context__ is None
+    # One that has not started: it looks up its run.
+    value, error = driver.call(THROW, ValueError("set before"), greenlet(run, getcurrent()), thrown)
+    assert isinstance(value if thrown is GreenletExit else error, (KeyError, GreenletExit))
