@@ -12,16 +12,17 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import environments
 import interpreters
+import jit_test
 import suites
 from environments import Unavailable
 from interpreters import BUILDER, CACHE
-from suites import LOGS, Counts, Report
+from suites import CHECKOUT, LOGS, Counts, Report
 
 FOLDER = CACHE / "builds"  # below CACHE, where no other command looks for interpreters
 
@@ -71,7 +72,7 @@ def build(name: str) -> Path:
     print(f"building {name}", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="cpython-") as folder:
         environments.run("tar", "-xJf", max(archives), "-C", folder, "--strip-components=1")
-        steps = f"cd {folder} && ./configure -q \"$@\" && make -s -j2 && make -s install"
+        steps = f'cd {folder} && ./configure -q "$@" && make -s -j2 && make -s install'
         try:
             environments.run("sh", "-c", steps, "sh", *settings)
         except Unavailable:
@@ -80,6 +81,54 @@ def build(name: str) -> Path:
     return python
 
 
-if __name__ == "__main__":
-    for each in sys.argv[1:]:
-        print(build(each))
+def on_build(report: Report, name: str) -> None:
+    """Build greenlet for a built interpreter, and test."""
+    suites.pytest(report, name, [environments.ours(name, build(name))], "tests/python")
+
+
+def on_debian(report: Report, name: str) -> None:
+    """Build greenlet for an interpreter of Debian, and test."""
+    jit_test.provide_system()
+    label = f"{name}-debian"
+    suites.pytest(report, label, jit_test.make_environment(name, label), "tests/python")
+
+
+def across_releases(report: Report, name: str) -> None:
+    """Test wheels that were built with another patch release: Debian's, and ours."""
+    jit_test.provide_system()
+    base = interpreters.provide([name]).get(name)
+    if base is None:
+        raise Unavailable("not on this machine")
+    label = f"{name}-on-debian"
+    python = jit_test.make_environment(name, label, environments.wheel(name, base))
+    suites.pytest(report, label, python, "tests/python")
+
+    label = f"{name}-from-debian"
+    builder = jit_test.make_environment(name, label)
+    folder = CHECKOUT / "build" / "wheels" / label
+    shutil.rmtree(folder, ignore_errors=True)
+    options = ("--no-index", "--no-deps", *jit_test.build_options(label))
+    environments.run(*builder, *jit_test.PIP, "wheel", "--wheel-dir", folder, *options, ".")
+    here = environments.make(environments.FOLDER / f"{label}-here", base, "--group", "test")
+    environments.install(here, "--reinstall", "--no-deps", *folder.glob("*.whl"))
+    suites.pytest(report, label, [here], "tests/python")
+
+
+DEBIAN = ("3.13", "3.14", "3.15")
+WAYS: dict[str, tuple[Callable[[Report, str], None], str]] = {
+    **{name: (on_build, name) for name in BUILDS},
+    **{f"{name}-debian": (on_debian, name) for name in DEBIAN},
+    **{f"{name}-across-releases": (across_releases, name) for name in DEBIAN},
+}
+
+
+def run(report: Report, names: Sequence[str]) -> None:
+    """Test in each named way."""
+    for name in names or WAYS:
+        way, argument = WAYS[name]
+        try:
+            way(report, argument)
+        except Unavailable as reason:
+            log = LOGS / f"{name}.log"
+            log.write_text(str(reason))
+            report.add(name, Counts(failed=1), log)

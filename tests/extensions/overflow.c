@@ -59,8 +59,9 @@ static void on_fault(int number, siginfo_t* info, void* context) {
   const uintptr_t address = (uintptr_t)info->si_addr;
   const int in_guard = watched.own_low <= address && address < watched.own_low + watched.guard;
   (void)context;
-  const int length = snprintf(line, sizeof line, "fault %s the guard, %ld pages beside it changed\n",
-                              in_guard ? "in" : "outside", count_changed());
+  const int length =
+      snprintf(line, sizeof line, "fault %s the guard, %ld pages beside it changed\n",
+               in_guard ? "in" : "outside", count_changed());
   (void)!write(2, line, (size_t)length);
   sigaction(number, &watched.previous, NULL); /* the instruction runs again, and faults again */
 }
@@ -131,11 +132,11 @@ static PyObject* hold(PyObject* Py_UNUSED(module), PyObject* args) {
 }
 
 /* Recursion that no check of the interpreter sees, by frames of some sizes. */
-#define DESCEND(name, bytes)                                      \
-  static int name(int level) {                                    \
-    volatile char frame[bytes];                                   \
-    frame[level % (bytes)] = (char)level;                         \
-    return level < 0 ? 0 : name(level + 1) + frame[level % 16];   \
+#define DESCEND(name, bytes)                                    \
+  static int name(int level) {                                  \
+    volatile char frame[bytes];                                 \
+    frame[level % (bytes)] = (char)level;                       \
+    return level < 0 ? 0 : name(level + 1) + frame[level % 16]; \
   }
 DESCEND(descend_16, 16)
 DESCEND(descend_1024, 1024)
@@ -170,14 +171,10 @@ static PyObject* call(PyObject* Py_UNUSED(module), PyObject* function) {
 }
 
 static PyMethodDef methods[] = {
-    {"watch", watch, METH_VARARGS, NULL},
-    {"changed", changed, METH_NOARGS, NULL},
-    {"here", here, METH_NOARGS, NULL},
-    {"hold", hold, METH_VARARGS, NULL},
-    {"descend", descend, METH_O, NULL},
-    {"ask_and_descend", ask_and_descend, METH_NOARGS, NULL},
-    {"call", call, METH_O, NULL},
-    {NULL, NULL, 0, NULL},
+    {"watch", watch, METH_VARARGS, NULL}, {"changed", changed, METH_NOARGS, NULL},
+    {"here", here, METH_NOARGS, NULL},    {"hold", hold, METH_VARARGS, NULL},
+    {"descend", descend, METH_O, NULL},   {"ask_and_descend", ask_and_descend, METH_NOARGS, NULL},
+    {"call", call, METH_O, NULL},         {NULL, NULL, 0, NULL},
 };
 
 static PyModuleDef_Slot slots[] = {

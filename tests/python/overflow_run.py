@@ -2,10 +2,10 @@
 
     overflow_run.py EXTENSION PROGRAM SIZE/LIMIT ...
 
-EXTENSION is the compiled tests/extensions/overflow.c. SIZE is the size of the stacks (0: as large as
-the thread's), LIMIT the recursion limit (0: the usual one). Each pair is a round: greenlets wait in
-neighbouring regions, one of them runs the program twice, and then all others go on. A round prints
-its pair before, and how the program ended after it. The program may end by a fault; then the
+EXTENSION is the compiled tests/extensions/overflow.c. SIZE is the size of the stacks (0: as large
+as the thread's), LIMIT the recursion limit (0: the usual one). Each pair is a round: greenlets wait
+in neighbouring regions, one of them runs the program twice, and then all others go on. A round
+prints its pair before, and how the program ended after it. The program may end by a fault; then the
 extension says whether it was in the guard.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from greenlet import getcurrent, greenlet, stacks
-from recursion_cases import MORE_PROGRAMS, PROGRAMS
+from recursion_cases import ALL_PROGRAMS
 
 PAGE = 4096
 GUARD = 16 << 10
@@ -102,7 +102,7 @@ def run_round(overflow: Any, outcome: Callable[[], str], size: int, limit: int) 
 
 def main(extension: str, name: str, *rounds: str) -> None:
     overflow = load(extension)
-    source = textwrap.dedent({**PROGRAMS, **MORE_PROGRAMS}[name])
+    source = textwrap.dedent(ALL_PROGRAMS[name])
     scope: dict[str, Any] = {"overflow": overflow}
     exec(compile(source, "<program>", "exec"), scope)
 

@@ -462,3 +462,5 @@ MORE_PROGRAMS: Mapping[str, str] = {
             overflow.descend(15_000)
     """,
 }
+
+ALL_PROGRAMS: Mapping[str, str] = {**PROGRAMS, **MORE_PROGRAMS}

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from greenlet import stacks
 from helpers import TIME_SCALE, VERSION, Outcome, compile_extension
-from recursion_cases import MORE_PROGRAMS, PROGRAMS
+from recursion_cases import ALL_PROGRAMS, PROGRAMS
 
 SENTENCE = re.compile(
     r"^greenlet: in thread (\d+) a greenlet has used up its C stack of (\d+) KiB; .*$", re.MULTILINE
@@ -274,7 +274,7 @@ MAY_END_AT_THE_GUARD_OF_A_SMALL_STACK = {
     "release of a chain of generators",
 }
 # The parser before 3.14, too.
-PARSER = {name for name in {**PROGRAMS, **MORE_PROGRAMS} if name.startswith(("ast", "compile"))}
+PARSER = {name for name in ALL_PROGRAMS if name.startswith(("ast", "compile"))}
 PARSER.add("recursion through eval")
 
 
@@ -323,7 +323,7 @@ def check_rounds(name: str, extension: str, rounds: Collection[str]) -> None:
             assert (done.returncode, done.stderr, left) == (0, "", [])
 
 
-@pytest.mark.parametrize("name", {**PROGRAMS, **MORE_PROGRAMS})
+@pytest.mark.parametrize("name", ALL_PROGRAMS)
 def test_too_deep_is_an_error_or_a_fault_at_the_guard_and_writes_nothing_beside_the_stack(
     name: str, extension: str
 ) -> None:
@@ -333,8 +333,10 @@ def test_too_deep_is_an_error_or_a_fault_at_the_guard_and_writes_nothing_beside_
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("name", {**PROGRAMS, **MORE_PROGRAMS})
+@pytest.mark.parametrize("name", ALL_PROGRAMS)
 def test_too_deep_in_each_round(name: str, extension: str) -> None:
     sizes = [size << 10 for size in (256, 300, 1024, 4096, 65536)]
-    rounds = [f"{size}/{limit}" for size in sizes for limit in ([0, 100_000] if HIGH_LIMIT else [0])]
+    rounds = [
+        f"{size}/{limit}" for size in sizes for limit in ([0, 100_000] if HIGH_LIMIT else [0])
+    ]
     check_rounds(name, extension, [USUAL_STACK, *rounds])
