@@ -109,7 +109,8 @@ def main(extension: str, name: str, *rounds: str) -> None:
     def outcome() -> str:
         try:
             scope["program"]()
-        except (RecursionError, MemoryError, ValueError) as error:
+        except (MemoryError, RuntimeError, ValueError) as error:
+            # RecursionError is a RuntimeError. 3.11 wraps it so in __set_name__().
             return type(error).__name__
         return "ended"
 
