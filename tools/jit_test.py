@@ -39,7 +39,8 @@ exec chroot "{SYSTEM}" env --chdir="{CHECKOUT}" "$@"
 """
 SETTINGS = ("PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=/root", "CMAKE_BUILD_PARALLEL_LEVEL=2")
 INSIDE = ("unshare", "--mount", "sh", "-c", ENTER, "sh", *SETTINGS)
-PIP = ("-m", "pip", "--isolated", "--quiet", "--root-user-action=ignore")
+PIP = ("-m", "pip", "--isolated", "--quiet")
+INSTALL = ("install", "--no-index", "--no-deps", "--force-reinstall", "--root-user-action=ignore")
 # A mirror may be a copy of some day in the past.
 APT = ("Acquire::Check-Valid-Until", "APT::Install-Recommends")  # both false
 
@@ -75,9 +76,9 @@ def make_environment(name: str, label: str, what: Path | None = None) -> list[st
     """
     python = f".venvs/{label}/bin/python"
     venv = ("-m", "venv", "--clear", "--system-site-packages", f".venvs/{label}")
-    pip = (*INSIDE, python, *PIP, "install", "--no-index", "--no-deps", "--force-reinstall")
     environments.run(*INSIDE, f"python{name}", *venv)
-    environments.run(*pip, *((what,) if what else (".", *build_options(label))))
+    from_what = (what,) if what else (".", *build_options(label))
+    environments.run(*INSIDE, python, *PIP, *INSTALL, *from_what)
     return [*INSIDE, python]
 
 
