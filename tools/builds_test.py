@@ -70,14 +70,16 @@ def build(name: str) -> Path:
         settings += [f"CC=clang-{number}", f"CXX=clang++-{number}", f"LLVM_AR=llvm-ar-{number}"]
         settings += [f"LDFLAGS=-fuse-ld=lld-{number}", f"LLVM_PROFDATA=llvm-profdata-{number}"]
     print(f"building {name}", file=sys.stderr)
+    log = LOGS / f"{name}-build.log"
+    log.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix="cpython-") as folder:
         environments.run("tar", "-xJf", max(archives), "-C", folder, "--strip-components=1")
-        steps = f'cd {folder} && ./configure -q "$@" && make -s -j2 && make -s install'
-        try:
-            environments.run("sh", "-c", steps, "sh", *settings)
-        except Unavailable:
+        steps = './configure -q "$@" && make -s -j2 && make -s install'
+        command = ("sh", "-c", steps, "sh", *settings)
+        # Beside other work this may take an hour.
+        if suites.run(command, log, echo=False, limit=None, folder=Path(folder)):
             shutil.rmtree(prefix, ignore_errors=True)
-            raise
+            raise Unavailable(suites.end_of(log))
     return python
 
 
