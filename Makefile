@@ -5,19 +5,16 @@ RUN := $(PYTHON) -B tools/run.py
 
 .DEFAULT_GOAL := help
 SESSIONS := $(shell sed -nE 's/^@.*\(name="([a-z-]+)"\)$$/\1/p' noxfile.py)
-.PHONY: help format clean native-aarch64 $(SESSIONS)
+.PHONY: help format clean $(SESSIONS)
 
-help: ## list these commands
+help:
 	@$(RUN) help
 
 $(SESSIONS):
 	@$(RUN) $@ $(WHAT) $(QUICK) $(GUARD)
 
-native-aarch64: ## native tests, cross-compiled for AArch64 and run under qemu
-	@$(RUN) native aarch64
-
-format: ## let the hooks of lint mend what they can
+format:
 	@$(RUN) lint --mend
 
-clean: ## remove what was built, environments included
+clean:
 	rm -rf build dist .venvs compile_commands.json

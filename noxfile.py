@@ -12,8 +12,8 @@ import os
 import shutil
 import signal
 import sys
-import time
 import zlib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +23,6 @@ sys.path.insert(0, str(Path(__file__).parent / "tools"))
 import environments
 import interpreters
 import suites
-from suites import LOGS, Counts
 
 nox.options.envdir = ".venvs"
 nox.options.default_venv_backend = "uv"
@@ -36,22 +35,13 @@ REPORT = suites.Report()
 atexit.register(REPORT.finish)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # with the suite that runs
 
-
 # Decorates a session that uses environments of tools/environments.py.
 shared = functools.partial(nox.session, venv_backend="none")
 
 
-def base(name: str) -> Path:
-    """Return an interpreter."""
-    return interpreters.provide([name]).get(name) or sys.exit(1)
-
-
 def ours(name: str = NAME) -> str:
     """Return the python of the environment with greenlet as it is in this checkout."""
-    try:
-        return str(environments.ours(name, base(name)))
-    except environments.Unavailable as reason:
-        sys.exit(str(reason))
+    return str(environments.ours(name, environments.base(name)))
 
 
 def end(session: nox.Session) -> None:
@@ -62,12 +52,23 @@ def end(session: nox.Session) -> None:
 
 def run_native(preset: str, tools: str | Path) -> None:
     """Configure, build and test a preset of CMakePresets.json, with the CMake of that folder."""
-    log, results = LOGS / f"{preset}.log", LOGS / f"{preset}.xml"
-    for file in (log, results):
-        file.unlink(missing_ok=True)
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-    code = suites.run(["cmake", "--workflow", "--preset", preset], log, environment={"PATH": path})
-    REPORT.add(preset, suites.count(results, code), log)
+    suites.test(REPORT, preset, ["cmake", "--workflow", "--preset", preset], PATH=path)
+
+
+def run_suites(name: str, names: Iterable[str], echo: bool = True) -> None:
+    """Run folders of tests on an interpreter."""
+    with environments.required(REPORT, name):
+        base = environments.base(name)
+        python = environments.ours(name, base)
+        for suite in names:
+            with environments.required(REPORT, f"{name}-{suite}"):
+                if suite == "native":
+                    run_native(suite, python.parent)
+                    continue
+                if suite == "contract":
+                    environments.published(name, base)
+                suites.pytest(REPORT, f"{name}-{suite}", [python], f"tests/{suite}", echo=echo)
 
 
 @shared(name="demo")
@@ -79,44 +80,17 @@ def demo(session: nox.Session) -> None:
 @shared(name="test")
 def test(session: nox.Session) -> None:
     """every test on one interpreter: native, Python, contract, interop (NAME=3.15t; or python3)"""
-    try:
-        python = environments.ours(NAME, base(NAME))
-    except environments.Unavailable as reason:
-        print(reason)
-        REPORT.add(f"{NAME}: building greenlet", Counts(failed=1))
-        session.error("not built")
-    for suite in session.posargs or ("native", "python", "contract", "interop"):
-        if suite == "native":
-            run_native(suite, python.parent)
-            continue
-        if suite == "contract":
-            try:
-                environments.published(NAME, base(NAME))
-            except environments.Unavailable as reason:
-                print(reason)
-                # With nothing to compare with, there is nothing to test.
-                absent = "no wheels with a matching" in str(reason)
-                REPORT.add(f"{NAME}-{suite}", Counts(failed=not absent, skipped=absent))
-                continue
-        suites.pytest(REPORT, f"{NAME}-{suite}", [python], f"tests/{suite}")
+    run_suites(NAME, session.posargs or ("native", "python", "contract", "interop"))
     end(session)
 
 
 @shared(name="test-all")
 def test_all(session: nox.Session) -> None:
     """Python and contract tests on every supported interpreter (WHAT="3.13 3.15t": on these)"""
-    found = interpreters.provide(session.posargs or interpreters.STANDARD)
     tested = os.environ.get("SUITES", "python contract").split()
-
-    def run(name: str) -> None:
-        started, log = time.monotonic(), LOGS / f"{name}.log"
-        log.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "nox", "--session", "test", "--", *tested]
-        suites.run(command, log, echo=False, limit=None, environment={"NAME": name})
-        REPORT.add_process(f"{name} in {time.monotonic() - started:.0f} s", log)
-
+    found = interpreters.provide(session.posargs or interpreters.STANDARD)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(run, found))
+        list(pool.map(lambda name: run_suites(name, tested, echo=False), found))
     end(session)
 
 
@@ -179,6 +153,13 @@ def test_tsan(session: nox.Session) -> None:
     end(session)
 
 
+@shared(name="test-asan")
+def test_asan(session: nox.Session) -> None:
+    """the Python suite under AddressSanitizer and UndefinedBehaviorSanitizer, on 3.15-asan"""
+    importlib.import_module("asan_test").run(REPORT, session.posargs)
+    end(session)
+
+
 @shared(name="test-jit")
 def test_jit(session: nox.Session) -> None:
     """the Python suite under CPython's JIT, in a Debian system of its own (as root)"""
@@ -225,6 +206,14 @@ def lint(session: nox.Session) -> None:
     session.run("cmake", "--build", "--preset", "tidy")
 
 
+@nox.session(name="analyze")
+def analyze(session: nox.Session) -> None:
+    """the sources under gcc's -fanalyzer (minutes)"""
+    session.install("--group=build")
+    session.run("cmake", "--preset", "analyze", silent=True)
+    session.run("cmake", "--build", "--preset", "analyze")
+
+
 @nox.session(name="compile-commands")
 def compile_commands(session: nox.Session) -> None:
     """compile_commands.json, for clangd"""
@@ -236,17 +225,16 @@ def compile_commands(session: nox.Session) -> None:
 @shared(name="interop")
 def interop(session: nox.Session) -> None:
     """the suites of dependents with either greenlet, compared (hours; RUNS=3 ON="3.14 3.15t")"""
-    variables = {"--runs": "RUNS", "--interpreters": "ON", "--suites": "SUITES"}
-    given = {option: os.environ.get(name, "").split() for option, name in variables.items()}
-    chosen = [word for option, words in given.items() if words for word in (option, *words)]
-    session.run(sys.executable, "-B", "tools/interop.py", *chosen, *session.posargs)
+    chosen = (os.environ.get(name, "").split() for name in ("ON", "SUITES"))
+    runs = int(os.environ.get("RUNS") or 1)
+    if failed := importlib.import_module("interop").run(runs, *chosen):
+        session.error("\n".join(("passes with the published greenlet alone:", *failed)))
 
 
 @shared(name="interop-load")
 def interop_load(session: nox.Session) -> None:
-    """what dependents do per second with either greenlet (BENCH=3.14)"""
-    options = ("--load", "--runs", "3", "--interpreters", benched())
-    session.run(sys.executable, "-B", "tools/interop.py", *options, *session.posargs)
+    """what dependents do per second with either greenlet (BENCH=3.14 WHAT=load_eventlet)"""
+    importlib.import_module("interop").measure(benched(), session.posargs)
 
 
 def benched() -> str:
@@ -256,7 +244,7 @@ def benched() -> str:
 
 def both(name: str, *groups: str) -> tuple[str, str, str, str]:
     """Return the options that name both environments to a benchmark."""
-    sides = Path(ours(name)), environments.published(name, base(name))
+    sides = Path(ours(name)), environments.published(name, environments.base(name))
     for group in groups:
         try:
             for python in sides:

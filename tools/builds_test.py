@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import environments
-import interpreters
 import jit_test
 import suites
-from environments import Unavailable
+from environments import Unavailable, required
 from interpreters import BUILDER, CACHE
-from suites import CHECKOUT, LOGS, Counts, Report
+from suites import CHECKOUT, LOGS, Report
 
 FOLDER = CACHE / "builds"  # below CACHE, where no other command looks for interpreters
 
@@ -76,8 +75,8 @@ def build(name: str) -> Path:
         environments.run("tar", "-xJf", max(archives), "-C", folder, "--strip-components=1")
         steps = './configure -q "$@" && make -s -j2 && make -s install'
         command = ("sh", "-c", steps, "sh", *settings)
-        # Beside other work this may take an hour.
-        if suites.run(command, log, echo=False, limit=None, folder=Path(folder)):
+        # Beside other work this takes more than an hour.
+        if suites.run(command, log, echo=False, limit=2 * 3600, folder=Path(folder)):
             shutil.rmtree(prefix, ignore_errors=True)
             raise Unavailable(suites.end_of(log))
     return python
@@ -98,9 +97,7 @@ def on_debian(report: Report, name: str) -> None:
 def across_releases(report: Report, name: str) -> None:
     """Test wheels that were built with another patch release: Debian's, and ours."""
     jit_test.provide_system()
-    base = interpreters.provide([name]).get(name)
-    if base is None:
-        raise Unavailable("not on this machine")
+    base = environments.base(name)
     label = f"{name}-on-debian"
     python = jit_test.make_environment(name, label, environments.wheel(name, base))
     suites.pytest(report, label, python, "tests/python")
@@ -128,9 +125,5 @@ def run(report: Report, names: Sequence[str]) -> None:
     """Test in each named way."""
     for name in names or WAYS:
         way, argument = WAYS[name]
-        try:
+        with required(report, name):
             way(report, argument)
-        except Unavailable as reason:
-            log = LOGS / f"{name}.log"
-            log.write_text(str(reason))
-            report.add(name, Counts(failed=1), log)

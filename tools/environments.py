@@ -8,9 +8,13 @@ import os
 import shutil
 import subprocess
 import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from suites import CHECKOUT
+import interpreters
+import suites
+from suites import CHECKOUT, LOGS, Counts, Report
 
 FOLDER = CHECKOUT / ".venvs"
 UV = shutil.which("uv") or FOLDER / "tools" / "bin" / "uv"
@@ -21,8 +25,29 @@ os.environ.setdefault("CMAKE_GENERATOR", "Ninja")
 os.environ.setdefault("CMAKE_BUILD_PARALLEL_LEVEL", "2")
 
 
-class Unavailable(Exception):
-    """A command failed; the text is the command with what it printed."""
+class Unavailable(SystemExit):
+    """A command failed: the command with what it printed, which ends the session if not caught."""
+
+
+@contextmanager
+def required(report: Report, label: str) -> Iterator[None]:
+    """Count it as a failure if what tests need is unavailable."""
+    try:
+        yield
+    except Unavailable as reason:
+        log = LOGS / f"{label}-unavailable.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(str(reason))
+        # Without a published wheel for an interpreter, there is nothing to compare with.
+        absent = "no wheels with a matching" in str(reason)
+        report.add(label, Counts(0, int(not absent), int(absent)), log)
+
+
+def base(name: str) -> Path:
+    """Return an interpreter."""
+    for python in interpreters.provide([name]).values():
+        return python
+    raise Unavailable(f"there is no {name}")
 
 
 def run(*command: str | Path, **environment: str) -> str:
@@ -76,11 +101,13 @@ def options(name: str, base: Path, headers: Path | None = None) -> list[str]:
 
     The folder belongs to this build alone, so that only what has changed is compiled again.
     """
-    debug = "Debug" if name.endswith("-debug") else "Release"
+    kind = name.partition("-")[2]
+    build_type = {"": "Release", "debug": "Debug"}.get(kind, "RelWithDebInfo")
+    sanitizers = {"asan": "address,undefined", "tsan": "thread"}.get(kind, "")
     settings = [
         f"build-dir=build/{name}-{headers.name if headers else zlib.crc32(bytes(base))}",
-        f"cmake.build-type={'RelWithDebInfo' if name.endswith('-tsan') else debug}",
-        f"cmake.define.GREENLET_SANITIZE={'thread' if name.endswith('-tsan') else ''}",
+        f"cmake.build-type={build_type}",
+        f"cmake.define.GREENLET_SANITIZE={sanitizers}",
         f"cmake.define.GREENLET_WERROR={WERROR}",
         # asserts and reports with their line numbers are the purpose of the other builds
         f"install.strip={'false' if '-' in name else 'true'}",
@@ -100,3 +127,17 @@ def wheel(name: str, base: Path, headers: Path | None = None) -> Path:
     run(*build, *options(name, base, headers), PATH=path)
     (built,) = folder.glob("*.whl")
     return built
+
+
+def sanitized(report: Report, name: str, tests: Iterable[str], **options: str) -> list[str]:
+    """Run tests on an interpreter with sanitizers; return what these had to report.
+
+    The options are environment variables. The reports are in build/logs, too.
+    """
+    folder = LOGS / f"{name}-reports"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with required(report, name):
+        logged = {key: f"log_path={folder / 'report'}:{value}" for key, value in options.items()}
+        suites.pytest(report, name, [ours(name, base(name))], *tests, **logged)
+    return [file.read_text(errors="replace") for file in sorted(folder.iterdir())]

@@ -1,9 +1,9 @@
 """Find the CPython interpreters of this machine.
 
-A name is VERSION[t][-debug|-tsan], such as 3.14t (free-threaded), 3.15-debug, or 3.15t-tsan (with
-ThreadSanitizer). Well-known finders do not suffice: uv and nox cannot tell a build with
-ThreadSanitizer from one without, nor see whether the headers are there. CONTRIBUTING.md says where
-interpreters are looked for.
+A name is VERSION[t][-debug|-asan|-tsan], such as 3.14t (free-threaded), 3.15-debug, or 3.15t-tsan
+(with ThreadSanitizer; -asan: AddressSanitizer). Well-known finders do not suffice: uv and nox
+cannot tell a build with a sanitizer from one without, nor see whether the headers are there.
+CONTRIBUTING.md says where interpreters are looked for.
 """
 
 import os
@@ -26,8 +26,10 @@ assert sys.implementation.name == "cpython"
 assert os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h"))
 free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
 kind = "-debug" if hasattr(sys, "gettotalrefcount") else ""
-if "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or ""):
-    kind = "-tsan"
+options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+for sanitizer in "thread", "address":
+    if f"--with-{sanitizer}-sanitizer" in options:
+        kind = f"-{sanitizer[0]}san"
 print("%d.%d%s%s" % (*sys.version_info[:2], free_threaded, kind))
 """
 
@@ -55,10 +57,9 @@ def default() -> tuple[str, Path]:
 
 def _folders() -> Iterator[Path]:
     """Return the folders with interpreters in them, the first choice first."""
-    for given in os.environ.get("GREENLET_INTERPRETERS", "").split(os.pathsep):
-        if given:
-            yield from sorted(Path(given).glob("*/bin"))
-    yield from sorted(CACHE.glob("*/bin"))
+    given = os.environ.get("GREENLET_INTERPRETERS", "").split(os.pathsep)
+    for folder in (*map(Path, filter(None, given)), CACHE):
+        yield from sorted(folder.glob("*/bin"))
     managed = _output("uv", "python", "list", "--only-installed", "--managed-python")
     for line in managed.splitlines():
         yield Path(line.split()[-1]).parent

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import environments
 import suites
-from environments import Unavailable
+from environments import Unavailable, required
 from interpreters import CACHE
-from suites import CHECKOUT, Counts, Report
+from suites import CHECKOUT, Report
 
 NAMES = ("3.14", "3.15")
 SYSTEM = CACHE / "debian-sid"
@@ -90,14 +90,10 @@ def build_options(label: str) -> tuple[str, str]:
 def run(report: Report, tests: Sequence[str]) -> None:
     """Test on each interpreter of that system that has a JIT."""
     for name in NAMES:
-        try:
+        with required(report, f"{name}-jit"):
             provide_system()
             python = make_environment(name, f"{name}-jit")
             python.insert(-1, "PYTHON_JIT=1")
             enabled = "import sys; assert sys._jit.is_enabled(), 'this interpreter has no JIT'"
             environments.run(*python, "-c", enabled)
-        except Unavailable as reason:
-            print(reason)
-            report.add(f"{name}-jit", Counts(failed=1))
-        else:
             suites.pytest(report, f"{name}-jit", python, *(tests or ["tests/python"]))

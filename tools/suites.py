@@ -7,24 +7,20 @@ What a suite prints is in build/logs.
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LOGS = CHECKOUT / "build" / "logs"
-# For one suite; each test has a limit of its own.
-TIME_LIMIT = 60 * float(os.environ.get("SUITE_MINUTES", "20"))
+MINUTES = 20  # for one suite, if SUITE_MINUTES is not set; each test has a limit of its own
 TAIL = 25  # lines of the log of a suite that failed, shown at the end
 CRASHES = ("Fatal Python error:", "Timeout (")  # how the lines begin that faulthandler writes
-WRONG = "What went wrong:"
 NOISE = ("/_pytest/", "/pluggy/")  # in the lines of a stack that are not shown
 
 
@@ -59,19 +55,10 @@ class Report:
         if counts.failed and log:
             self._ends.append(end_of(log))
 
-    def add_process(self, label: str, log: Path) -> None:
-        """Count what another process has counted and finished with."""
-        text = log.read_text(encoding="utf-8", errors="replace")
-        counted = re.search(r"^(\d+) passed, (\d+) failed\n\Z", text, re.MULTILINE)
-        counts = Counts(int(counted[1]), int(counted[2])) if counted else Counts(failed=1)
-        end = text.rpartition(f"{WRONG}\n")[2] if counted and WRONG in text else ""
-        self.add(f"{label} ({log.relative_to(CHECKOUT)})", counts, None if end else log)
-        self._ends.append(end[: end.rfind("\n", 0, -1)])
-
     def finish(self) -> None:
         """Print what went wrong, and the counts in the last line."""
-        if ends := [end for end in self._ends if end]:
-            print(WRONG, *ends, sep="\n")
+        if self._ends:
+            print("What went wrong:", *self._ends, sep="\n")
         if self._counts:
             print(f"{self.total.passed} passed, {self.total.failed} failed", flush=True)
 
@@ -81,7 +68,7 @@ def run(
     log: Path,
     *,
     echo: bool = True,
-    limit: float | None = TIME_LIMIT,
+    limit: float | None = None,
     folder: Path = CHECKOUT,
     environment: Mapping[str, str] | None = None,
 ) -> int:
@@ -89,6 +76,7 @@ def run(
 
     Returns its return code, or minus the signal that ended it.
     """
+    limit = limit or 60 * float(os.environ.get("SUITE_MINUTES", MINUTES))
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(map(str, command))}\n")
@@ -104,33 +92,26 @@ def run(
             start_new_session=True,
         )
 
-        def end_in_time() -> None:
-            try:
-                process.wait(limit)
-            except subprocess.TimeoutExpired:
-                file.write(f"not at its end after {limit:.0f} s\n")
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGABRT)  # faulthandler says where they are
-                    time.sleep(2)
-            # Also after a normal end: a child left behind would keep the pipe open for ever.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-        watcher = threading.Thread(target=end_in_time)
-        watcher.start()
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
+        def copy_output() -> None:
+            for line in process.stdout or ():
                 file.write(line)
                 file.flush()
                 if echo:
-                    sys.stdout.write(line)
-                    sys.stdout.flush()
-        except BaseException:
-            process.kill()
-            raise
+                    print(line, end="", flush=True)
+
+        reader = threading.Thread(target=copy_output)
+        reader.start()
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            file.write(f"not at its end after {limit:.0f} s\n")
+            os.killpg(process.pid, signal.SIGABRT)  # faulthandler says where they are
+            time.sleep(2)
         finally:
-            watcher.join()
+            # Also after a normal end: a child left behind would keep the pipe open for ever.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            reader.join()
     return process.wait()
 
 
@@ -160,23 +141,30 @@ def end_of(log: Path) -> str:
     return "\n".join([f"{log.relative_to(CHECKOUT)}:", *shown])
 
 
-def pytest(
+def test(
     report: Report,
     label: str,
-    python: Sequence[str | Path],
-    *tests: str,
+    command: Sequence[str | Path],
+    *,
+    echo: bool = True,
     folder: Path = CHECKOUT,
     **environment: str,
 ) -> Counts:
-    """Run tests with a python, which may be a command of several words, and count them."""
+    """Run a command that leaves a JUnit file, build/logs/LABEL.xml, and count its tests."""
     log, results = LOGS / f"{label}.log", LOGS / f"{label}.xml"
     for file in (log, results):
         file.unlink(missing_ok=True)
-    # Bytecode and pytest's cache would be written by several interpreters at once.
-    options = ["-p", "no:cacheprovider", f"--junit-xml={results}"]
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    command = [*python, "-m", "pytest", *tests, *options]
-    code = run(command, log, folder=folder, environment=environment)
+    code = run(command, log, echo=echo, folder=folder, environment=environment)
     counts = count(results, code)
     report.add(label, counts, log)
     return counts
+
+
+def pytest(
+    report: Report, label: str, python: Sequence[str | Path], *tests: str, **how: Any
+) -> Counts:
+    """Run tests with a python, which may be a command of several words, and count them."""
+    # Bytecode and pytest's cache would be written by several interpreters at once.
+    options = ("-p", "no:cacheprovider", f"--junit-xml={LOGS / label}.xml")
+    command = [*python, "-m", "pytest", *tests, *options]
+    return test(report, label, command, PYTHONDONTWRITEBYTECODE="1", **how)

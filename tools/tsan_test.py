@@ -5,21 +5,16 @@ with itself: one access is in a function that tests/tsan-suppressions.txt names,
 and none is in the extension. ThreadSanitizer's own suppressions cannot say the second, and would
 hide races of the extension with those functions. Only the innermost frames count: further out,
 frames of ours are around everything that runs in a greenlet, and CPython's around ours. Each report
-is in build/logs/tsan-reports.
+is in build/logs/3.15t-tsan-reports.
 """
 
 import ctypes
 import os
 import re
-import shutil
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 import environments
-import interpreters
 import suites
 from suites import CHECKOUT, LOGS, Counts
 
@@ -40,104 +35,64 @@ TESTS = (
     "test_collection_deferred.py",
     "test_collection_endings.py::test_a_greenlet_of_another_thread_is_ended_by_its_own_thread",
 )
-OURS = ("_greenlet.", str(CHECKOUT / "src"))
 EDGE = "==================\n"
+# In a report: the stack of an access, and the function and the place of a frame.
+ACCESS = re.compile(
+    r"^  (?:Previous )?(?:atomic )?(?:read|write) of size.*\n((?:    #\d+ .*\n)*)", re.M | re.I
+)
+FRAME = re.compile(r"^    #\d+ (\S+|.+?\)) (.*)$", re.M)
+# A place that works for its caller: memcpy() as ThreadSanitizer has it, an atomic.
+OF_CALLER = re.compile(r"libtsan|/pyatomic")
+# A place in the extension, or in what it inlined of CPython's headers.
+OURS = re.compile(rf"_greenlet\.|{re.escape(str(CHECKOUT / 'src'))}")
 
 
-class Frame(NamedTuple):
-    """One line of a stack in a report."""
-
-    function: str
-    place: str
-
-    @property
-    def is_of_caller(self) -> bool:
-        """True for what works for its caller: memcpy() as ThreadSanitizer has it, an atomic."""
-        return "libtsan" in self.place or "/pyatomic" in self.place
-
-    @property
-    def is_ours(self) -> bool:
-        """True for code of the extension, and for what it inlined of CPython's headers."""
-        return any(mark in self.place for mark in OURS)
-
-    def __str__(self) -> str:
-        return f"{self.function} ({self.place.partition(' ')[0].removeprefix(f'{CHECKOUT}/')})"
-
-
-class Race(NamedTuple):
-    """What ThreadSanitizer has found."""
-
-    text: str
-    accesses: tuple[Frame, ...]  # innermost frames of those that race
-
-    @property
-    def title(self) -> str:
-        """Return one line that says which it is, the same each time it is found."""
-        kind = re.search(r"ThreadSanitizer:? (.*?)(?: \(pid=\d+\))?$", self.text, re.MULTILINE)
-        places = " against ".join(sorted(map(str, self.accesses)))
-        return f"{kind[1] if kind else 'report'}: {places or 'see its text'}"
-
-    def is_suppressed(self, functions: set[str]) -> bool:
-        """Tell if it is a race of CPython's with itself that is known."""
-        return (
-            "ThreadSanitizer: data race" in self.text
-            and any(frame.function in functions for frame in self.accesses)
-            and not any(frame.is_ours for frame in self.accesses)
-        )
-
-
-def parse(text: str) -> Race:
-    """Read one report."""
-    accesses = []
-    for part in text.split("\n\n"):  # one for each stack, with a line above it that says which
-        if re.search(r"^  (Previous )?(atomic )?(read|write) of size", part, re.M | re.I):
-            frames = re.findall(r"^    #\d+ (\S+|.+?\)) (.*)$", part, re.MULTILINE)
-            own = [frame for frame in map(Frame._make, frames) if not frame.is_of_caller]
-            accesses += own[:1]  # none if it is too long ago for ThreadSanitizer to know
-    return Race(text, tuple(accesses))
-
-
-def read_reports(folder: Path) -> list[Race]:
-    """Read all reports that the processes of a run have left."""
-    reports = []
-    for file in sorted(folder.iterdir()):
-        text = file.read_text(errors="replace")
-        # What else ThreadSanitizer has to say is why it cannot go on.
-        text = re.sub(r"^ThreadSanitizer: reported \d+ warnings\n", "", text, flags=re.MULTILINE)
-        reports += [parse(part) for part in text.split(EDGE) if part.strip()]
-    return reports
+def judge(report: str, suppressed: set[str]) -> tuple[str, bool]:
+    """Return what a report is about, the same each time, and whether it is of a known race."""
+    accesses = []  # the innermost frames of those that race
+    for stack in ACCESS.findall(report):
+        own = [frame for frame in FRAME.findall(stack) if not OF_CALLER.search(frame[1])]
+        accesses += own[:1]  # none if it is too long ago for ThreadSanitizer to know
+    kind = re.search(r"ThreadSanitizer:? (.*?)(?: \(pid=\d+\))?$", report, re.M)
+    frames = sorted(
+        f"{function} ({place.partition(' ')[0].removeprefix(f'{CHECKOUT}/')})"
+        for function, place in accesses
+    )
+    known = (
+        "ThreadSanitizer: data race" in report
+        and any(function in suppressed for function, _ in accesses)
+        and not any(OURS.search(place) for _, place in accesses)
+    )
+    title = f"{kind[1] if kind else 'report'}: {' against '.join(frames) or 'see its text'}"
+    return title, known
 
 
 def suppressed_functions() -> set[str]:
     """Read the file of suppressions, each of which must have its reason above it."""
-    functions = set()
-    reason = False
-    for line in SUPPRESSIONS.read_text().splitlines():
-        if line.startswith("#"):
-            reason = True
-        elif not line:
-            reason = False
-        elif reason and line.startswith("race_top:"):
-            functions.add(line.removeprefix("race_top:"))
-        else:
-            sys.exit(f"{SUPPRESSIONS.name}: {line!r} has no reason, or is no race_top")
-    return functions
+    text = SUPPRESSIONS.read_text()
+    for paragraph in text.split("\n\n"):
+        if not re.fullmatch(r"(#.*\n?)+(race_top:\S+\n?)*", paragraph):
+            sys.exit(f"{SUPPRESSIONS.name}: no reason, or no race_top:\n{paragraph}")
+    return set(re.findall(r"^race_top:(\S+)$", text, re.M))
 
 
-def judge(reports: list[Race]) -> tuple[str, int]:
+def sum_up(reports: str) -> tuple[str, int]:
     """Return what is suppressed, with a report of each kind that counts, and how many kinds do."""
-    functions = suppressed_functions()
-    kinds: dict[str, list[Race]] = {}
-    suppressed: Counter[str] = Counter()
-    for report in reports:
-        if report.is_suppressed(functions):
-            suppressed[report.title] += 1
+    suppressed = suppressed_functions()
+    kinds: dict[tuple[bool, str], list[str]] = {}
+    # What else ThreadSanitizer has to say is why it cannot go on.
+    reports = re.sub(r"^ThreadSanitizer: reported \d+ warnings\n", "", reports, flags=re.M)
+    for report in reports.split(EDGE):
+        if report.strip():
+            title, known = judge(report, suppressed)
+            kinds.setdefault((not known, title), []).append(report)
+    text = ""
+    for (counts, title), same in sorted(kinds.items()):
+        if counts:
+            text += f"{EDGE}reported {len(same)} times: {title}\n{same[0]}"
         else:
-            kinds.setdefault(report.title, []).append(report)
-    text = "".join(f"suppressed, {n} times: {title}\n" for title, n in sorted(suppressed.items()))
-    for title, same in kinds.items():
-        text += f"{EDGE}reported {len(same)} times: {title}\n{same[0].text}"
-    return text, len(kinds)
+            text += f"suppressed, {len(same)} times: {title}\n"
+    return text, sum(counts for counts, _ in kinds)
 
 
 def run(report: suites.Report, words: Sequence[str]) -> None:
@@ -145,25 +100,15 @@ def run(report: suites.Report, words: Sequence[str]) -> None:
     # ThreadSanitizer cannot run with address space randomization: off, for all that this starts.
     ctypes.CDLL(None).personality(0x0040000)
     os.environ["TSAN_OPTIONS"] = "report_bugs=0"  # for what makes the environment
-    found = interpreters.provide([NAME])
-    folder = LOGS / "tsan-reports"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    named = [test for test in TESTS if not words or any(word in test for word in words)]
     # exitcode: tests look at how children end, and reports count by themselves.
     # history_size: how long ago the other access may be for its stack to be known still.
     # report_thread_leaks: CPython waits for what its threads do, but never joins some of them.
-    settings = f"log_path={folder / 'report'} exitcode=0 history_size=4 report_thread_leaks=0"
-    try:
-        python = environments.ours(NAME, found[NAME])
-    except (KeyError, environments.Unavailable) as reason:
-        print(reason)
-        return report.add("no environment", Counts(failed=1))
-    tests = [
-        f"tests/python/{test}" for test in TESTS if not words or any(word in test for word in words)
-    ]
-    suites.pytest(report, NAME, [python], *tests, TSAN_OPTIONS=settings)
-    log = LOGS / "tsan-reports.log"
-    text, kinds = judge(read_reports(folder))
+    options = "exitcode=0:history_size=4:report_thread_leaks=0"
+    tests = [f"tests/python/{test}" for test in named]
+    reports = environments.sanitized(report, NAME, tests, TSAN_OPTIONS=options)
+    text, kinds = sum_up(EDGE.join(reports))
     print(text)
+    log = LOGS / "tsan-reports.log"
     log.write_text(text)
     report.add("kinds of reports of ThreadSanitizer", Counts(failed=kinds), log)

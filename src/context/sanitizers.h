@@ -49,6 +49,7 @@ class Sanitizers {
   const void* low_ = nullptr;
   std::size_t size_ = 0;
   void* fake_stack_ = nullptr;
+  const std::byte* left_at_ = nullptr;  // in the frame that left it last
   // The context that this thread's switch under way leaves; null if it will not come back.
   static inline thread_local Sanitizers* leaving_ = nullptr;
   // The context that this switch enters.
@@ -80,6 +81,7 @@ class Sanitizers {
   low_ = low;
   size_ = static_cast<std::size_t>(top - low);
   fake_stack_ = nullptr;
+  left_at_ = nullptr;
 #endif
 #if defined(__SANITIZE_THREAD__)
   fiber_ = __tsan_create_fiber(0);
@@ -104,6 +106,7 @@ class Sanitizers {
 #if defined(__SANITIZE_ADDRESS__)
   leaving_ = this;
   entering_ = &to;
+  left_at_ = static_cast<const std::byte*>(__builtin_frame_address(0));
   __sanitizer_start_switch_fiber(&fake_stack_, to.low_, to.size_);
 #endif
 #if defined(__SANITIZE_THREAD__)
@@ -120,6 +123,7 @@ class Sanitizers {
   // A null handle: the fake stack of this context is freed, not kept for a return.
   leaving_ = nullptr;
   entering_ = &to;
+  left_at_ = static_cast<const std::byte*>(__builtin_frame_address(0));
   __sanitizer_start_switch_fiber(nullptr, to.low_, to.size_);
 #endif
 #if defined(__SANITIZE_THREAD__)
@@ -171,11 +175,16 @@ template <typename Call>
 
 [[gnu::always_inline]] inline void Sanitizers::retire() noexcept {
 #if defined(__SANITIZE_ADDRESS__)
-  if (size_ != 0) {
-    // Frames that were left for good have not removed the red zones around their variables.
-    __asan_unpoison_memory_region(low_, size_);
-    size_ = 0;
+  if (size_ != 0 && left_at_ != nullptr) {
+    // Frames that were left for good have not removed the red zones around their variables. Below
+    // the innermost of them there are none. To unpoison the rest of the stack, too, would write
+    // to an eighth of its size of shadow memory.
+    constexpr std::ptrdiff_t kLargestFrame = std::ptrdiff_t{16} << 10;
+    const auto* const low = static_cast<const std::byte*>(low_);
+    const auto* const begin = left_at_ - low > kLargestFrame ? left_at_ - kLargestFrame : low;
+    __asan_unpoison_memory_region(begin, static_cast<std::size_t>(low + size_ - begin));
   }
+  size_ = 0;
 #endif
 #if defined(__SANITIZE_THREAD__)
   if (owns_fiber_) {

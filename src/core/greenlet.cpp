@@ -45,8 +45,7 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
 
 void Greenlet::destroy() noexcept {
   cpython::require(!is_active(), "greenlet: a greenlet is deallocated that has a stack in use");
-  const Ref parent = Ref::take(std::exchange(parent_, nullptr));  // no chain of parents has it
-  drop_references();
+  drop_references(Ref::take(std::exchange(parent_, nullptr)));  // no chain of parents has it
   object_->greenlet = nullptr;
   const bool embedded = is_embedded();
   this->~Greenlet();
@@ -203,11 +202,13 @@ void Greenlet::clear() noexcept {
     const std::lock_guard chains(module_->parents);
     parent = Ref::take(std::exchange(parent_, nullptr));
   }
-  drop_references();
+  drop_references(std::move(parent));
 }
 
-void Greenlet::drop_references() noexcept {
+void Greenlet::drop_references(Ref parent) noexcept {
+  // As the published greenlet does: first the context goes, then the parent, then run.
   const Ref run = Ref::take(std::exchange(run_, nullptr));
+  const Ref before_run = std::move(parent);
   if (state() != State::kRunning) {
     const Ref context = Ref::take(stack_state_.exchange_context_variables(nullptr));
     // The frames of an abandoned greenlet stay: frame objects may point to them.

@@ -80,7 +80,7 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 //                                  no other thread can reach the greenlet by its object
 //   is_queued_, next_queued_, queued_by_collector_
 //                                  ModuleState::owners
-//   state_, is_scheduler_, wanted_stack_units_
+//   state_, is_scheduler_, is_finishing_, wanted_stack_units_
 //                                  atomic: any thread reads them without a lock
 //   thread_                        atomic; the end of a thread makes it null under
 //                                  ModuleState::owners. See thread().
@@ -97,6 +97,7 @@ class Greenlet {
   void destroy() noexcept;
 
   static Greenlet& of(PyObject* object) noexcept {
+    // cppcheck-suppress nullPointer  ; finish() has checked that its heir is one
     return *reinterpret_cast<Object*>(object)->greenlet;
   }
   PyObject* object() const noexcept { return reinterpret_cast<PyObject*>(object_); }
@@ -115,6 +116,11 @@ class Greenlet {
     return now == State::kRunning || now == State::kSuspended;
   }
   bool is_main() const noexcept { return is_main_; }
+  // True while it looks for its heir. For Python code, which the lookup of a parent's `run` may
+  // call, it is dead by then, as in the published greenlet.
+  bool is_finishing() const noexcept { return is_finishing_.load(std::memory_order_relaxed); }
+  bool appears_dead() const noexcept { return is_dead() || is_finishing(); }
+  bool appears_active() const noexcept { return is_active() && !is_finishing(); }
 
   // The owner: the Thread it was started in. Null before the start, and after it has finished or
   // its thread has ended. Any thread may compare the pointer. To follow the pointer, another thread
@@ -260,8 +266,9 @@ class Greenlet {
   // subclasses, which may append fields there.
   bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
 
-  // What destroy() and clear() have in common: drops all references but the one to the parent.
-  void drop_references() noexcept;
+  // What destroy() and clear() have in common: drops all references, with the one to the parent
+  // that they have taken from parent_.
+  void drop_references(Ref parent) noexcept;
 
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 
@@ -269,7 +276,8 @@ class Greenlet {
   // together. The small fields fill the gap behind state_.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
-  bool is_kept_ = false;  // see keep()
+  bool is_kept_ = false;                   // see keep()
+  std::atomic<bool> is_finishing_{false};  // its run is over, and it looks for its heir
   std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
   std::atomic<std::uint16_t> wanted_stack_units_{0};

@@ -146,6 +146,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
 }
 
 PyObject* Thread::find_heir(Greenlet& self, Ref& target, Message message) noexcept {
+  self.is_finishing_.store(true, std::memory_order_relaxed);
   message.exit_to_value(module_->greenlet_exit);
   int returns = 0;
   for (PyObject* payload = nullptr;;) {

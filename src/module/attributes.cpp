@@ -86,7 +86,9 @@ int set_context(PyObject* self, PyObject* value, void*) {
   return 0;
 }
 
-PyObject* get_dead(PyObject* self, void*) { return PyBool_FromLong(Greenlet::of(self).is_dead()); }
+PyObject* get_dead(PyObject* self, void*) {
+  return PyBool_FromLong(Greenlet::of(self).appears_dead());
+}
 
 PyObject* get_stack_saved(PyObject* self, void*) {
   const Greenlet& greenlet = Greenlet::of(self);
@@ -123,11 +125,10 @@ PyGetSetDef attributes[] = {
 
 PyObject* repr(PyObject* self) {
   const Greenlet& greenlet = Greenlet::of(self);
-  const State state = greenlet.state();
   const Ref held = greenlet.thread_representative();
   const Greenlet& representative = Greenlet::of(held.get());
   const char* description = nullptr;
-  switch (state) {
+  switch (greenlet.is_finishing() ? State::kDead : greenlet.state()) {
     case State::kNew:
       description = " pending";
       break;

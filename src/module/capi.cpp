@@ -176,7 +176,7 @@ int is_started(PyGreenlet* self) {
 
 int is_active(PyGreenlet* self) {
   const Greenlet* const greenlet = checked(self);
-  return greenlet == nullptr ? -1 : greenlet->is_active();
+  return greenlet == nullptr ? -1 : greenlet->appears_active();
 }
 
 // Null without an exception for a main greenlet.

@@ -125,7 +125,7 @@ PyObject* throw_method(PyObject* self, PyObject* const* args, Py_ssize_t count) 
                     {args, args + count});
 }
 
-int is_active(PyObject* self) { return Greenlet::of(self).is_active() ? 1 : 0; }
+int is_active(PyObject* self) { return Greenlet::of(self).appears_active() ? 1 : 0; }
 
 PyObject* get_state(PyObject* self, PyObject*) {
   PyErr_Format(PyExc_TypeError, "cannot serialize '%s' object", Py_TYPE(self)->tp_name);

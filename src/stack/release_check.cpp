@@ -19,7 +19,7 @@ void expect_in_use(const Region& region) noexcept {
       (__atomic_fetch_and(&region.batch->in_use, ~region.batch->bit(region), __ATOMIC_RELAXED) &
        region.batch->bit(region)) != 0;
   if (!is_in_use) {
-    std::fputs("greenlet: a stack region was released that is not in use\n", stderr);
+    (void)std::fputs("greenlet: a stack region was released that is not in use\n", stderr);
     std::abort();
   }
 }

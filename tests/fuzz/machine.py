@@ -54,7 +54,8 @@ class Library:
         self.copy_context = contexts.copy_context
         self.Quiet = type("Quiet", (module.GreenletExit,), {})
         self.classes = make_classes(self)
-        self.held: list[Any] = []
+        #: Gives back memory of stacks; ours alone has it.
+        self.trim = getattr(getattr(module, "stacks", None), "trim", lambda: None)
 
     def set_python_trace(self, function: Any) -> None:
         sys.settrace(function)
@@ -142,8 +143,7 @@ def make_classes(library: Library) -> list[Any]:
                 return  # when a collection calls this, and in which thread, is not specified
             m.tell("del", self.name, bool(self), self.dead)
             del self  # the traceback of an exception thrown into this would keep it
-            # The collector cannot look into a deallocation that is under way.
-            if not m.world.ending and ("collect",) not in m.program:
+            if m.deep() and m.finalizers_act:
                 perform(m, 1)
 
     class Moving(base):  # type: ignore[misc]
@@ -177,12 +177,10 @@ def make_classes(library: Library) -> list[Any]:
 
 def look_up(g: Any) -> Any:
     m = g.m
-    m.tell("lookup", g.name)
-    # A greenlet that has ended looks up its parent's run, too. What it does there with switches is
-    # left out: the published one is dead by then, ours is not yet, and others may come back to it.
+    m.tell("lookup", g.name, state(m.library.getcurrent()))
     # If a greenlet is used during its own lookup, the published one may answer "Greenlet.switch()
     # returned NULL without an exception set". (The collector cannot look into a lookup.)
-    if m.deep() and m.active.get(m.who()) and m.lookups_act:
+    if m.deep() and m.lookups_act:
         outer, g.looking = g.looking, True
         try:
             perform(m, 2)
@@ -233,10 +231,10 @@ class _Machine:
         self.worlds = [World(0)]
         self.world = self.worlds[0]
         self.lookups_act = not {("simple",), ("collect",)} & set(program)
+        # The collector cannot look into a deallocation that is under way.
+        self.finalizers_act = ("collect",) not in program
         self.names = self.numbers = self.marking = 0
         self.body = make_body(self)
-        #: How many calls of perform() are under way in each greenlet.
-        self.active: dict[Any, int] = {}
 
     def take(self) -> Operation | None:
         if self.position >= len(self.program):
@@ -277,7 +275,12 @@ class _Machine:
             self.tell("in any order", said)
 
     def deep(self) -> bool:
-        return not self.quiet and not self.world.ending
+        """Whether a lookup or a finalizer may take operations."""
+        if self.quiet or self.world.ending:
+            return False
+        # A greenlet that has ended looks up its parent's run, and lets go of things. If it switches
+        # there, the published one loses it: who comes back to it comes to its parent.
+        return ("simple",) not in self.program or not self.library.getcurrent().dead
 
     def choose(self, index: int) -> Any:
         if index < 0:
@@ -318,7 +321,7 @@ class _Machine:
         return (name, text)
 
     def failure(self, failure: BaseException) -> Any:
-        if "vanished" in str(failure) and not self.quiet:
+        if "vanished" in str(failure) and not self.quiet and not self.library.getcurrent().dead:
             self.world.dying.add(self.who())
         context = None if self.quiet else failure.__context__
         return self.kind(failure), context and self.kind(context)
@@ -349,15 +352,6 @@ def make_body(m: Machine) -> Callable[..., Any]:
 def perform(m: Machine, budget: int = 1 << 30) -> Any:
     """Take operations until one says to return, or so many."""
     kept: list[Any] = []
-    who = m.who()
-    m.active[who] = m.active.get(who, 0) + 1
-    try:
-        return take(m, budget, kept)
-    finally:
-        m.active[who] -= 1
-
-
-def take(m: Machine, budget: int, kept: list[Any]) -> Any:
     while budget and not m.quiet and not m.world.ending and not m.has_no_baton():
         budget -= 1
         operation = m.take()
@@ -666,6 +660,23 @@ def change_run(m: Machine, operation: Operation) -> None:
             m.tell("run", m.told(g.run))
     except AttributeError as failure:
         m.tell("run refused", "set" not in str(failure) and m.kind(failure))
+
+
+@operation
+def init(m: Machine, operation: Operation) -> None:
+    """Initialize a greenlet once more."""
+    g = m.choose(operation[1])
+    if g is None:
+        return
+    try:
+        m.library.greenlet.__init__(g, *(m.body,)[: operation[2]])
+    except AttributeError as failure:
+        m.tell("not initialized", m.kind(failure))
+
+
+@operation
+def trim(m: Machine, operation: Operation) -> None:
+    m.library.trim()
 
 
 # --- calls that take operations
@@ -995,8 +1006,9 @@ CALLS: list[Callable[[Machine], Any]] = [
 ]
 
 
-#: Not for programs that leave greenlets to the collector.
-INEXACT_CALLS = (class_body, in_tuple, in_list, with_managed, with_acting)
+#: Not for programs that leave greenlets to the collector: the traceback of what was raised leads to
+#: greenlets, and these hold it among the operands of a frame, where the model does not look.
+INEXACT_CALLS = (finally_, grouped)
 
 
 @operation
@@ -1058,7 +1070,8 @@ def use(m: Machine, operation: Operation) -> None:
         return
     try:
         if index >= 2 * SHARED:
-            made = made.aclose() if how == 3 else made.asend(None)
+            into = Thrown("into")
+            made = (made.asend(None), made.asend(7), made.athrow(into), made.aclose())[how]
         if how == 0 or index >= 2 * SHARED:
             value = made.send(None)
         elif how == 1:

@@ -125,7 +125,7 @@ class _Thread:
         self.trace: Any = None
         self.python_trace: Any = None
         self.pending: list[greenlet] = []
-        self.dying: list[greenlet] = []
+        self.dying: list[tuple[greenlet, greenlet]] = []  # with their parents until then
         self.kept: list[greenlet] = []
         self.stacks: weakref.WeakSet[greenlet] = weakref.WeakSet()
         self.ending = self.ended = self.abandoned = False
@@ -134,6 +134,9 @@ class _Thread:
         """End the greenlets that others dropped or found unreachable."""
         while self.pending:
             self.pending.pop(0)._end()
+
+    def kills(self, one: greenlet) -> bool:
+        return any(killed is one for killed, _ in self.dying)
 
     def arrive(self, message: _Message) -> _Message:
         """What the one who was switched to does first."""
@@ -160,24 +163,29 @@ class _Thread:
         """
         target, message = box
         box.clear()
-        while target._state != ACTIVE:
-            if target._state == DEAD:
+        if dying:
+            self.current._finishing = True
+        while target._state != ACTIVE or (dying and target is self.current):
+            if target._state != NEW:
                 if isinstance(message, _Problem):
                     message = message.at_the_end()
                 target = target._parent
                 continue
+            problem = None
             try:
                 run = target.run  # as an attribute: this may do anything
                 self.belongs(target)
             except BaseException as failure:
                 if not dying:
                     raise
-                run, message = None, _Problem(failure)
-                failed = True
-            else:
-                failed = False
-            if failed:  # nothing is handled when it lets go of the one that failed
+                run, problem = None, _Problem(failure)
+            if problem is not None:  # nothing is handled when it lets go of the others
+                message = problem
+                problem = None
                 target = target._parent
+                if self.kills(self.current) and isinstance(message.typ, GreenletExit):
+                    # For the one that kills it, and waits.
+                    target, message = self.current._parent, message.at_the_end()
                 continue
             if target._state == NEW:
                 target._run = None  # this may do anything, too
@@ -193,7 +201,7 @@ class _Thread:
         self.python_trace = sys.gettrace()
         stack, here = target._stack, self.origin._stack
         if dying:  # until now it may have waited, for one that it let go of
-            self.origin._stack = None
+            self.origin._state, self.origin._stack = DEAD, None
         stack.inbox = message
         del target, message
         stack.baton.release()
@@ -250,7 +258,6 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
     if thread.abandoned:
         stack.done.release()
         return
-    thread.current._state = DEAD
     box[0] = thread.current._parent
     thread.hand_over(box, dying=True)
 
@@ -299,6 +306,7 @@ class greenlet:  # noqa: N801
         "_context",
         "_refused",
         "_finalized",
+        "_finishing",
         "_scheduler",
     )
     _SLOTS = __slots__[2:]
@@ -310,6 +318,7 @@ class greenlet:  # noqa: N801
     _context: Context | None
     _refused: bool
     _finalized: bool
+    _finishing: bool  # its run is over, and it looks for the greenlet that goes on
     _scheduler: bool
 
     def __new__(cls, *args: Any, _main_of: _Thread | None = None, **kwargs: Any) -> greenlet:
@@ -317,7 +326,7 @@ class greenlet:  # noqa: N801
         self._state = NEW if _main_of is None else ACTIVE
         self._run = self._stack = self._context = None
         self._thread = _main_of
-        self._refused = self._finalized = self._scheduler = False
+        self._refused = self._finalized = self._finishing = self._scheduler = False
         self._parent = getcurrent() if _main_of is None else None
         return self
 
@@ -332,14 +341,20 @@ class greenlet:  # noqa: N801
         if (user := cls.__dict__.get("__del__")) is not None:
 
             def finalize(self: greenlet) -> None:
-                if not self._finalized:
-                    self._finalized = True
+                # The frames that called this may outlive it, so this one keeps no reference to it.
+                known, box = weakref.ref(self), [self]
+                was_finalized, self._finalized = self._finalized, True
+                del self
+                if not was_finalized:
                     try:
-                        user(self)
+                        user(box.pop())
                     except BaseException as failure:
                         failure.__traceback__ = _without_ours(failure.__traceback__)
                         _report(failure)
-                greenlet.__del__(self)
+                box.clear()
+                if (again := known()) is not None:
+                    greenlet.__del__(again)
+                    del again
 
             cls.__del__ = finalize  # type: ignore[method-assign]
 
@@ -417,11 +432,15 @@ class greenlet:  # noqa: N801
         return next((one._thread for one in self._line() if one._state != NEW), None)
 
     @property
+    def _lives(self) -> bool:
+        return self._state == ACTIVE and not (self._thread is not None and self._thread.ended)
+
+    @property
     def dead(self) -> bool:
-        return self._state == DEAD or (self._thread is not None and self._thread.ended)
+        return self._state != NEW and not self
 
     def __bool__(self) -> bool:
-        return self._state == ACTIVE and not self.dead
+        return self._lives and not self._finishing
 
     @property
     def gr_context(self) -> Context | None:
@@ -433,7 +452,7 @@ class greenlet:  # noqa: N801
 
     def frames(self) -> list[types.FrameType]:
         """The frames of a suspended greenlet, the innermost one first."""
-        if self._stack is None or not self:
+        if self._stack is None or not self._lives:
             return []
         frame = sys._current_frames().get(self._stack.ident)
         found = []
@@ -445,7 +464,7 @@ class greenlet:  # noqa: N801
     # --- the end of greenlets that nobody refers to
 
     def __del__(self) -> None:
-        if self._state != ACTIVE or self._parent is None or self.dead:
+        if not self._lives or self._parent is None:
             return
         # Python finalizes an object once. Another one takes its place, and may be dropped again.
         heir = object.__new__(type(self))
@@ -476,20 +495,23 @@ class greenlet:  # noqa: N801
         thread = _here()
         if self._state != ACTIVE:
             return
-        former, self._parent = self._parent, thread.current
+        killer, former = thread.current, self._parent
+        self._parent = killer
         death = kind(VANISHED)
         death.__context__ = sys.exception()
         message = _Problem(death)
         del death
-        thread.dying.append(self)
+        held = self, former
+        thread.dying.append(held)
         try:
             thread.send(self, message)
         except BaseException as failure:
             failure.__traceback__ = _without_ours(failure.__traceback__)
             _report(failure)
-        thread.dying.remove(self)
-        if former is not None and all(one is not self for one in former._line()):
-            self._parent = former  # not if it has become a descendant
+        thread.dying.remove(held)
+        # Not if it has got another parent, or has become an ancestor of the former one.
+        if self._parent is killer and all(one is not self for one in former._line()):
+            self._parent = former
 
 
 def _report(failure: BaseException) -> None:
@@ -579,7 +601,7 @@ def end_thread() -> None:
     thread.ending = True
     for _ in range(10):
         for one in list(thread.stacks):
-            if one and not one._scheduler:
+            if one._lives and not one._scheduler:
                 one._end(EndOfThread)
     thread.ended = True
     sys.settrace(None)
@@ -601,7 +623,7 @@ def collect(roots: list[Any]) -> None:
         reached.add(id(found))
         if isinstance(found, greenlet):
             ahead += [found._parent, found._run, found._context, found.__dict__]
-            if found and found._stack is not None:
+            if found._lives and found._stack is not None:
                 ahead.append(handled.get(found._stack.ident))
             for frame in found.frames():
                 code = frame.f_code
@@ -615,7 +637,7 @@ def collect(roots: list[Any]) -> None:
         else:
             ahead += gc.get_referents(found)
     for thread in threads:
-        lost = [one for one in thread.stacks if one and id(one) not in reached]
+        lost = [one for one in thread.stacks if one._lives and id(one) not in reached]
         if thread is not _here() and not thread.ended:
             thread.pending += lost
         while lost and thread is _here():

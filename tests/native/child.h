@@ -49,7 +49,7 @@ Ending in_child(Body body, unsigned seconds = 60) {
     alarm(seconds);
     // Sanitizers handle these signals, and exit with a status instead.
     for (const int signal : {SIGSEGV, SIGBUS, SIGABRT}) {
-      std::signal(signal, SIG_DFL);
+      (void)std::signal(signal, SIG_DFL);
     }
     _exit(body());
   }

@@ -30,11 +30,13 @@ T = TypeVar("T")
 VERSION = sys.version_info[:2]
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 DEBUG_BUILD = hasattr(sys, "gettotalrefcount")
-THREAD_SANITIZER = "--with-thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+_OPTIONS = sysconfig.get_config_var("CONFIG_ARGS") or ""
+ADDRESS_SANITIZER = "--with-address-sanitizer" in _OPTIONS
+THREAD_SANITIZER = "--with-thread-sanitizer" in _OPTIONS
 
-# Interpreters compiled with assertions or ThreadSanitizer are several times slower. There the time
+# Interpreters compiled with assertions or a sanitizer are several times slower. There the time
 # limits are longer, and tests repeat less often.
-TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if DEBUG_BUILD else 1.0
+TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if DEBUG_BUILD or ADDRESS_SANITIZER else 1.0
 
 COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 

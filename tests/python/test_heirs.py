@@ -153,7 +153,7 @@ def test_a_greenlet_that_ends_is_never_its_own_heir(
         a.parent = x
         got = outcome(a)
         if got == "away":
-            assert not a.dead
+            assert a.dead  # for Python code; it goes on in the lookup all the same
             assert outcome(a) == "ValueError('lookup')"
         print(got if isinstance(got, str) else repr(got))
         assert a.dead

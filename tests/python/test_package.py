@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import re
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -12,7 +13,8 @@ import greenlet
 import greenlet._greenlet
 import greenlet.stacks
 import pytest
-from helpers import run_clean
+from elftools.elf.elffile import ELFFile
+from helpers import ADDRESS_SANITIZER, THREAD_SANITIZER, run_clean
 
 PACKAGE = Path(greenlet.__file__).parent
 
@@ -99,6 +101,33 @@ def test_the_header_among_the_headers_is_the_one_beside_the_package() -> None:
     texts = [Path(str(f.locate())).read_text() for f in files if f.name == "greenlet.h"]
     assert len(texts) == 2
     assert texts[0] == texts[1]
+
+
+def test_the_extension_is_hardened() -> None:
+    """Stacks are not executable, relocated tables are read-only, and code is never written to."""
+    with open(greenlet._greenlet.__file__, "rb") as file:
+        segments = list(ELFFile(file).iter_segments())
+        (dynamic,) = (segment for segment in segments if segment["p_type"] == "PT_DYNAMIC")
+        tags = {tag["d_tag"]: tag["d_val"] for tag in dynamic.iter_tags()}
+    flags = {segment["p_type"]: segment["p_flags"] for segment in segments}
+    executable, writable, bind_now, now = 1, 2, 8, 1  # PF_X, PF_W, DF_BIND_NOW, DF_1_NOW
+    assert flags["PT_GNU_STACK"] & executable == 0
+    assert "PT_GNU_RELRO" in flags
+    assert tags.get("DT_FLAGS", 0) & bind_now or tags.get("DT_FLAGS_1", 0) & now
+    assert "DT_TEXTREL" not in tags
+    loaded = [segment["p_flags"] for segment in segments if segment["p_type"] == "PT_LOAD"]
+    assert not any(each & executable and each & writable for each in loaded)
+
+
+@pytest.mark.skipif(
+    ADDRESS_SANITIZER or THREAD_SANITIZER, reason="the runtime of a sanitizer is a library"
+)
+def test_the_extension_needs_the_c_library_and_no_other() -> None:
+    with open(greenlet._greenlet.__file__, "rb") as file:
+        (dynamic,) = ELFFile(file).iter_segments("PT_DYNAMIC")
+        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
+    loader = re.compile(r"libc\.|ld-linux|ld-musl")
+    assert [name for name in needed if not loader.match(name)] == []
 
 
 @pytest.mark.parametrize("compiler", [["gcc", "-std=c11"], ["g++", "-x", "c++", "-std=c++17"]])

@@ -7,9 +7,7 @@ without.
 
 import json
 import shutil
-import tarfile
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +21,11 @@ SIDES = ("published", "ours")
 
 
 class Pair(NamedTuple):
-    """The pythons of the two environments, and what is in both."""
+    """The two environments, and what is in both."""
 
-    published: Path
-    ours: Path
+    pythons: dict[str, Path]  # by side
     versions: dict[str, str]  # of each distribution but greenlet, by its normalized name
-    greenlets: dict[str, str]  # side to version
+    greenlets: dict[str, str]  # versions by side
 
 
 def _versions(python: Path) -> dict[str, str]:
@@ -42,46 +39,38 @@ def _pip(python: Path, *what: str) -> None:
     environments.run(python, "-m", "pip", "install", "--quiet", "--prefer-binary", *what)
 
 
-def make(name: str, base: Path, requirements: Iterable[str]) -> Pair:
+def make(name: str, base: Path, requirements: str) -> Pair:
     """Make or find the two environments with these requirements on an interpreter."""
-    wanted = [environments.PUBLISHED.read_text().split()[-1], *sorted(requirements)]
+    wanted = [environments.PUBLISHED.read_text().split()[-1], *sorted(requirements.split())]
     folder = FOLDER / f"{name}-{zlib.crc32(repr((base, wanted)).encode()):08x}"
+    pythons = {side: folder / side / "bin" / "python" for side in SIDES}
     complete = folder / "complete"
     if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
         for side in SIDES:
-            environments.install(environments.make(folder / side, base), "pip")
+            environments.make(folder / side, base, "pip")
         # The published greenlet as a wheel only: its source is not to be looked at.
-        published = folder / "published" / "bin" / "python"
-        _pip(published, "--only-binary", "greenlet", *wanted)
-        packages = _versions(published)
+        _pip(pythons["published"], "--only-binary", "greenlet", *wanted)
+        packages = _versions(pythons["published"])
         del packages["greenlet"]
-        same = [f"{package}=={version}" for package, version in packages.items()]
-        _pip(folder / "ours" / "bin" / "python", "--no-deps", *same)
+        _pip(pythons["ours"], "--no-deps", *map("==".join, packages.items()))
         complete.touch()
-    pythons = {side: folder / side / "bin" / "python" for side in SIDES}
     wheel = environments.wheel(name, base)
     environments.install(pythons["ours"], "--no-deps", "--reinstall-package", "greenlet", wheel)
     versions = {side: _versions(python) for side, python in pythons.items()}
     greenlets = {side: versions[side].pop("greenlet") for side in SIDES}
     if versions["published"] != versions["ours"]:
         raise Unavailable(f"the environments in {folder} differ in more than the greenlet")
-    return Pair(pythons["published"], pythons["ours"], versions["ours"], greenlets)
+    return Pair(pythons, versions["ours"], greenlets)
 
 
-def source(python: Path, package: str, version: str, into: Path) -> None:
-    """Unpack a package's source distribution into an empty folder."""
-    folder = SDISTS / f"{package}-{version}"
+def source(pair: Pair, package: str, into: Path) -> None:
+    """Unpack a package's source distribution into a folder."""
+    release = f"{package}=={pair.versions[package]}"
+    folder = SDISTS / release
     if not folder.exists():
         # pip looks at the metadata of what it downloads, so this may build some of it.
         download = ("-m", "pip", "download", "--quiet", "--no-deps", f"--dest={folder}")
-        environments.run(python, *download, f"--no-binary={package}", f"{package}=={version}")
-    (archive,) = folder.iterdir()
-    shutil.rmtree(into, ignore_errors=True)
-    into.mkdir(parents=True)
-    with tarfile.open(archive) as file:
-        file.extractall(into, filter="data")
-    (top,) = into.iterdir()
-    for entry in top.iterdir():
-        entry.rename(into / entry.name)
-    top.rmdir()
+        environments.run(pair.pythons["ours"], *download, f"--no-binary={package}", release)
+    into.mkdir(parents=True, exist_ok=True)
+    environments.run("tar", "-xf", *folder.iterdir(), "-C", into, "--strip-components=1")

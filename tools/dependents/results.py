@@ -7,21 +7,18 @@ by its name, with a letter for each run: P passed, F failed, S skipped, - not th
 """
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from suites import CHECKOUT
 
 from .environment import SIDES
-from .running import FAILED, PASSED, SKIPPED
+from .running import FAILED
 
 FOLDER = CHECKOUT / "tests" / "interop" / "results"
 RUNS = CHECKOUT / "build" / "dependents" / "runs"
-ABSENT = "-"
 
 
 class Letters(NamedTuple):
@@ -29,6 +26,24 @@ class Letters(NamedTuple):
 
     published: str
     ours: str
+
+    @property
+    def kind(self) -> str:
+        """What they say about the two greenlets.
+
+        `failing with ours` and `failing with the published` are those that each run showed; `flaky`
+        are those of which a side has seen both a pass and a failure.
+        """
+        published, ours = map(set, self)
+        if published == ours and len(ours) == 1:
+            return "same"
+        if any(FAILED in seen and len(seen) > 1 for seen in (published, ours)):
+            return "flaky"
+        if FAILED in ours:
+            return "failing with ours"
+        if FAILED in published:
+            return "failing with the published"
+        return "not run alike"  # skipped or absent in some runs, never failed
 
 
 @dataclass
@@ -48,106 +63,43 @@ class Results:
 
     def of_kind(self, kind: str) -> dict[str, Letters]:
         """Return the tests that differ in this way."""
-        return {test: how for test, how in self.tests.items() if difference(how) == kind}
+        return {test: how for test, how in self.tests.items() if how.kind == kind}
 
+    def add(self, run: dict[str, dict[str, str]]) -> None:
+        """Sum up this run, by side and test, with the earlier ones of the same releases."""
+        file = RUNS / f"{self.suite}-{self.interpreter}.json"
+        releases = [self.python, self.version, self.greenlets]
+        kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        runs = [*(kept["runs"] if kept.get("releases") == releases else []), run]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"releases": releases, "runs": runs}), encoding="utf-8")
+        always: Counter[str] = Counter()
+        for test in sorted({test for run in runs for side in SIDES for test in run[side]}):
+            how = Letters(*("".join(run[side].get(test, "-") for run in runs) for side in SIDES))
+            if how.kind == "same" and how.ours[0] != FAILED:
+                always[how.ours[0]] += 1
+            else:
+                self.tests[test] = how
+        self.runs = len(runs)
+        self.always = dict(sorted(always.items()))
+        for side in SIDES:
+            counts = [Counter(run[side].values()) for run in runs]
+            self.counts[side] = [{letter: count[letter] for letter in "PFS"} for count in counts]
 
-@dataclass
-class Run:
-    """One run of both sides, with the outcome of every test."""
-
-    suite: str
-    interpreter: str
-    python: str
-    version: str
-    greenlets: dict[str, str]
-    outcomes: dict[str, dict[str, str]]  # side, then test, to its letter
-
-
-def keep(run: Run) -> list[Run]:
-    """Add a run to those of the same releases; return them all. Those of others are removed."""
-    folder = RUNS / f"{run.suite}-{run.interpreter}"
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = []
-    for file in sorted(folder.glob("*.json")):
-        old = Run(**json.loads(file.read_text(encoding="utf-8")))
-        if (old.python, old.version, old.greenlets) == (run.python, run.version, run.greenlets):
-            kept.append(old)
-        else:
-            file.unlink()
-    new = folder / f"{time.time_ns()}.json"
-    new.write_text(json.dumps(asdict(run), indent=0), encoding="utf-8")
-    return [*kept, run]
-
-
-def difference(how: Letters) -> str:
-    """Say what a test's letters say about the two greenlets.
-
-    `failing with ours` and `failing with the published` are those that each run showed; `flaky` are
-    those of which a side has seen both a pass and a failure.
-    """
-    seen = Letters(*("".join(sorted(set(letters))) for letters in how))
-    if seen.published == seen.ours and len(seen.ours) == 1:
-        return "same"
-    for letters in seen:
-        if FAILED in letters and len(letters) > 1:
-            return "flaky"
-    if seen.ours == FAILED:
-        return "failing with ours"
-    if seen.published == FAILED:
-        return "failing with the published"
-    return "not run alike"  # skipped or absent in some runs, never failed
-
-
-def path(suite: str, interpreter: str) -> Path:
-    """Where the results of a suite are kept."""
-    return FOLDER / f"{suite}-{interpreter}.json"
-
-
-def read(file: Path) -> Results:
-    """Read a file of results."""
-    data = json.loads(file.read_text(encoding="utf-8"))
-    data["tests"] = {test: Letters(*how) for test, how in data["tests"].items()}
-    return Results(**data)
-
-
-def write(file: Path, results: Results) -> None:
-    """Write a file of results, one line for each test."""
-    results.tests = dict(sorted(results.tests.items()))
-    data = asdict(results)
-    tests = data.pop("tests")
-    head = json.dumps(data, indent=1).removesuffix("\n}")
-    lines = [f"  {json.dumps(test)}: {json.dumps(how)}" for test, how in tests.items()]
-    body = "{\n" + ",\n".join(lines) + "\n }" if lines else "{}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f'{head},\n "tests": {body}\n}}\n', encoding="utf-8")
-
-
-def digest(runs: list[Run]) -> Results:
-    """Say what the runs of a suite on an interpreter say together."""
-    last = runs[-1]
-    results = Results(
-        *(last.suite, last.interpreter, last.python, last.version, last.greenlets),
-        runs=len(runs),
-    )
-    always: Counter[str] = Counter()
-    for test in {test for run in runs for side in SIDES for test in run.outcomes[side]}:
-        how = Letters(
-            *("".join(run.outcomes[side].get(test, ABSENT) for run in runs) for side in SIDES)
-        )
-        if difference(how) == "same" and how.ours[0] != FAILED:
-            always[how.ours[0]] += 1
-        else:
-            results.tests[test] = how
-    results.always = dict(sorted(always.items()))
-    for side in SIDES:
-        counts = [Counter(run.outcomes[side].values()) for run in runs]
-        results.counts[side] = [
-            {letter: count[letter] for letter in (PASSED, FAILED, SKIPPED)} for count in counts
-        ]
-    return results
+    def write(self) -> None:
+        """Write the file, one line for each test."""
+        data = asdict(self)
+        tests = data.pop("tests")
+        head = json.dumps(data, indent=1).removesuffix("\n}")
+        lines = [f"  {json.dumps(test)}: {json.dumps(how)}" for test, how in tests.items()]
+        body = "{\n" + ",\n".join(lines) + "\n }" if lines else "{}"
+        file = FOLDER / f"{self.suite}-{self.interpreter}.json"
+        file.write_text(f'{head},\n "tests": {body}\n}}\n', encoding="utf-8")
 
 
 def everything() -> Iterator[Results]:
     """Read all files of results."""
     for file in sorted(FOLDER.glob("*.json")):
-        yield read(file)
+        data = json.loads(file.read_text(encoding="utf-8"))
+        data["tests"] = {test: Letters(*how) for test, how in data["tests"].items()}
+        yield Results(**data)

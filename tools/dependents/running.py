@@ -18,32 +18,37 @@ LOGS = CHECKOUT / "build" / "dependents" / "logs"
 # Not below the checkout, or pytest would take our settings for suites that have none of their own.
 WORK = Path(tempfile.gettempdir()) / f"greenlet-dependents-{os.getuid()}"
 RECORDER = Path(__file__).parent / "recorder"
-ATTEMPTS = 25  # of a pytest that crashes or runs into a time limit in the middle
+# A test that takes longer than its limit ends the process, and an attempt more runs the rest.
+PYTEST = (
+    *("-m", "pytest", "-p", "sitecustomize", "-p", "no:cacheprovider"),
+    *("-q", "--timeout=120", "--timeout-method=thread"),
+)
+ATTEMPTS = 25
+# There is no network here. Each module gets a process of its own, so that one that crashes takes no
+# other with it.
+GEVENT = ("-m", "gevent.tests", "-u", "all,-network", "--no-combine", "-j", "2")
 
 PASSED, FAILED, SKIPPED = "P", "F", "S"
-
-# Two events of one test: the worse one counts.
-_RANK = {"started": 0, "skipped": 1, "passed": 2, "failed": 3}
-_LETTER = {"started": FAILED, "skipped": SKIPPED, "passed": PASSED, "failed": FAILED}
+# A test's events, the worse one last: it counts. What only started was ended with its process.
+LETTERS = {"started": FAILED, "skipped": SKIPPED, "passed": PASSED, "failed": FAILED}
+RANKS = list(LETTERS)
 
 
 def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
     """Run the suite on one side; return PASSED, FAILED or SKIPPED for each test."""
-    python = pair.published if side == "published" else pair.ours
+    python = pair.pythons[side]
     label = f"{suite.slug}-{name}-{side}"
     folder = CHECKOUT
-    if suite.source != "checkout":
+    if "tests/interop/" not in suite.pytest:
         folder = WORK / label
-        if suite.source == "sdist":
-            environment.source(python, suite.package, pair.versions[suite.package], folder)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        if suite.pytest:
+            environment.source(pair, suite.package, folder)
     LOGS.mkdir(parents=True, exist_ok=True)
     log, record, done = (LOGS / f"{label}.{kind}" for kind in ("log", "record", "done"))
     log.write_text("")
     record.write_text("")
-    done.write_text("")
     settings = {
         **suite.environment,
         "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
@@ -54,51 +59,36 @@ def run(suite: Suite, pair: Pair, side: str, name: str) -> dict[str, str]:
         "INTEROP_DONE": str(done),
         "EXPECTED_GREENLET": pair.greenlets[side],
     }
-    if suite.runner == "gevent":
-        settings["INTEROP_RECORD_UNITTEST"] = "1"
+    arguments = (*PYTEST, *suite.pytest.split()) if suite.pytest else GEVENT
     deadline = time.monotonic() + suite.minutes * 60
-    outcomes: dict[str, str] = {}
-    for _ in range(ATTEMPTS):
-        before = len(outcomes)
+    events: dict[str, str] = {}
+    for _ in range(ATTEMPTS if suite.pytest else 1):
+        before = len(events)
+        shutil.copy(record, done)
         limit = max(1, deadline - time.monotonic())
-        command: list[str | Path] = [python, *suite.command]
+        command = (str(python), *arguments)
         code = suites.run(
             command, log, echo=False, limit=limit, folder=folder, environment=settings
         )
-        outcomes = _read(record)
-        # pytest: 0 all passed, 1 some failed, 5 nothing left to run; else it was interrupted.
-        if suite.runner == "gevent" or (code in (0, 1, 5) and not _unfinished(record)):
+        events = _read(record)
+        # 0: all passed, 1: some failed, or pytest-timeout ended the process, 5: nothing was left.
+        ended = code in (0, 1, 5) and "started" not in events.values()
+        if ended or len(events) == before or time.monotonic() > deadline:
             break
-        if time.monotonic() > deadline or len(outcomes) == before:
-            break
-        done.write_text("".join(f"{test}\n" for test in outcomes))
+    outcomes = {test: LETTERS[event] for test, event in events.items()}
     if time.monotonic() > deadline:
         outcomes["(the suite comes to its end in time)"] = FAILED
-    if suite.runner == "gevent":
-        outcomes |= _gevent_modules(log)
-    return outcomes
-
-
-def _events(record: Path) -> list[list[str]]:
-    lines = record.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line.split("\t", 1) for line in lines if "\t" in line]
+    return outcomes if suite.pytest else outcomes | _gevent_modules(log)
 
 
 def _read(record: Path) -> dict[str, str]:
-    """Read what the recorder wrote; a test that never ended has failed."""
+    """Return the worst event of each test that the recorder wrote down."""
     worst: dict[str, str] = {}
-    for event, test in _events(record):
-        if event in _RANK and _RANK[event] >= _RANK.get(worst.get(test, ""), -1):
+    for line in record.read_text(encoding="utf-8", errors="replace").splitlines():
+        event, _, test = line.partition("\t")
+        if event in RANKS and RANKS.index(event) >= RANKS.index(worst.get(test, "started")):
             worst[test] = event
-    return {test: _LETTER[event] for test, event in worst.items()}
-
-
-def _unfinished(record: Path) -> bool:
-    """Say whether a test of the last attempt started and did not end."""
-    open_tests: set[str] = set()
-    for event, test in _events(record):
-        (open_tests.add if event == "started" else open_tests.discard)(test)
-    return bool(open_tests)
+    return worst
 
 
 # What gevent's runner prints of each module: `- ... -mgevent.tests.test__x [took 0.5s]`, and with

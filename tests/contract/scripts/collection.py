@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import sys
 import threading
@@ -752,6 +753,32 @@ def waiting_does_not_end_a_greenlet() -> None:
     gc.collect()
     say(made.dead)
     made.switch()
+
+
+@behaviour
+def a_greenlet_that_goes_lets_go_in_this_order() -> None:
+    class Telling:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self) -> None:
+            pass
+
+        def __del__(self) -> None:
+            say(self.name)
+
+    class Parent(Base):
+        def __del__(self) -> None:
+            say("parent")
+
+    variable: Any = contextvars.ContextVar("variable")
+    context = contextvars.Context()
+    context.run(variable.set, Telling("context"))
+    made = Greenlet(Telling("run"), Parent())
+    made.attribute = Telling("attribute")
+    made.gr_context = context
+    del context
+    del made
 
 
 if __name__ == "__main__":

@@ -442,5 +442,17 @@ def the_descriptor_run_refuses_other_objects() -> None:
     say(attempt(Greenlet.run.__get__, 1))
 
 
+@behaviour
+def a_greenlet_is_dead_while_its_parents_run_is_looked_up_at_its_end() -> None:
+    class Parent(Base):
+        @property
+        def run(self) -> Any:
+            say(getcurrent() is child, child.dead, bool(child), repr(child).endswith("dead>"))
+            return arguments
+
+    child = Greenlet(lambda: 5, Parent())
+    say(child.switch(), child.dead)
+
+
 if __name__ == "__main__":
     run()
