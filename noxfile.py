@@ -221,6 +221,13 @@ def test_jit(session: nox.Session) -> None:
     end(session)
 
 
+@shared(name="test-builds")
+def test_builds(session: nox.Session) -> None:
+    """the Python suite on interpreters as people have them (WHAT="3.14-tail-call 3.15-debian")"""
+    importlib.import_module("builds_test").run(REPORT, session.posargs)
+    end(session)
+
+
 @nox.session(name="native")
 def native(session: nox.Session) -> None:
     """native tests in other ways (WHAT="asan tsan valgrind aarch64": in these)"""

@@ -1,4 +1,4 @@
-"""Run the Python suite under CPython's JIT.
+"""Run the Python suite under CPython's JIT, and let builds_test.py use the same Debian system.
 
 To compile CPython with its JIT takes LLVM; Debian's own python3.14 and python3.15 have it. So this
 makes a Debian unstable system in a folder beside the built interpreters, once, from the mirror that
@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import environments
 import suites
@@ -20,67 +21,79 @@ from interpreters import CACHE
 from suites import CHECKOUT, Report
 
 NAMES = ("3.14", "3.15")
-ROOT = CACHE / "debian-sid"
+SYSTEM = CACHE / "debian-sid"
 # Nothing but Debian's own packages, so that the system needs nothing else from outside.
 PACKAGES = (
-    *(f"python{name}-{part}" for name in NAMES for part in ("dev", "venv")),
+    *(f"python{name}-{part}" for name in ("3.13", *NAMES) for part in ("dev", "venv")),
     *("g++", "cmake", "ninja-build", "python3-scikit-build-core"),
     *("python3-pytest", "python3-pytest-timeout", "python3-hypothesis", "cython3", "gdb"),
 )
 # The mounts are gone when the command has ended, since the namespace is.
 ENTER = f"""
 set -e
-mount -t proc proc "{ROOT}/proc"
-mount --rbind /dev "{ROOT}/dev"
-mkdir -p "{ROOT}{CHECKOUT}"
-mount --bind "{CHECKOUT}" "{ROOT}{CHECKOUT}"
-exec chroot "{ROOT}" env --chdir="{CHECKOUT}" "$@"
+mount -t proc proc "{SYSTEM}/proc"
+mount --rbind /dev "{SYSTEM}/dev"
+mkdir -p "{SYSTEM}{CHECKOUT}"
+mount --bind "{CHECKOUT}" "{SYSTEM}{CHECKOUT}"
+exec chroot "{SYSTEM}" env --chdir="{CHECKOUT}" "$@"
 """
-SETTINGS = ("PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=/root", "PYTHON_JIT=1")
+SETTINGS = ("PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=/root", "CMAKE_BUILD_PARALLEL_LEVEL=2")
 INSIDE = ("unshare", "--mount", "sh", "-c", ENTER, "sh", *SETTINGS)
+PIP = ("-m", "pip", "--isolated", "--quiet")
+INSTALL = ("install", "--no-index", "--no-deps", "--force-reinstall", "--root-user-action=ignore")
+# A mirror may be a copy of some day in the past.
+APT = ("Acquire::Check-Valid-Until", "APT::Install-Recommends")  # both false
 
 
-def provide_root() -> None:
-    """Make the system if it is not there, or lacks packages."""
-    stamp = ROOT / "packages.stamp"
-    wanted = "\n".join(PACKAGES)
-    if stamp.exists() and stamp.read_text() == wanted:
-        return
-    listed = environments.run("apt-get", "indextargets", "--format", "$(LABEL) $(SITE)")
-    mirrors = [line.split()[1] for line in listed.splitlines() if line.startswith("Debian http")]
-    print(f"making a Debian system in {ROOT} (1 GB)", file=sys.stderr)
-    shutil.rmtree(ROOT, ignore_errors=True)
-    ROOT.parent.mkdir(parents=True, exist_ok=True)
-    # A mirror may be a copy of some day in the past.
-    options = ('Acquire::Check-Valid-Until "false"', 'APT::Install-Recommends "false"')
-    old = (f"--aptopt={option}" for option in options)
-    what = ("--mode=root", "--variant=apt", f"--include={','.join(PACKAGES)}")
-    environments.run("mmdebstrap", *what, *old, "sid", ROOT, *mirrors[:1])
-    stamp.write_text(wanted)
+def provide_system() -> None:
+    """Make the system if it is not there, and install what it lacks."""
+    if os.geteuid() or not shutil.which("mmdebstrap"):
+        raise Unavailable("this needs root, and the package mmdebstrap")
+    stamp = SYSTEM / "packages.stamp"
+    if not stamp.exists():
+        listed = environments.run("apt-get", "indextargets", "--format", "$(LABEL) $(SITE)")
+        lines = [line for line in listed.splitlines() if line.startswith("Debian http")]
+        print(f"making a Debian system in {SYSTEM} (1 GB)", file=sys.stderr)
+        shutil.rmtree(SYSTEM, ignore_errors=True)
+        SYSTEM.parent.mkdir(parents=True, exist_ok=True)
+        options = [f'--aptopt={option} "false"' for option in APT]
+        what = ("--mode=root", "--variant=apt", f"--include={','.join(PACKAGES)}")
+        mirrors = [line.split()[1] for line in lines]
+        environments.run("mmdebstrap", *what, *options, "sid", SYSTEM, *mirrors[:1])
+        stamp.write_text("\n".join(PACKAGES))
+    show = (*INSIDE, "dpkg-query", "--show", "--showformat=${Package}\n")
+    if missing := set(PACKAGES) - set(environments.run(*show).split()):
+        options = [f"-o{option}=false" for option in APT]
+        apt = (*INSIDE, "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *options)
+        environments.run(*apt, "update")
+        environments.run(*apt, "install", "-y", *sorted(missing))
 
 
-def make_environment(name: str) -> list[str]:
-    """Build greenlet for an interpreter of that system; return how its python is called."""
-    python = f".venvs/{name}-jit/bin/python"
-    pip = (
-        *(python, "-m", "pip", "--isolated", "--quiet", "install", "--no-index", "--no-deps"),
-        *("--no-build-isolation", "--force-reinstall", "--root-user-action=ignore"),
-        *(f"--config-settings=build-dir=build/{name}-jit", "."),
-    )
-    venv = ("-m", "venv", "--clear", "--system-site-packages", f".venvs/{name}-jit")
-    enabled = "import sys; assert sys._jit.is_enabled(), 'this interpreter has no JIT'"
+def make_environment(name: str, label: str, what: Path | None = None) -> list[str]:
+    """Install greenlet for an interpreter of that system; return how its python is called.
+
+    `what` is a wheel; without one greenlet is built there.
+    """
+    python = f".venvs/{label}/bin/python"
+    venv = ("-m", "venv", "--clear", "--system-site-packages", f".venvs/{label}")
     environments.run(*INSIDE, f"python{name}", *venv)
-    environments.run(*INSIDE, "CMAKE_BUILD_PARALLEL_LEVEL=2", *pip)
-    environments.run(*INSIDE, python, "-c", enabled)
+    from_what = (what,) if what else (".", *build_options(label))
+    environments.run(*INSIDE, python, *PIP, *INSTALL, *from_what)
     return [*INSIDE, python]
 
 
+def build_options(label: str) -> tuple[str, str]:
+    """Return how pip builds greenlet in that system, where it can load nothing."""
+    return "--no-build-isolation", f"--config-settings=build-dir=build/{label}"
+
+
 def run(report: Report, tests: Sequence[str]) -> None:
-    """Test on each interpreter of that system."""
+    """Test on each interpreter of that system that has a JIT."""
     for name in NAMES:
         with required(report, f"{name}-jit"):
-            if os.geteuid() or not shutil.which("mmdebstrap"):
-                raise Unavailable("this needs root, and the package mmdebstrap")
-            provide_root()
-            python = make_environment(name)
+            provide_system()
+            python = make_environment(name, f"{name}-jit")
+            python.insert(-1, "PYTHON_JIT=1")
+            enabled = "import sys; assert sys._jit.is_enabled(), 'this interpreter has no JIT'"
+            environments.run(*python, "-c", enabled)
             suites.pytest(report, f"{name}-jit", python, *(tests or ["tests/python"]))

@@ -18,12 +18,14 @@ TOOLS = ["nox==2026.10.20", "uv==0.13.9"]
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / ".venvs" / "tools"
 TESTS = ["gdb", "googletest", "libgtest-dev"]
+HEADERS = ["libbz2-dev", "libffi-dev", "liblzma-dev", "libsqlite3-dev", "libssl-dev", "zlib1g-dev"]
 PACKAGES = {  # of Debian, beside the compiler
     "bench": ["libbenchmark-dev", "libboost-context-dev"],
     "demo": [],
     "guard": ["valgrind"],
     "interop": ["chromium", "neovim", "wrk"],
     "report": [],
+    "test-builds": ["clang-19", "lld-19", "llvm-19", "mmdebstrap", *HEADERS, *TESTS],
     "test-engines": ["default-jre-headless", "libgc-dev", "r-base-core"],
     "test-jit": ["mmdebstrap"],
     "native": [*TESTS, "g++-aarch64-linux-gnu", "qemu-user", "valgrind"],

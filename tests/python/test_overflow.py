@@ -1,4 +1,6 @@
-"""greenlet.stacks.report_overflow(): a sentence when a C stack is full; nothing else changes."""
+"""What happens when a C stack is full: an exception or a fault at the guard, and no page beside it
+is written. And greenlet.stacks.report_overflow(), which adds a sentence and changes nothing else.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
+from pathlib import Path
 
 import pytest
-from helpers import TIME_SCALE, Outcome
+from greenlet import stacks
+from helpers import TIME_SCALE, VERSION, Outcome, compile_extension
+from recursion_cases import ALL_PROGRAMS, PROGRAMS
 
 SENTENCE = re.compile(
     r"^greenlet: in thread (\d+) a greenlet has used up its C stack of (\d+) KiB; .*$", re.MULTILINE
@@ -240,3 +246,97 @@ assert mapped() < before + 50
         library,
     )
     assert outcome == (0, "", "")
+
+
+# --- every way to go too deep ----------------------------------------------------------------
+
+RUN = Path(__file__).with_name("overflow_run.py")
+ERRORS = {"ended", "RecursionError", "RuntimeError", "MemoryError", "ValueError"}
+SMALLEST = stacks.MIN_SIZE
+# What overflow_run.py runs: the size of the stacks and the recursion limit; zero is the usual one.
+USUAL_STACK, SMALL_STACK = "0/0", f"{SMALLEST}/0"
+# 3.11 has only the recursion limit against overflows.
+HIGH_LIMIT = [f"{SMALLEST}/20000"] if VERSION >= (3, 12) else []
+
+# Nothing checks how deep these are, and they end at the guard of every stack.
+END_AT_THE_GUARD = {
+    "a chain of maps",
+    "a C function with small frames",
+    "a C function with usual frames",
+    "a C function with large frames",
+}
+# CPython bounds these by a number of levels, or not at all, whatever the size of the stack.
+MAY_END_AT_THE_GUARD_OF_A_SMALL_STACK = {
+    "hash of nested tuples",
+    "a set of nested tuples",
+    "marshal.dumps of a nested list",
+    "marshal.loads of a nested list",
+    "release of a chain of generators",
+}
+# The parser before 3.14, too.
+PARSER = {name for name in ALL_PROGRAMS if name.startswith(("ast", "compile"))}
+PARSER.add("recursion through eval")
+
+
+def may_fault(name: str, size: int) -> bool:
+    """Return whether memory-and-limits.md warns of it."""
+    if size == 0 or size >= 8 << 20:
+        return False
+    if name in MAY_END_AT_THE_GUARD_OF_A_SMALL_STACK:
+        return True
+    return size < 1 << 20 and (VERSION < (3, 12) or (name in PARSER and VERSION < (3, 14)))
+
+
+@pytest.fixture(scope="module")
+def extension(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(compile_extension("overflow.c", tmp_path_factory.mktemp("extensions")))
+
+
+def check_rounds(name: str, extension: str, rounds: Collection[str]) -> None:
+    """Run rounds of a program. One that ends by a fault is the last, so the others follow anew."""
+    left = list(rounds)
+    while left:
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", RUN, extension, name, *left],
+            capture_output=True,
+            text=True,
+            timeout=60 * TIME_SCALE,
+            env={**os.environ, "GREENLET_REPORT_OVERFLOW": "1"},
+            check=False,
+        )
+        for line in done.stdout.splitlines():
+            of, _, end = line.partition(":")
+            assert of == left.pop(0)
+            if end.strip():
+                assert set(end.split()) <= ERRORS, line
+                assert name not in END_AT_THE_GUARD, line
+                continue
+            assert name in END_AT_THE_GUARD or may_fault(name, int(of.split("/")[0])), done.stderr
+            assert done.returncode == -signal.SIGSEGV
+            ours, sentence, faulthandler, *_ = done.stderr.splitlines()
+            assert ours == "fault in the guard, 0 pages beside it changed"
+            assert SENTENCE.fullmatch(sentence)
+            assert faulthandler == "Fatal Python error: Segmentation fault"
+            assert re.search(r"most recent call first\):\n  File ", done.stderr)
+            break
+        else:
+            assert (done.returncode, done.stderr, left) == (0, "", [])
+
+
+@pytest.mark.parametrize("name", ALL_PROGRAMS)
+def test_too_deep_is_an_error_or_a_fault_at_the_guard_and_writes_nothing_beside_the_stack(
+    name: str, extension: str
+) -> None:
+    # test_recursion.py has the first programs on usual stacks.
+    rounds = [] if name in PROGRAMS else [USUAL_STACK]
+    check_rounds(name, extension, [*rounds, *(HIGH_LIMIT or [SMALL_STACK])])
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("name", ALL_PROGRAMS)
+def test_too_deep_in_each_round(name: str, extension: str) -> None:
+    sizes = [size << 10 for size in (256, 300, 1024, 4096, 65536)]
+    rounds = [
+        f"{size}/{limit}" for size in sizes for limit in ([0, 100_000] if HIGH_LIMIT else [0])
+    ]
+    check_rounds(name, extension, [USUAL_STACK, *rounds])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from greenlet import getcurrent, greenlet
 from helpers import VERSION, in_thread, run_clean, since, to_parent
+from recursion_cases import PROGRAMS
 
 
 def remaining_depth() -> int:
@@ -190,207 +191,6 @@ def test_a_limit_changed_inside_a_greenlet_holds_outside() -> None:
     assert remaining_depth() == before
 
 
-# Programs that recurse through C. Each defines `program()`, which must end in a thread and in a
-# greenlet in the same way: with a result or with an exception, never by a crash.
-PROGRAMS: dict[str, str] = {
-    "repr of a nested list": """
-        nested = []
-        for _ in range(12_000):  # repr looks for cycles in a list: its cost is quadratic
-            nested = [nested]
-        def program():
-            repr(nested)
-    """,
-    "comparison of nested tuples": """
-        left, right = (), ()
-        for _ in range(100_000):
-            left, right = (left,), (right,)
-        def program():
-            left == right
-    """,
-    "hash of nested tuples": """
-        nested = ()
-        for _ in range(5_000):
-            nested = (nested,)
-        def program():
-            hash(nested)
-    """,
-    "json.dumps of a nested list": """
-        import json
-        nested = []
-        for _ in range(100_000):
-            nested = [nested]
-        def program():
-            json.dumps(nested)
-    """,
-    "json.loads of nested brackets": """
-        import json
-        text = "[" * 100_000 + "]" * 100_000
-        def program():
-            json.loads(text)
-    """,
-    "copy.deepcopy of a nested list": """
-        import copy
-        nested = []
-        for _ in range(100_000):
-            nested = [nested]
-        def program():
-            copy.deepcopy(nested)
-    """,
-    "pickle.dumps of a nested list": """
-        import pickle
-        nested = []
-        for _ in range(100_000):
-            nested = [nested]
-        def program():
-            pickle.dumps(nested)
-    """,
-    "ast of nested parentheses": """
-        import ast
-        text = "(" * 150 + "1" + ")" * 150
-        def program():
-            ast.parse(text)
-    """,
-    "ast of a long chain of operators": """
-        import ast
-        text = "-" * 50_000 + "1"
-        def program():
-            ast.parse(text)
-    """,
-    "compile of a long attribute chain": """
-        text = "a" + ".a" * 50_000
-        def program():
-            compile(text, "", "eval")
-    """,
-    "a pattern with nested groups": """
-        import re
-        pattern = "(?:" * 5_000 + "a" + ")" * 5_000
-        def program():
-            re.compile(pattern)
-    """,
-    "recursion through map": """
-        def program():
-            list(map(lambda _: program(), [1]))
-    """,
-    "recursion through functools.reduce": """
-        import functools
-        def program():
-            functools.reduce(lambda left, right: program(), [1, 2])
-    """,
-    "recursion through sorted": """
-        def program():
-            sorted([1], key=lambda _: program())
-    """,
-    "recursion through re.sub": """
-        import re
-        def program():
-            re.sub("a", lambda match: program(), "a")
-    """,
-    "recursion through functools.partial": """
-        import functools
-        def program():
-            functools.partial(program)()
-    """,
-    "recursion in __getattr__": """
-        class Endless:
-            def __getattr__(self, name):
-                return getattr(self, name + "x")
-        def program():
-            Endless().a
-    """,
-    "recursion in __repr__": """
-        class Endless:
-            def __repr__(self):
-                return repr([self, Endless()])
-        def program():
-            repr(Endless())
-    """,
-    "recursion in __eq__": """
-        class Endless:
-            def __eq__(self, other):
-                return [Endless()] == [Endless()]
-        def program():
-            Endless() == Endless()
-    """,
-    "recursion in __call__": """
-        class Endless:
-            def __call__(self):
-                return Endless()()
-        def program():
-            Endless()()
-    """,
-    "recursion in __init__": """
-        class Endless:
-            def __init__(self):
-                Endless()
-        def program():
-            Endless()
-    """,
-    "recursion in a property": """
-        class Endless:
-            @property
-            def value(self):
-                return self.value
-        def program():
-            Endless().value
-    """,
-    "recursion in __iter__": """
-        class Endless:
-            def __iter__(self):
-                return iter(list(Endless()))
-        def program():
-            list(Endless())
-    """,
-    "recursion in __format__": """
-        class Endless:
-            def __format__(self, spec):
-                return f"{Endless()}"
-        def program():
-            f"{Endless()}"
-    """,
-    "nested generators": """
-        def generator():
-            yield from generator()
-        def program():
-            next(generator())
-    """,
-    "release of a nested list": """
-        def program():
-            nested = []
-            for _ in range(200_000):
-                nested = [nested]
-            del nested
-    """,
-    "release of nested tuples and dicts": """
-        def program():
-            nested = None
-            for _ in range(100_000):
-                nested = ({"a": nested},)
-            del nested
-    """,
-    "release of a chain of instances": """
-        class Node:
-            pass
-        def program():
-            first = Node()
-            for _ in range(100_000):
-                node = Node()
-                node.following = first
-                first = node
-            del node, first
-    """,
-    "release of a chain of generators": """
-        def generator(held):
-            yield held
-        def program():
-            held = None
-            for _ in range(20_000):
-                running = generator(held)
-                next(running)
-                held = running
-            del running, held
-    """,
-}
-
 HARNESS = """
 import sys, threading
 from greenlet import getcurrent, greenlet
@@ -423,14 +223,17 @@ limit = int(sys.argv[1])
 if limit:
     sys.setrecursionlimit(limit)
 expected = in_thread()
+# A greenlet's stack may be a little larger. So a program that has an end may come to it there.
+fine = (expected, "ended")
 g = greenlet(twice_with_a_switch_between)
-assert g.switch() == expected, expected
+first = g.switch()
+assert first in fine, (first, expected)
 assert outcome() in ("ended", "RecursionError", "MemoryError")
-assert g.switch() == (expected, 45), expected
+assert g.switch() == (first, 45), (first, expected)
 assert in_thread() == expected
 def under_c_calls():
     return list(map(lambda _: outcome(), [1]))[0]
-assert greenlet(under_c_calls).switch() == expected
+assert greenlet(under_c_calls).switch() in fine
 print(expected)
 """
 
@@ -618,8 +421,8 @@ def test_a_greenlet_has_a_usual_stack_in_a_thread_with_a_small_one(kibibytes: in
     )
 
 
-# 3.12 and 3.13 count C calls. The one that needs most C stack is a sort in the key function of a
-# sort. (3.11 does not bound C calls.)
+# 3.12 and 3.13 count C calls. Those that need most C stack are sorts by a key function, or by an
+# __lt__(), that sorts. (3.11 does not bound C calls.)
 @since("C recursion is bounded for itself")
 @pytest.mark.parametrize("size", [256 << 10, 300 << 10, 1 << 20, 4 << 20])
 def test_too_deep_on_a_smaller_stack_is_recursion_error_and_no_crash(size: int) -> None:
@@ -633,6 +436,13 @@ def test_too_deep_on_a_smaller_stack_is_recursion_error_and_no_crash(size: int) 
 
         def sorting(_=None):
             return sorted([1, 2], key=sorting)
+
+        class Ordered:
+            def __lt__(self, other):
+                return sorted([Ordered(), Ordered()])
+
+        def ordering():
+            return sorted([Ordered(), Ordered()])
 
         def mapping(_=None):
             return list(map(mapping, [1]))
@@ -658,7 +468,7 @@ def test_too_deep_on_a_smaller_stack_is_recursion_error_and_no_crash(size: int) 
             except RecursionError:
                 return "RecursionError"
 
-        for function in (sorting, mapping, formatting, comparing, loading):
+        for function in (sorting, ordering, mapping, formatting, comparing, loading):
             assert greenlet(ends).switch(function) == "RecursionError", function
         """,
         timeout=60,
