@@ -166,7 +166,7 @@ def run_on_each(session: nox.Session, program: str, *options: str) -> None:
     for name in (found := interpreters.provide(names)):
         print(name, flush=True)
         command = [ours(name), "-B", "-X", "faulthandler", program, *options]
-        if suites.run(command, LOGS / f"{session.name}-{name}.log", limit=None):
+        if suites.run(command, suites.LOGS / f"{session.name}-{name}.log", limit=None):
             failed.append(name)
     if failed or len(found) < len(names):
         session.error(f"failed on: {failed}, not found: {set(names) - set(found)}")
