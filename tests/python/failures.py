@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import greenlet as library
-from failure_cases import CASES, LEAVE_BLOCKS, NEVER, Failing
+from failure_cases import CASES, LEAVE_BLOCKS, NEVER, OWN, Failing, find_own_errors, text_of
 from greenlet import _greenlet, getcurrent, greenlet, stacks
 
 MODES = {"once": 1, "from there on": NEVER}
@@ -160,6 +160,7 @@ class Machine:
         self.extension, self.entries = load("failures.c"), load("entries.c")
         replaced = self.extension.watch(_greenlet.__file__)
         assert replaced >= 6, replaced
+        find_own_errors(self.extension)
         self.faults: list[str] = []
         self.children = self.failures = 0
 
@@ -170,7 +171,8 @@ class Machine:
         unraisable: list[str] = []
 
         def note(report: Any) -> None:
-            if not issubclass(report.exc_type, MemoryError):
+            is_own = report.exc_type is SystemError and text_of(report.exc_value) in OWN
+            if not is_own and not issubclass(report.exc_type, MemoryError):
                 unraisable.append(f"unraisable {report.exc_value!r} in {report.object!r}")
 
         def repeat() -> None:
@@ -263,6 +265,7 @@ def main() -> int:
         "children": machine.children,
         "failures": machine.failures,
         "seconds": round(time.monotonic() - start),
+        "own": sorted(OWN),  # errors of CPython
         "faults": machine.faults,
     }
     print(json.dumps(result))
