@@ -21,7 +21,8 @@ def run(report: suites.Report, tests: Sequence[str]) -> None:
     # LD_PRELOAD: the sanitizer looks for the C++ runtime at the start alone, and tests throw
     # exceptions. It is not the first library then.
     options = "detect_leaks=0:allocator_may_return_null=1:print_stacktrace=1"
-    options += ":verify_asan_link_order=0"
+    # handle_...: tests cause these signals, and look at what faulthandler writes.
+    options += ":verify_asan_link_order=0:handle_segv=0:handle_sigbus=0:handle_sigfpe=0"
     variables = {
         "ASAN_OPTIONS": options,
         "UBSAN_OPTIONS": options,

@@ -135,6 +135,7 @@ def sanitized(report: Report, name: str, tests: Iterable[str], **variables: str)
     Variables of the environment whose names end with OPTIONS are options of a sanitizer. The
     reports are in build/logs, too.
     """
+    os.environ.setdefault("SUITE_MINUTES", "60")
     folder = LOGS / f"{name}-reports"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
