@@ -654,7 +654,7 @@ def switch_with_context_variables(failing: Failing) -> None:
 
 @case
 def switch_out_of_a_class_body(failing: Failing) -> None:
-    """3.12 and 3.13 crash where there is no memory for the body's function, without greenlets too."""
+    """3.12 and 3.13 crash without memory for the body's function: without greenlets, too."""
     if (3, 12) <= sys.version_info < (3, 14):
         failing(identity)
         return
