@@ -195,6 +195,27 @@ def native(session: nox.Session) -> None:
     end(session)
 
 
+@nox.session(name="coverage")
+def coverage(session: nox.Session) -> None:
+    """lines and branches of src/ that the tests reach, on all interpreters (WHAT="3.14 native")"""
+    session.install("--group=build", "--group=coverage")
+    importlib.import_module("coverage_report").run(session, REPORT, run_native)
+    end(session)
+
+
+@shared(name="mutants")
+def mutants(session: nox.Session) -> None:
+    """deliberate faults, each caught by a test (WHAT="3.14 native"; SAMPLE=2: as many, at random)"""
+    options = {"SAMPLE": "--sample", "SEED": "--seed"}
+    chosen = [
+        word
+        for name in options
+        if (value := os.environ.get(name))
+        for word in (options[name], value)
+    ]
+    session.run(sys.executable, "-B", "tests/mutants/run.py", *chosen, *session.posargs)
+
+
 @nox.session(name="wheels")
 def wheels(session: nox.Session) -> None:
     """sdist and wheels into dist/, checked (WHAT="3.14 3.15t": for these alone)"""
