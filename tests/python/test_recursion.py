@@ -663,3 +663,42 @@ def test_too_deep_on_a_smaller_stack_is_recursion_error_and_no_crash(size: int) 
         """,
         timeout=60,
     )
+
+
+def test_the_calls_that_making_an_exception_may_use_beyond_the_limit_are_not_given_to_others() -> (
+    None
+):
+    """CPython makes exceptions with some calls more than the limit, and ends what uses them up."""
+    run_clean(
+        """
+        import ctypes
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        class Switching(Exception):
+            def __init__(self):
+                main.switch()
+
+        def normalize():
+            pointers = [ctypes.py_object(Switching), ctypes.py_object(), ctypes.py_object()]
+            ctypes.pythonapi.PyErr_NormalizeException(*map(ctypes.byref, pointers))
+            return pointers[1].value
+
+        def endless():
+            endless()
+
+        def recursion_ends():
+            try:
+                endless()
+            except RecursionError:
+                return True
+
+        g = greenlet(normalize)
+        g.switch()
+        assert recursion_ends()
+        assert greenlet(recursion_ends).switch()
+        assert type(g.switch()) is Switching
+        assert recursion_ends()
+        """
+    )
