@@ -205,14 +205,9 @@ def coverage(session: nox.Session) -> None:
 
 @shared(name="mutants")
 def mutants(session: nox.Session) -> None:
-    """deliberate faults, each caught by a test (WHAT="3.14 native"; SAMPLE=2: as many, at random)"""
-    options = {"SAMPLE": "--sample", "SEED": "--seed"}
-    chosen = [
-        word
-        for name in options
-        if (value := os.environ.get(name))
-        for word in (options[name], value)
-    ]
+    """deliberate faults, each caught by a test (WHAT="3.14 native" SAMPLE=2)"""
+    given = {option: os.environ.get(option.upper()) for option in ("sample", "seed")}
+    chosen = [f"--{option}={value}" for option, value in given.items() if value]
     session.run(sys.executable, "-B", "tests/mutants/run.py", *chosen, *session.posargs)
 
 

@@ -69,7 +69,8 @@ def summarize(session: nox.Session) -> float:
             for kind in KINDS:
                 rooms[room][kind] += file[f"{kind}_covered"]
                 rooms[room][f"all {kind}"] += file[f"{kind}_total"]
-    for room, counts in rooms.items():
+    for room in sorted(rooms, key=lambda room: (room == "all", room)):
+        counts = rooms[room]
         figures = [
             f"{counts[kind]:5} of {counts[f'all {kind}']:5} {kind}es ".replace("linees", "lines")
             + f"({100 * counts[kind] / max(counts[f'all {kind}'], 1):.1f} %)"

@@ -5,8 +5,9 @@
 mutants.toml lists the faults and the tests that have to fail. A mutant is caught if one of them
 fails, hangs or crashes. The same tests must pass on the sources as they are. If a mutant survives
 its tests, the whole suite runs, to say which other test catches it (not with --named-only or
---sample). --sample takes N mutants of one interpreter at random. A copy of the sources and a build without much optimization for each
-interpreter are in build/mutants, so that only what a fault changes is compiled.
+--sample). --sample takes N mutants of one interpreter at random. A copy of the sources and a build
+without much optimization for each interpreter are in build/mutants, so that only what a fault
+changes is compiled.
 """
 
 import argparse
@@ -131,6 +132,7 @@ class PythonBench(Bench):
             f"build-dir={self.built}",
             "cmake.build-type=MinSizeRel",
             "cmake.define.CMAKE_CXX_FLAGS_MINSIZEREL=-O1 -DNDEBUG",
+            f"cmake.define.CMAKE_PROJECT_TOP_LEVEL_INCLUDES={HERE / 'precompiled.cmake'}",
             "install.strip=false",
         )
         options = [f"--config-setting={setting}" for setting in settings]
