@@ -5,7 +5,7 @@
 mutants.toml lists the faults and the tests that have to fail. A mutant is caught if one of them
 fails, hangs or crashes. The same tests must pass on the sources as they are. If a mutant survives
 its tests, the whole suite runs, to say which other test catches it (not with --named-only or
---sample). --sample takes N mutants of one interpreter at random. A copy of the sources and a build
+--sample). --sample takes N mutants of one interpreter that the machine has, at random. A copy of the sources and a build
 without much optimization for each interpreter are in build/mutants, so that only what a fault
 changes is compiled.
 """
@@ -237,7 +237,8 @@ def main() -> None:
     if options.sample:
         print(f"SEED={options.seed}")
         choice = random.Random(options.seed)
-        on = choice.choice(mutants).on
+        there = [each for each in mutants if each.on == "native" or interpreters.find(each.on)]
+        on = choice.choice(there).on
         mutants = [each for each in mutants if each.on == on]
         mutants = choice.sample(mutants, min(options.sample, len(mutants)))
     report = suites.Report()
