@@ -5,9 +5,9 @@
 mutants.toml lists the faults and the tests that have to fail. A mutant is caught if one of them
 fails, hangs or crashes. The same tests must pass on the sources as they are. If a mutant survives
 its tests, the whole suite runs, to say which other test catches it (not with --named-only or
---sample). --sample takes N mutants of one interpreter that the machine has, at random. A copy of the sources and a build
-without much optimization for each interpreter are in build/mutants, so that only what a fault
-changes is compiled.
+--sample). --sample takes N mutants of one interpreter that the machine has, at random. A copy of
+the sources and a build without much optimization for each interpreter are in build/mutants, so that
+only what a fault changes is compiled.
 """
 
 import argparse

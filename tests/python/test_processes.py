@@ -146,9 +146,7 @@ del g
     assert printed.splitlines() == ["finally False", "finally True"]
 
 
-def test_greenlets_dropped_before_the_fork_that_other_threads_had_to_end_do_not_wait_in_the_child() -> (
-    None
-):
+def test_greenlets_dropped_before_the_fork_do_not_wait_for_their_threads_in_the_child() -> None:
     printed = run(
         """
 dropped, made, leave = [], threading.Event(), threading.Event()
