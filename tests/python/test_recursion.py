@@ -59,6 +59,41 @@ def test_the_c_calls_of_a_suspended_greenlet_do_not_count_elsewhere() -> None:
         assert show("elsewhere") == "'elsewhere'"
 
 
+def test_greenlets_that_go_deep_in_turns_find_all_their_frames_again() -> None:
+    """CPython puts the frames of deep calls into further chunks of memory, and frees those."""
+    run_clean(
+        """
+        import sys
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        def deep(level):
+            value = [level]
+            below = deep(level - 1) if level else main.switch()
+            assert value == [level]
+            return below
+
+        def go_deep(number):
+            for turn in range(4):
+                deep(3_000 * (1 + (number + turn) % 3))
+                main.switch()  # not deep
+
+        sys.setrecursionlimit(20_000)
+        family = [greenlet(go_deep) for _ in range(5)]
+        for number, g in enumerate(family):
+            g.switch(number)
+            deep_here = greenlet(deep)
+            deep_here.switch(2_000)
+            deep_here.switch()
+        for turn in range(8):
+            for g in family[turn % 2 :: 2] + family[1 - turn % 2 :: 2]:
+                g.switch()
+        assert all(g.dead for g in family)
+        """
+    )
+
+
 def test_many_suspended_greenlets_together_may_be_deeper_than_the_limit() -> None:
     before = remaining_depth()
     family = [greenlet(lambda: at_depth(300, to_parent)) for _ in range(50)]

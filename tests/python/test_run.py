@@ -127,7 +127,7 @@ def test_a_run_that_starts_the_greenlet_when_it_is_dropped_wins_over_the_first_s
     log: list[object] = []
 
     class WithMethod(greenlet):
-        def run(self, *args: object) -> str:  # type: ignore[override]
+        def run(self, *args: object) -> str:
             log.append(args)
             log.append(to_parent("from run"))
             return "finished"
