@@ -80,6 +80,13 @@ frames_are_instrumented_anew = pytest.mark.skipif(
 )
 
 
+# For tests that measure the memory of a process.
+memory_is_given_back = pytest.mark.skipif(
+    ADDRESS_SANITIZER,
+    reason="AddressSanitizer keeps what is freed, and shadows of it",
+)
+
+
 class Outcome(NamedTuple):
     """How a child process ended."""
 

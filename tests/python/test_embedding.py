@@ -15,7 +15,7 @@ from pathlib import Path
 
 import greenlet
 import pytest
-from helpers import DEBUG_BUILD, TIME_SCALE, VERSION, Outcome
+from helpers import ADDRESS_SANITIZER, DEBUG_BUILD, TIME_SCALE, VERSION, Outcome
 
 # Runs argv[2] in the way that argv[1] names, argv[3] times. Reports each end of Python.
 HOST = r"""
@@ -249,6 +249,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *(f"-L{folder}" for folder in folders),
             *(f"-l{name}", f"-Wl,-rpath,{folders[0]}", "-lpthread", "-ldl", "-lutil", "-lm"),
             *config("LINKFORSHARED").split(),
+            *(["-fsanitize=address"] if ADDRESS_SANITIZER else []),
         ],
         cwd=build,
         check=True,

@@ -16,6 +16,7 @@ from helpers import (
     Unraisable,
     collect,
     in_thread,
+    memory_is_given_back,
     run_clean,
     to_parent,
 )
@@ -373,6 +374,7 @@ assert grown < 0.05 * before + 256 * 1024, (before, grown)
 """
 
 
+@memory_is_given_back
 def test_resident_memory_is_flat_over_many_greenlets() -> None:
     run_clean(RESIDENT.format(rounds=10_000), timeout=60)
 
@@ -382,6 +384,7 @@ def test_resident_memory_is_flat_over_a_million_greenlets() -> None:
     run_clean(RESIDENT.format(rounds=200_000), timeout=300)
 
 
+@memory_is_given_back
 def test_resident_memory_is_flat_over_many_threads() -> None:
     run_clean(
         """
@@ -432,6 +435,7 @@ assert after < 1.05 * before, (before, after)
 """
 
 
+@memory_is_given_back
 def test_resident_memory_is_flat_over_greenlets_that_are_collected() -> None:
     run_clean(COLLECTED.replace("COUNT", "20_000"), timeout=60)
 

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 from greenlet import stacks
-from helpers import TIME_SCALE, VERSION, Outcome, compile_extension
+from helpers import ADDRESS_SANITIZER, TIME_SCALE, VERSION, Outcome, compile_extension
 from recursion_cases import ALL_PROGRAMS, PROGRAMS
 
 SENTENCE = re.compile(
     r"^greenlet: in thread (\d+) a greenlet has used up its C stack of (\d+) KiB; .*$", re.MULTILINE
+)
+
+without_signal_stacks_of_others = pytest.mark.skipif(
+    ADDRESS_SANITIZER, reason="AddressSanitizer gives each thread a signal stack of its own"
 )
 
 
@@ -148,6 +152,7 @@ def test_the_environment_can_ask_for_it(library: str) -> None:
     assert SENTENCE.search(outcome.stderr)
 
 
+@without_signal_stacks_of_others
 @pytest.mark.parametrize("value", [None, "0", ""])
 def test_it_is_off_by_default(value: str | None, library: str) -> None:
     env = {} if value is None else {"GREENLET_REPORT_OVERFLOW": value}
@@ -218,6 +223,7 @@ def test_a_handler_that_expects_faults_goes_on_handling_them(order: str, library
     assert outcome == (0, "[1, 2, 3] 4\n5\n", "")
 
 
+@without_signal_stacks_of_others
 def test_a_thread_gives_its_signal_stack_back(library: str) -> None:
     outcome = run(
         """

@@ -16,6 +16,7 @@ from helpers import (
     collect,
     in_background,
     in_thread,
+    memory_is_given_back,
     run_clean,
     run_script,
     to_parent,
@@ -260,6 +261,7 @@ def test_greenlets_run_on_stacks_of_other_sizes(size: int) -> None:
     assert greenlet(deep).switch(800) == 800
 
 
+@memory_is_given_back
 def test_one_greenlet_may_have_a_size_of_its_own() -> None:
     run_clean(
         f"""

@@ -10,6 +10,7 @@ from helpers import (
     FREE_THREADED,
     THREAD_SANITIZER,
     VERSION,
+    memory_is_given_back,
     run_clean,
     since,
 )
@@ -587,6 +588,7 @@ interpreters_leave_nothing = pytest.mark.skipif(
 )
 
 
+@memory_is_given_back
 @interpreters_leave_nothing
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", NAMES_OF_PLACES)
@@ -612,6 +614,7 @@ def test_an_interpreter_that_ends_on_any_stack_leaves_nothing(kind: str, place: 
     assert int(printed) < 150  # of 300
 
 
+@memory_is_given_back
 @interpreters_leave_nothing
 @pytest.mark.parametrize("place", NAMES_OF_PLACES)
 def test_an_interpreter_that_is_older_than_greenlet_leaves_nothing(place: str) -> None:

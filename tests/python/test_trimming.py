@@ -9,7 +9,16 @@ import threading
 
 import pytest
 from greenlet import getcurrent, greenlet, stacks
-from helpers import in_background, in_thread, run_clean, since, to_parent
+from helpers import (
+    in_background,
+    in_thread,
+    memory_is_given_back,
+    run_clean,
+    since,
+    to_parent,
+)
+
+pytestmark = memory_is_given_back
 
 COMMON = """
 import gc, resource, sys, threading, time
