@@ -26,7 +26,8 @@ SYSTEM = CACHE / "debian-sid"
 PACKAGES = (
     *(f"python{name}-{part}" for name in ("3.13", *NAMES) for part in ("dev", "venv")),
     *("g++", "cmake", "ninja-build", "python3-scikit-build-core"),
-    *("python3-pytest", "python3-pytest-timeout", "python3-hypothesis", "cython3", "gdb"),
+    *("python3-pytest", "python3-pytest-timeout", "python3-hypothesis", "python3-pyelftools"),
+    *("cython3", "gdb"),
 )
 # The mounts are gone when the command has ended, since the namespace is.
 ENTER = f"""

@@ -44,6 +44,10 @@ def histories(library: str, seed: int) -> dict[str, str]:
 
 
 @pytest.mark.skipif(FREE_THREADED, reason="the model needs the GIL")
+@pytest.mark.skipif(
+    hasattr(sys, "_jit") and sys._jit.is_enabled(),
+    reason="the model, which is plain Python, has other histories under the JIT of 3.15.2 itself",
+)
 @frames_are_instrumented_anew
 def test_programs_have_the_history_of_the_model() -> None:
     found, expected = histories("greenlet", COMPARED), histories("model", COMPARED)
