@@ -183,7 +183,7 @@ class NativeBench(Bench):
             *("--no-tests=error", "--timeout", "60", "-j", "2", "-R", "|".join(tests) or "."),
             minutes=minutes,
         )
-        failed = re.findall(r"Test +#\d+: (\S+) \.+\**(?:Failed|Exception|Timeout)", output)
+        failed = re.findall(r"^\s+\d+ - (\S+) \(", output, re.MULTILINE)
         return None if code == 0 else failed[0] if failed else "no test began"
 
 
