@@ -440,7 +440,7 @@ def test_rows_that_name_nothing_are_found() -> None:
 
 
 def test_every_mutant_has_one_place_in_the_sources_and_tests_that_are_there() -> None:
-    native = "".join(file.read_text() for file in (CHECKOUT / "tests/native").glob("*_*"))
+    native = "".join(file.read_text() for file in (CHECKOUT / "tests/native").iterdir())
     for mutant in tomllib.loads((CHECKOUT / "tests/mutants/mutants.toml").read_text())["mutant"]:
         assert (CHECKOUT / mutant["file"]).read_text().count(mutant["old"]) == 1, mutant["name"]
         assert mutant["old"] != mutant["new"] and mutant["tests"], mutant["name"]
