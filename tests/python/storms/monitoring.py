@@ -235,8 +235,9 @@ def ignore_call(frame: types.FrameType, event: str, argument: Any) -> None:
 
 def trace(frame: types.FrameType, event: str, argument: Any) -> Any:
     # On free-threaded builds CPython stops the world for this, just before it calls the function:
-    # another thread may remove the function then, and CPython calls a null pointer.
-    frame.f_trace_opcodes = not FREE_THREADED
+    # another thread may remove the function then, and CPython calls a null pointer. So does 3.12.1
+    # for each event of an opcode in a thread without a function (sys_trace_instruction_func()).
+    frame.f_trace_opcodes = not FREE_THREADED and sys.version_info[:2] != (3, 12)
     return trace
 
 
