@@ -4,9 +4,8 @@ context_new_empty() untracks an object that it has not tracked; PyContextVar_Set
 null token.
 """
 
-import contextvars
-
 import _testcapi
+import contextvars
 
 variable = contextvars.ContextVar("variable")
 for n in range(10):

@@ -23,7 +23,7 @@ static const uint64_t kPresent = (uint64_t)1 << 63; /* in a word of /proc/self/p
 static struct {
   uintptr_t low, high, own_low, own_high;
   size_t guard;
-  uint64_t* sums; /* of each page; zero if it is not there */
+  uint64_t* sums; /* of each page; zero if it is not there, or holds zeros */
   int pagemap;
   struct sigaction previous;
 } watched = {.pagemap = -1};
@@ -35,11 +35,13 @@ static uint64_t sum_of(uintptr_t page) {
     return 0;
   }
   const uint64_t* const words = (const uint64_t*)page;
-  uint64_t sum = 1;
+  uint64_t sum = 1, any = 0;
   for (size_t i = 0; i < kPage / sizeof *words; ++i) {
     sum = (sum ^ words[i]) * 0x100000001b3;
+    any |= words[i];
   }
-  return sum | 1;
+  /* The collector reads stacks that wait: what was not there is then a page of zeros. */
+  return any != 0 ? sum | 1 : 0;
 }
 
 static int is_own(uintptr_t page) { return watched.own_low <= page && page < watched.own_high; }
