@@ -1,4 +1,4 @@
-"""ContextVar.set() crashes 3.11 and 3.12 without memory for the first context of a thread, or a token.
+"""ContextVar.set() crashes 3.11 and 3.12 without memory for a first context, or for a token.
 
 context_new_empty() untracks an object that it has not tracked; PyContextVar_Set() goes on with a
 null token.
