@@ -180,7 +180,7 @@ class NativeBench(Bench):
     def failing(self, tests: Iterable[str] = (), minutes: float = MINUTES_OF_ALL) -> str | None:
         code, output = self.run(
             *("ctest", "--test-dir", self.built, "--output-on-failure", "--stop-on-failure"),
-            *("--no-tests=error", "--timeout", "60", "-j", "2", "-R", "|".join(tests) or "."),
+            *("--no-tests=error", "--timeout", "30", "-j", "2", "-R", "|".join(tests) or "."),
             minutes=minutes,
         )
         failed = re.findall(r"^\s+\d+ - (\S+) \(", output, re.MULTILINE)
