@@ -53,6 +53,7 @@ FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
     "concurrent.interpreters": (3, 14),
     "sys.remote_exec": (3, 14),
     "profiling.sampling": (3, 15),
+    "instrumentation of frames, for us": (3, 15),
 }
 
 

@@ -462,3 +462,40 @@ def test_sleeping_and_input_output_work_in_a_greenlet() -> None:
             return file.readline()
 
     assert drive([greenlet(run)])[0].startswith('"""Switches inside C callers')
+
+
+def test_a_deallocation_that_was_put_off_goes_on_in_the_greenlet_that_put_it_off() -> None:
+    """CPython puts off deallocations that nest too deep, and makes up for them further out."""
+    run_clean(
+        """
+        from greenlet import getcurrent, greenlet, stacks
+
+        main = getcurrent()
+        deallocated_in = []
+
+        class Link:
+            def __del__(self):
+                deallocated_in.append(getcurrent())
+                if len(deallocated_in) == 1:
+                    main.switch()
+
+        def nested(make):
+            chain = None
+            for _ in range(5_000):
+                chain = [make(), chain]
+            return chain
+
+        def run():
+            nested(Link)  # the innermost lists are put off, and then a Link goes
+
+        g = greenlet(run)
+        stacks.set_size(g, 256 << 10)
+        g.switch()
+        assert deallocated_in == [g]
+        nested(Link)
+        assert deallocated_in == [g] + [main] * 5_000
+        g.switch()
+        assert deallocated_in == [g] + [main] * 5_000 + [g] * 4_999
+        assert g.dead
+        """
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from greenlet import GreenletExit, error, getcurrent, greenlet
@@ -170,6 +170,40 @@ def dropped_while_propagating(log: list[str]) -> None:
     local = waiting(log, "local")
     assert local
     raise LookupError("propagating")
+
+
+def test_an_exception_that_c_code_raises_while_it_drops_a_greenlet_is_not_lost() -> None:
+    log: list[str] = []
+
+    def items() -> Iterator[greenlet]:
+        yield waiting(log)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        list(items())  # drops the list when the exception is set
+    assert log == ["finally"]
+
+
+def test_a_greenlet_that_survives_its_end_has_the_parent_that_it_had() -> None:
+    main = getcurrent()
+    parents: list[greenlet | None] = []
+    survivors: list[greenlet] = []
+
+    def run() -> None:
+        try:
+            main.switch()
+        except GreenletExit:
+            survivors.append(getcurrent())
+            parents.append(getcurrent().parent)
+            main.switch()
+
+    parent = greenlet(lambda value=None: main.switch("the parent goes on"))
+    g = greenlet(run, parent)
+    g.switch()
+    del g
+    assert parents == [main]
+    assert survivors[0].parent is parent
+    assert survivors.pop().switch() == "the parent goes on"
 
 
 def test_a_greenlet_that_stores_a_new_reference_to_itself_lives_on() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import traceback
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import in_thread
+from helpers import in_thread, to_parent
 
 
 def chain(frame: FrameType | None) -> list[str]:
@@ -330,3 +331,35 @@ def test_the_frame_of_another_threads_greenlet_can_be_read() -> None:
     g = suspended()
     assert in_thread(lambda: chain(g.gr_frame)) == ["innermost", "middle", "outermost"]
     assert in_thread(lambda: dict(frame_of(g).f_locals)["argument"]) == "outermost, middle"
+
+
+def test_no_finalizer_runs_on_top_of_the_frames_that_are_read() -> None:
+    callers: list[str] = []
+
+    class InACycle:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            callers.extend(chain(inspect.currentframe()))
+
+    def waiting() -> None:
+        to_parent()
+
+    g = greenlet(waiting)
+    g.switch()
+    gc.collect()
+    gc.disable()
+    thresholds = gc.get_threshold()
+    try:
+        InACycle()
+        gc.set_threshold(1)
+        gc.enable()
+        frame = g.gr_frame  # on 3.11 an allocation may collect at once
+        gc.collect()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.enable()
+    assert frame is not None
+    assert "__del__" in callers
+    assert "waiting" not in callers

@@ -72,6 +72,27 @@ def test_a_generator_that_runs_in_a_suspended_greenlet_cannot_be_closed() -> Non
     assert g.dead
 
 
+def test_a_generator_that_was_under_way_during_a_collection_is_closed_when_it_goes() -> None:
+    log: list[str] = []
+
+    def values() -> Iterator[int]:
+        try:
+            to_parent()
+            yield 1
+        finally:
+            log.append("closed")
+
+    def run() -> None:
+        assert next(values()) == 1
+        log.append("dropped")
+
+    g = greenlet(run)
+    g.switch()
+    gc.collect()
+    g.switch()
+    assert log == ["closed", "dropped"]
+
+
 def test_a_generator_suspended_at_a_yield_may_be_closed_while_its_greenlet_is_suspended() -> None:
     log: list[str] = []
 

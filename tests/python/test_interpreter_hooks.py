@@ -394,6 +394,34 @@ def test_monitoring_sees_the_unwinding_of_a_greenlet() -> None:
     ]
 
 
+@since("instrumentation of frames, for us")
+def test_monitoring_that_begins_while_a_greenlet_waits_sees_its_next_lines() -> None:
+    monitoring: Any = vars(sys)["monitoring"]
+    lines: list[int] = []
+
+    def body() -> str:
+        to_parent()
+        text = "one"
+        return text
+
+    def record(code: CodeType, line: int) -> None:
+        if code is body.__code__:
+            lines.append(line - code.co_firstlineno)
+
+    g = greenlet(body)
+    g.switch()
+    monitoring.use_tool_id(TOOL, "greenlet tests")
+    try:
+        monitoring.register_callback(TOOL, monitoring.events.LINE, record)
+        monitoring.set_events(TOOL, monitoring.events.LINE)
+        assert g.switch() == "one"
+    finally:
+        monitoring.set_events(TOOL, 0)
+        monitoring.register_callback(TOOL, monitoring.events.LINE, None)
+        monitoring.free_tool_id(TOOL)
+    assert lines == [2, 3]
+
+
 @since("sys.monitoring")
 def test_monitoring_sees_generators_that_switch() -> None:
     main = getcurrent()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from helpers import run_clean
+from helpers import FREE_THREADED, run_clean
 
 # Scripts fork in processes that have threads. CPython 3.12+ warns of that.
 PRELUDE = """
@@ -144,6 +144,38 @@ del g
 """
     )
     assert printed.splitlines() == ["finally False", "finally True"]
+
+
+def test_greenlets_dropped_before_the_fork_do_not_wait_for_their_threads_in_the_child() -> None:
+    printed = run(
+        """
+dropped, made, leave = [], threading.Event(), threading.Event()
+
+def thread_body():
+    g = greenlet(lambda: getcurrent().parent.switch())
+    g.switch()
+    dropped.append(g)
+    del g
+    made.set()
+    leave.wait()
+    getcurrent()
+
+thread = threading.Thread(target=thread_body)
+thread.start()
+made.wait()
+dropped.clear()
+
+def child():
+    assert _greenlet.get_pending_cleanup_count() == 0
+
+print(_greenlet.get_pending_cleanup_count(), fork(child))
+leave.set()
+thread.join()
+print(_greenlet.get_pending_cleanup_count())
+"""
+    )
+    # Free-threaded interpreters themselves hand an object back to its thread.
+    assert printed.split() == ["0" if FREE_THREADED else "1", "0", "0"]
 
 
 def test_greenlets_of_other_threads_are_dead_in_the_child() -> None:

@@ -38,6 +38,62 @@ def test_the_depth_of_a_suspended_greenlet_does_not_count_elsewhere() -> None:
     assert remaining_depth() == before
 
 
+def test_the_c_calls_of_a_suspended_greenlet_do_not_count_elsewhere() -> None:
+    class Leaf:
+        def __repr__(self) -> str:
+            to_parent()
+            return "leaf"
+
+    def show(innermost: object) -> str:
+        # More than half of what 3.11 (for Python and C calls together), 3.12.0 and 3.13 allow.
+        for _ in range({(3, 11): 600, (3, 12): 900}.get(VERSION, 6_000)):
+            innermost = [innermost]
+        return repr(innermost).strip("[]")
+
+    family = [greenlet(show) for _ in range(3)]
+    for g in family:
+        g.switch(Leaf())
+        assert show("elsewhere") == "'elsewhere'"
+    for g in family:
+        assert g.switch() == "leaf"
+        assert show("elsewhere") == "'elsewhere'"
+
+
+def test_greenlets_that_go_deep_in_turns_find_all_their_frames_again() -> None:
+    """CPython puts the frames of deep calls into further chunks of memory, and frees those."""
+    run_clean(
+        """
+        import sys
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        def deep(level):
+            value = [level]
+            below = deep(level - 1) if level else main.switch()
+            assert value == [level]
+            return below
+
+        def go_deep(number):
+            for turn in range(4):
+                deep(3_000 * (1 + (number + turn) % 3))
+                main.switch()  # not deep
+
+        sys.setrecursionlimit(20_000)
+        family = [greenlet(go_deep) for _ in range(5)]
+        for number, g in enumerate(family):
+            g.switch(number)
+            deep_here = greenlet(deep)
+            deep_here.switch(2_000)
+            deep_here.switch()
+        for turn in range(8):
+            for g in family[turn % 2 :: 2] + family[1 - turn % 2 :: 2]:
+                g.switch()
+        assert all(g.dead for g in family)
+        """
+    )
+
+
 def test_many_suspended_greenlets_together_may_be_deeper_than_the_limit() -> None:
     before = remaining_depth()
     family = [greenlet(lambda: at_depth(300, to_parent)) for _ in range(50)]
@@ -662,4 +718,43 @@ def test_too_deep_on_a_smaller_stack_is_recursion_error_and_no_crash(size: int) 
             assert greenlet(ends).switch(function) == "RecursionError", function
         """,
         timeout=60,
+    )
+
+
+def test_the_calls_that_making_an_exception_may_use_beyond_the_limit_are_not_given_to_others() -> (
+    None
+):
+    """CPython makes exceptions with some calls more than the limit, and ends what uses them up."""
+    run_clean(
+        """
+        import ctypes
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        class Switching(Exception):
+            def __init__(self):
+                main.switch()
+
+        def normalize():
+            pointers = [ctypes.py_object(Switching), ctypes.py_object(), ctypes.py_object()]
+            ctypes.pythonapi.PyErr_NormalizeException(*map(ctypes.byref, pointers))
+            return pointers[1].value
+
+        def endless():
+            endless()
+
+        def recursion_ends():
+            try:
+                endless()
+            except RecursionError:
+                return True
+
+        g = greenlet(normalize)
+        g.switch()
+        assert recursion_ends()
+        assert greenlet(recursion_ends).switch()
+        assert type(g.switch()) is Switching
+        assert recursion_ends()
+        """
     )

@@ -6,7 +6,7 @@ import weakref
 from typing import Any
 
 import pytest
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent, greenlet, stacks
 from helpers import collect, to_parent
 
 CANNOT_SET = "run cannot be set after the start of the greenlet"
@@ -121,6 +121,27 @@ def test_run_may_be_found_through_getattr() -> None:
             return super().__getattribute__(name)
 
     assert Computed().switch() == "computed"
+
+
+def test_a_run_that_starts_the_greenlet_when_it_is_dropped_wins_over_the_first_start() -> None:
+    log: list[object] = []
+
+    class WithMethod(greenlet):
+        def run(self, *args: object) -> str:
+            log.append(args)
+            log.append(to_parent("from run"))
+            return "finished"
+
+    class Starting:
+        def __call__(self) -> None: ...
+        def __del__(self) -> None:
+            log.append(started[0].switch("second start"))
+
+    in_use = stacks.statistics().in_use
+    started = [WithMethod(Starting())]  # its method comes first, and this is dropped at the start
+    assert started[0].switch("first start") == "finished"
+    assert log == [("second start",), "from run", "first start"]
+    assert stacks.statistics().in_use == in_use
 
 
 def test_an_exception_of_the_lookup_of_run_is_raised_and_the_greenlet_stays_startable() -> None:

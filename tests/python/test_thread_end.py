@@ -134,12 +134,12 @@ class Ending:
         g.switch(name, place)
         return g
 
-    def run(self, thread_body: Callable[[], Any]) -> Any:
-        def body() -> Any:
-            self.ident = threading.get_ident()
-            return thread_body()
+    def run_here(self, thread_body: Callable[[], Any]) -> Any:
+        self.ident = threading.get_ident()
+        return thread_body()
 
-        return in_thread(body)
+    def run(self, thread_body: Callable[[], Any]) -> Any:
+        return in_thread(lambda: self.run_here(thread_body))
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -493,9 +493,10 @@ def test_greenlets_of_an_ending_thread_may_switch_among_themselves() -> None:
     assert all(g.dead for g in kept)
 
 
+@pytest.mark.parametrize("low_level", [False, True])  # True: threading does not know the thread
 @pytest.mark.parametrize("owner", ["a greenlet", "an attribute"])
 def test_what_a_finalizer_starts_when_the_last_greenlet_of_a_thread_goes_is_ended(
-    owner: str,
+    owner: str, low_level: bool
 ) -> None:
     ending = Ending()
 
@@ -517,7 +518,13 @@ def test_what_a_finalizer_starts_when_the_last_greenlet_of_a_thread_goes_is_ende
         to_parent(me)
 
     late: list[greenlet] = []
-    ending.run(body)
+    if low_level:
+        before = _greenlet.get_total_main_greenlets()
+        _thread.start_new_thread(ending.run_here, (body,))
+        while not late or _greenlet.get_total_main_greenlets() != before:
+            time.sleep(0.01)  # within the time limit of the test
+    else:
+        ending.run(body)
     collect()
     assert ending.ends == [("late", ending.ident)]
     assert [g.dead for g in late] == [True]
