@@ -195,6 +195,14 @@ def native(session: nox.Session) -> None:
     end(session)
 
 
+@shared(name="mutants")
+def mutants(session: nox.Session) -> None:
+    """deliberate faults, each caught by a test (WHAT="3.14 native" SAMPLE=2)"""
+    given = {option: os.environ.get(option.upper()) for option in ("sample", "seed")}
+    chosen = [f"--{option}={value}" for option, value in given.items() if value]
+    session.run(sys.executable, "-B", "tests/mutants/run.py", *chosen, *session.posargs)
+
+
 @nox.session(name="wheels")
 def wheels(session: nox.Session) -> None:
     """sdist and wheels into dist/, checked (WHAT="3.14 3.15t": for these alone)"""

@@ -11,6 +11,7 @@ import posixpath
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
@@ -436,3 +437,16 @@ def test_rows_that_name_nothing_are_found() -> None:
     ]
     files = {path: text for path, text in GOOD.items() if not path.startswith("core/")}
     assert rows_that_name_nothing(TABLE, files, TESTS) == ["src/core/thread.* is no file"]
+
+
+def test_every_mutant_has_one_place_in_the_sources_and_tests_that_are_there() -> None:
+    native = "".join(file.read_text() for file in (CHECKOUT / "tests/native").iterdir())
+    for mutant in tomllib.loads((CHECKOUT / "tests/mutants/mutants.toml").read_text())["mutant"]:
+        assert (CHECKOUT / mutant["file"]).read_text().count(mutant["old"]) == 1, mutant["name"]
+        assert mutant["old"] != mutant["new"] and mutant["tests"], mutant["name"]
+        for test in mutant["tests"]:
+            if mutant["on"] == "native":
+                assert re.search(rf"(TEST(_F|_P)?\(|NAME ){test}\b", native), test
+            else:
+                file, _, name = test.partition("::")
+                assert f"def {name}" in (CHECKOUT / "tests/python" / file).read_text(), test
