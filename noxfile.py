@@ -195,6 +195,14 @@ def native(session: nox.Session) -> None:
     end(session)
 
 
+@nox.session(name="coverage")
+def coverage(session: nox.Session) -> None:
+    """lines and branches of src/ that the tests reach, on all interpreters (WHAT="3.14 native")"""
+    session.install("--group=build", "--group=coverage")
+    importlib.import_module("coverage_report").run(session, REPORT, run_native)
+    end(session)
+
+
 @shared(name="mutants")
 def mutants(session: nox.Session) -> None:
     """deliberate faults, each caught by a test (WHAT="3.14 native" SAMPLE=2)"""

@@ -9,6 +9,10 @@
 #include <cstdlib>
 #include <string>
 
+#ifdef GREENLET_COVERAGE
+extern "C" void __gcov_dump();  // _exit() does not write the counts of lines
+#endif
+
 namespace greenlet::tests {
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -51,7 +55,11 @@ Ending in_child(Body body, unsigned seconds = 60) {
     for (const int signal : {SIGSEGV, SIGBUS, SIGABRT}) {
       std::signal(signal, SIG_DFL);
     }
-    _exit(body());
+    const int status = body();
+#ifdef GREENLET_COVERAGE
+    __gcov_dump();
+#endif
+    _exit(status);
   }
   int status = 0;
   waitpid(child, &status, 0);
