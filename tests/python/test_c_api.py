@@ -229,6 +229,14 @@ def test_none_beside_keywords_stands_for_no_arguments(entries: Any) -> None:
     assert entries.switch(started, None, {"a": 1}) == ((), {"a": 1})
 
 
+def test_keywords_arrive_as_a_dict_of_their_own(entries: Any) -> None:
+    keywords = {"a": 1}
+    g = greenlet(to_parent)
+    g.switch()
+    arrived = entries.switch(g, (), keywords)
+    assert arrived == keywords and arrived is not keywords
+
+
 def test_an_exception_that_is_set_already_is_what_switch_returns(entries: Any) -> None:
     ran: list[str] = []
     waiting = suspended()
