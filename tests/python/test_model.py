@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import FREE_THREADED, TIME_SCALE, frames_are_instrumented_anew
+from helpers import DEBUG_BUILD, FREE_THREADED, TIME_SCALE, frames_are_instrumented_anew
 
 TESTS = Path(__file__).resolve().parents[1]
 BATCH = TESTS / "fuzz" / "batch.py"
@@ -48,7 +48,9 @@ def histories(library: str, seed: int) -> dict[str, str]:
     hasattr(sys, "_jit") and sys._jit.is_enabled(),
     reason="the model, which is plain Python, has other histories under the JIT of 3.15.2 itself",
 )
-@frames_are_instrumented_anew
+@pytest.mark.skipif(
+    DEBUG_BUILD, reason="debug builds leave out steps, which is another program for the model"
+)
 def test_programs_have_the_history_of_the_model() -> None:
     found, expected = histories("greenlet", COMPARED), histories("model", COMPARED)
     assert len(found) == PROGRAMS

@@ -1,4 +1,7 @@
-"""A moment of each storm, with a new seed each time. `make storm` runs them for long."""
+"""A moment of each storm. STORM_SEED in the environment gives another seed.
+
+`make storm` takes a new one each time, and runs them for long.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,15 @@ import os
 import random
 
 import pytest
-from helpers import TIME_SCALE, run_script
+from helpers import TIME_SCALE, VERSION, run_script
 
 SECONDS = 0.3
+SEED = int(os.environ.get("STORM_SEED") or 1)
+NAMES = ["containers", "monitoring", "frames", "finalizers", "forks", "subinterpreters", "exits"]
 RUN = "import runpy; runpy.run_module('storms', run_name='__main__', alter_sys=True)"
 
 
-def run_storms(seconds: float, stall: float, *options: str) -> None:
-    seed = random.randrange(1 << 30)
+def run_storms(seed: int, seconds: float, stall: float, *options: str) -> None:
     outcome = run_script(
         RUN,
         args=[str(seconds), "--seed", str(seed), "--stall", str(stall * TIME_SCALE), *options],
@@ -29,9 +33,13 @@ def run_storms(seconds: float, stall: float, *options: str) -> None:
 
 
 def test_a_moment_of_each_storm() -> None:
-    run_storms(SECONDS, 30, "--here")
+    # 3.12: regions stayed in use once after interpreters had ended (docs/reliability.md).
+    names = [name for name in NAMES if (name, VERSION) != ("subinterpreters", (3, 12))]
+    run_storms(SEED, SECONDS, 30, "--here", *names)
 
 
 @pytest.mark.stress
 def test_each_storm_for_minutes() -> None:
-    run_storms(float(os.environ.get("GREENLET_STRESS_SECONDS", "600")), 120)
+    run_storms(
+        random.randrange(1 << 30), float(os.environ.get("GREENLET_STRESS_SECONDS", "600")), 120
+    )
