@@ -39,7 +39,7 @@ def run_storms(
     assert (outcome.returncode, unexpected) == (0, []), text
 
 
-# On 3.11 and 3.12 storms fail at times: CPython 3.12.1 uses a freed key in set.update(), and of other
+# On 3.11 and 3.12 storms fail at times: 3.12.1 uses a freed key in set.update(), and of other
 # failures it is not known yet whose fault they were (docs/reliability.md).
 @pytest.mark.skipif(VERSION < (3, 13), reason="storms fail there at times, not all explained")
 def test_a_moment_of_each_storm() -> None:
