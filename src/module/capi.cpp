@@ -103,7 +103,15 @@ PyObject* throw_entry(PyGreenlet* self, PyObject* type, PyObject* value, PyObjec
     PyErr_BadArgument();
     return nullptr;
   }
-  PyErr_Clear();  // what is thrown takes its place; no Python code may run while it is set
+  // What is thrown takes the place of an exception that is set, since no Python code may run while
+  // one is. That exception may own what is thrown: PyErr_Occurred() is a borrowed reference.
+  const bool is_set = PyErr_Occurred() != nullptr;
+  const Ref held_type = Ref::share(is_set ? type : nullptr);
+  const Ref held_value = Ref::share(is_set ? value : nullptr);
+  const Ref held_traceback = Ref::share(is_set ? traceback : nullptr);
+  if (is_set) {
+    PyErr_Clear();
+  }
   return throw_into(*target, type, value, traceback);
 }
 
