@@ -63,10 +63,11 @@ def run_suites(name: str, names: Iterable[str], echo: bool = True) -> None:
         base = environments.base(name)
         python = environments.ours(name, base)
         for suite in names:
-            with environments.required(REPORT, f"{name}-{suite}"):
-                if suite == "native":
-                    run_native(suite, python.parent)
-                    continue
+            if suite == "native":
+                run_native(suite, python.parent)
+                continue
+            # Without a published wheel for the interpreter, there is nothing to compare with.
+            with environments.required(REPORT, f"{name}-{suite}", "no wheels with a matching"):
                 if suite == "contract":
                     environments.published(name, base)
                 suites.pytest(REPORT, f"{name}-{suite}", [python], f"tests/{suite}", echo=echo)
@@ -166,7 +167,7 @@ def run_on_each(session: nox.Session, program: str, *options: str) -> None:
     for name in (found := interpreters.provide(names)):
         print(name, flush=True)
         command = [ours(name), "-B", "-X", "faulthandler", program, *options]
-        if suites.run(command, suites.LOGS / f"{session.name}-{name}.log", limit=None):
+        if suites.run(command, suites.LOGS / f"{session.name}-{name}.log", limit=8 * 3600):
             failed.append(name)
     if failed or len(found) < len(names):
         session.error(f"failed on: {failed}, not found: {set(names) - set(found)}")

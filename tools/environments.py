@@ -30,17 +30,16 @@ class Unavailable(SystemExit):
 
 
 @contextmanager
-def required(report: Report, label: str) -> Iterator[None]:
-    """Count it as a failure if what tests need is unavailable."""
+def required(report: Report, label: str, excuse: str = "") -> Iterator[None]:
+    """Count it as a failure if what tests need is unavailable; as skipped for an excuse."""
     try:
         yield
     except Unavailable as reason:
         log = LOGS / f"{label}-unavailable.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(str(reason))
-        # Without a published wheel for an interpreter, there is nothing to compare with.
-        absent = "no wheels with a matching" in str(reason)
-        report.add(label, Counts(0, int(not absent), int(absent)), log)
+        excused = bool(excuse) and excuse in str(reason)
+        report.add(label, Counts(0, int(not excused), int(excused)), log)
 
 
 def base(name: str) -> Path:
