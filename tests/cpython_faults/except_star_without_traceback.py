@@ -1,6 +1,6 @@
 """`except*` takes for granted that the exception has a traceback, which the program may remove.
 
-_PyExc_PrepReraiseStar() asserts it. Debug builds of 3.11 to 3.15 abort.
+_PyExc_PrepReraiseStar() asserts it. Seen with debug builds of 3.14 and 3.15, which abort.
 """
 
 error = ValueError()

@@ -1,6 +1,6 @@
 """An exception in a comparison leaves an OrderedDict with keys in its order that it does not have.
 
-3.13, 3.14 and 3.15, with and without the GIL.
+Seen with 3.13, 3.14, 3.15 and free-threaded 3.15.
 """
 
 import random

@@ -184,7 +184,7 @@ class _Thread:
                 problem = None
                 target = target._parent
                 if self.kills(self.current) and isinstance(message.typ, GreenletExit):
-                    # For the one that kills it, and waits.
+                    # The greenlet that kills it waits, and gets the message.
                     target, message = self.current._parent, message.at_the_end()
                 continue
             if target._state == NEW:

@@ -27,7 +27,7 @@ from typing import Any
 from storms.common import Crew, Storm, Task, Thrown, act, acts, run_crews
 
 NUMBERS = 6
-# What an operation on a container may raise if another greenlet or thread changes it meanwhile.
+# An operation on a container may raise these if another greenlet or thread changes it.
 CHANGED = (RuntimeError, KeyError, IndexError, ValueError)
 
 
