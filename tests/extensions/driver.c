@@ -72,6 +72,23 @@ static PyObject* call(PyObject* Py_UNUSED(module), PyObject* args) {
   return pair;
 }
 
+/* rethrow(greenlet, call): throws what the call has raised. It is set still, and has no other owner. */
+static PyObject* rethrow(PyObject* Py_UNUSED(module), PyObject* args) {
+  PyObject *self, *function, *raised, *type;
+  if (!PyArg_ParseTuple(args, "OO", &self, &function)) {
+    return NULL;
+  }
+  Py_XDECREF(PyObject_CallObject(function, NULL));
+  raised = take_exception();
+  if (raised == NULL) {
+    return PyErr_Format(PyExc_ValueError, "the call has raised nothing");
+  }
+  type = (PyObject*)Py_TYPE(raised);
+  Py_INCREF(type);
+  PyErr_Restore(type, raised, NULL);
+  return PyGreenlet_Throw((PyGreenlet*)self, raised, NULL, NULL);
+}
+
 /* at(address): the object there, which another interpreter keeps. */
 static PyObject* at(PyObject* Py_UNUSED(module), PyObject* address) {
   PyObject* const object = (PyObject*)PyLong_AsVoidPtr(address);
@@ -81,6 +98,7 @@ static PyObject* at(PyObject* Py_UNUSED(module), PyObject* address) {
 
 static PyMethodDef methods[] = {
     {"call", call, METH_VARARGS, NULL},
+    {"rethrow", rethrow, METH_VARARGS, NULL},
     {"at", at, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -52,3 +52,20 @@ def test_a_throw_takes_the_place_of_an_exception_that_is_set(thrown: Any, tmp_pa
     # One that has not started: it looks up its run.
     value, error = driver.call(THROW, ValueError("set before"), greenlet(run, getcurrent()), thrown)
     assert isinstance(value if thrown is GreenletExit else error, (KeyError, GreenletExit))
+
+
+def test_a_throw_keeps_what_only_the_exception_that_is_set_owns(tmp_path: Path) -> None:
+    driver: Any = load_extension("driver.c", tmp_path)
+
+    def run() -> str:
+        try:
+            to_parent()
+        except LookupError as error:
+            return str(error)
+        return "nothing was thrown"
+
+    for number in range(100):
+        g = greenlet(run)
+        g.switch()
+        text = f"thrown {number}"
+        assert driver.rethrow(g, lambda text=text: {}[text]) == repr(text)
