@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -143,6 +144,17 @@ def run_clean(
             f"stdout: {outcome.stdout}\nstderr: {outcome.stderr}"
         )
     return outcome.stdout.strip()
+
+
+def run_machine(name: str, *options: str, timeout: float = 60.0) -> dict[str, Any]:
+    """Run a program of this folder that must succeed; return its last line, which is JSON."""
+    command = [sys.executable, "-X", "faulthandler", str(Path(__file__).with_name(name)), *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout * TIME_SCALE, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def compile_extension(source: str, folder: Path, *flags: str) -> Path:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from greenlet import GreenletExit, getcurrent, greenlet
-from helpers import TIME_SCALE, load_extension, to_parent
+from helpers import load_extension, run_machine, to_parent
 
-MACHINE = Path(__file__).with_name("capi_driver.py")
 THROW = 5  # PyGreenlet_Throw_NUM
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_each_entry_takes_whatever_it_is_given(threads: int) -> None:
-    options = ["--seed", "17", "--programs", "20", "--threads", str(threads)]
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", str(MACHINE), *options],
-        capture_output=True,
-        text=True,
-        timeout=60 * TIME_SCALE,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    result = json.loads(done.stdout.splitlines()[-1])
+    options = ("--seed", "17", "--programs", "20", "--threads", str(threads))
+    result = run_machine("capi_driver.py", *options)
     assert result["programs"] == 20
     assert result["calls"] > 20 * threads * 30
 
