@@ -5,7 +5,6 @@ last line of a session that tests is `N passed, N failed`.
 """
 
 import atexit
-import ctypes
 import functools
 import importlib
 import logging
@@ -124,9 +123,8 @@ def storm(session: nox.Session) -> None:
     options = [os.environ.get("SECONDS") or "60", *session.posargs]
     if seed := os.environ.get("SEED"):
         options += ["--seed", seed]
-    # ThreadSanitizer cannot run with address space randomization: off, for all that this starts.
     if "tsan" in os.environ.get("ON", ""):
-        ctypes.CDLL(None).personality(0x0040000)
+        environments.keep_addresses()
     for name in (os.environ.get("ON") or NAME).split():
         print(name, flush=True)
         session.run(ours(name), "-m", "storms", *options, env={"PYTHONPATH": "tests/python"})

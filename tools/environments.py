@@ -4,6 +4,7 @@ An environment of nox belongs to one session. These are shared by sessions (.ven
 sessions need several: with two greenlets, or with wheels built for other interpreters.
 """
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -126,6 +127,11 @@ def wheel(name: str, base: Path, headers: Path | None = None) -> Path:
     run(*build, *options(name, base, headers), PATH=path)
     (built,) = folder.glob("*.whl")
     return built
+
+
+def keep_addresses() -> None:
+    """Turn address space randomization off for what this starts: ThreadSanitizer needs that."""
+    ctypes.CDLL(None).personality(0x0040000)
 
 
 def sanitized(report: Report, name: str, tests: Iterable[str], **variables: str) -> list[str]:

@@ -8,7 +8,6 @@ frames of ours are around everything that runs in a greenlet, and CPython's arou
 is in build/logs/3.15t-tsan-reports.
 """
 
-import ctypes
 import os
 import re
 import sys
@@ -97,8 +96,7 @@ def sum_up(reports: str) -> tuple[str, int]:
 
 def run(report: suites.Report, words: Sequence[str]) -> None:
     """Run the tests, those with one of the words in their names if there are words."""
-    # ThreadSanitizer cannot run with address space randomization: off, for all that this starts.
-    ctypes.CDLL(None).personality(0x0040000)
+    environments.keep_addresses()
     os.environ["TSAN_OPTIONS"] = "report_bugs=0"  # for what makes the environment
     named = [test for test in TESTS if not words or any(word in test for word in words)]
     # exitcode: tests look at how children end, and reports count by themselves.
