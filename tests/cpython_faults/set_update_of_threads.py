@@ -1,0 +1,55 @@
+"""set.update() uses a freed key if a comparison lets another thread change the other set.
+
+3.11.7 and 3.12.1 end by SIGSEGV within seconds; 3.13.15 does not.
+"""
+
+import random
+import sys
+import threading
+import time
+
+STOP = time.monotonic() + 8
+
+
+class Key:
+    def __init__(self, number):
+        self.number = number
+
+    def __eq__(self, other):
+        if random.randrange(6) == 0:
+            time.sleep(0)
+        return self.number == other.number
+
+    def __hash__(self):
+        return self.number % 3
+
+
+one, other = set(), set()
+
+
+def work():
+    while time.monotonic() < STOP:
+        key = Key(random.randrange(8))
+        change = random.choice(
+            (
+                lambda: one.update(other),
+                lambda: other.add(key),
+                lambda: other.discard(key),
+                other.clear,
+                lambda: one.add(key),
+                lambda: one.discard(key),
+            )
+        )
+        try:
+            change()
+        except (RuntimeError, KeyError):
+            pass
+
+
+sys.setswitchinterval(1e-5)
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("nothing happened")
