@@ -7,6 +7,7 @@ import random
 import sys
 import threading
 import time
+from functools import partial
 
 STOP = time.monotonic() + 8
 
@@ -32,12 +33,12 @@ def work():
         key = Key(random.randrange(8))
         change = random.choice(
             (
-                lambda: one.update(other),
-                lambda: other.add(key),
-                lambda: other.discard(key),
+                partial(one.update, other),
+                partial(other.add, key),
+                partial(other.discard, key),
                 other.clear,
-                lambda: one.add(key),
-                lambda: one.discard(key),
+                partial(one.add, key),
+                partial(one.discard, key),
             )
         )
         try:

@@ -308,8 +308,6 @@ SHARED: tuple[Callable[[Shared, Key], object], ...] = (
     lambda all, key: all.dict.keys() & all.set,
     lambda all, key: all.set.add(key),
     lambda all, key: all.set.discard(key),
-    lambda all, key: all.set.update(all.other_set),
-    lambda all, key: all.other_set.update(all.set, [key]),
     lambda all, key: all.set.intersection_update(all.other_set),
     lambda all, key: all.set ^ all.other_set,
     lambda all, key: all.set == all.other_set,
@@ -320,6 +318,11 @@ SHARED: tuple[Callable[[Shared, Key], object], ...] = (
     lambda all, key: all.deque.extend(acting([key])),
     lambda all, key: all.deque == deque([key]),
 )
+if sys.version_info >= (3, 13):  # before, it uses keys that another thread has removed and freed
+    SHARED += (
+        lambda all, key: all.set.update(all.other_set),
+        lambda all, key: all.other_set.update(all.set, [key]),
+    )
 
 
 def run(storm: Storm) -> None:
