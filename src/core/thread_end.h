@@ -6,8 +6,8 @@
 //
 //   threading's _delete()   after run() of a threading.Thread: threading.local data and
 //                           threading.current_thread() are still there (hook_end_of_run())
-//   atexit                  before Py_Finalize(): for thread states that it leaves behind
-//                           (hook_exit())
+//   atexit                  before Py_Finalize(): for thread states that it leaves behind; before
+//                           Py_EndInterpreter() (hook_exit())
 //   the capsule             when CPython clears the thread state: ThreadRegistry::end() calls
 //                           end_greenlets(). Only this one abandons.
 #pragma once
@@ -30,7 +30,8 @@ void hook_end_of_run() noexcept;
 // thread states of the OS thread, while everything still works. CPython clears these thread states
 // later, when they cannot run Python code any more. There are such thread states if C code keeps
 // several in an OS thread, and for other interpreters since 3.14: Py_Finalize() ends these from
-// thread states of its own. Call it where that may happen; only the first call for `module` does
+// thread states of its own. In an interpreter that is not the main one, the hook kills the calling
+// thread's greenlets, too. Call it where that may happen; only the first call for `module` does
 // something. Imports atexit. Keeps the exception that is set.
 void hook_exit(ModuleState& module) noexcept;
 
