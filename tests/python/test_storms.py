@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from helpers import TIME_SCALE, VERSION, run_script
+from helpers import TIME_SCALE, run_script
 
 SECONDS = 0.3
 SEED = int(os.environ.get("STORM_SEED") or 1)
@@ -39,9 +39,6 @@ def run_storms(
     assert (outcome.returncode, unexpected) == (0, []), text
 
 
-# On 3.11 and 3.12 storms fail at times: 3.12.1 uses a freed key in set.update(), and of other
-# failures it is not known yet whose fault they were (docs/reliability.md).
-@pytest.mark.skipif(VERSION < (3, 13), reason="storms fail there at times, not all explained")
 def test_a_moment_of_each_storm() -> None:
     run_storms(SEED, SECONDS, 30, NAMES, "--here")
 

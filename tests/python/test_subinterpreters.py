@@ -269,6 +269,41 @@ def test_an_interpreter_may_end_with_greenlets_suspended(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_greenlets_that_wait_behind_c_functions_end_with_their_interpreter(kind: str) -> None:
+    """Nothing else finds them: the variables of the C function hold what their frames refer to."""
+    run_with_interpreters(
+        kind,
+        """
+        import os
+
+        LEAVE = textwrap.dedent('''
+        import os
+        from greenlet import getcurrent, greenlet
+
+        main = getcurrent()
+
+        def run():
+            try:
+                sorted([2, 1], key=lambda number: (main.switch(), number)[1])
+            finally:
+                os.write(%d, b"ended")
+
+        family = [greenlet(run) for _ in range(3)]
+        for g in family:
+            g.switch()
+        ''')
+        read, write = os.pipe()
+        for _ in range(3):
+            other = Interpreter(OWN_GIL)
+            other.run(LEAVE % write)
+            other.close()
+            assert os.read(read, 100) == b"ended" * 3
+            assert stacks.statistics().in_use == 0, stacks.statistics()
+        """,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_several_interpreters_work_at_once_in_threads(kind: str) -> None:
     run_with_interpreters(
         kind,
