@@ -181,8 +181,8 @@ PyObject* at_exit(PyObject*, PyObject*) noexcept {
     }
     PyThreadState_Swap(mine);
   }
-  // When CPython clears the thread state of another interpreter, that interpreter is finalizing,
-  // and since 3.12 no Python code can run then.
+  // When CPython clears the thread state of another interpreter, the modules there are empty, and
+  // since 3.12 no Python code can run any more.
   Thread* const own = ThreadRegistry::current_or_null();
   if (mine->interp != PyInterpreterState_Main() && own != nullptr && own->runs_main()) {
     kill_all(*own);

@@ -61,7 +61,9 @@ PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) n
 
 #else
 
-bool interpreter_may_end_elsewhere(PyThreadState*) noexcept { return false; }
+bool interpreter_may_end_elsewhere(PyThreadState* current) noexcept {
+  return current->interp != PyInterpreterState_Main();
+}
 PyThreadState* idle_thread_state(PyThreadState*, std::uint64_t) noexcept { return nullptr; }
 
 #endif

@@ -30,7 +30,7 @@ bool can_run_python(PyThreadState* tstate) noexcept;
 PyThreadState* idle_thread_state(PyThreadState* current, std::uint64_t before) noexcept;
 // True if the interpreter of `current` may be ended while another thread state of this OS thread is
 // attached, and not `current`: there is another one already, or the interpreter is not the main
-// one. Always false before 3.12.
+// one. Before 3.12 only the second counts.
 bool interpreter_may_end_elsewhere(PyThreadState* current) noexcept;
 
 // True once Py_Finalize() has run the atexit functions (sys.is_finalizing()).
