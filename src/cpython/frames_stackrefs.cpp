@@ -45,9 +45,10 @@ bool is_stored_into_as_dict(PyObject* object) {
          mapping->mp_ass_subscript == PyDict_Type.tp_as_mapping->mp_ass_subscript;
 }
 
-// A bit for each slot that may have been given away: the lowest for the slot on top of the stack.
-unsigned slots_given_away(_PyInterpreterFrame* frame) {
-  switch (current_opcode(frame)) {
+// The operands, from the top of the stack, that an instruction may give away: a bit for each, the
+// lowest for the topmost.
+unsigned operands_given_away(int opcode) {
+  switch (opcode) {
     case STORE_DEREF:  // PyCell_SetTakeRef() drops what the cell had
     case SET_ADD:      // _PySet_AddTakeRef() drops the item if an equal one is there
       return 0b1;
@@ -55,16 +56,31 @@ unsigned slots_given_away(_PyInterpreterFrame* frame) {
       return 0b11;
     case STORE_SUBSCR:  // the same, if it was specialized for dicts: [value, container, key]
     case STORE_SUBSCR_DICT:
-    case STORE_SUBSCR_LIST_INT: {
-      const _PyStackRef container = frame->stackpointer[-2];
-      return PyStackRef_IsNullOrInt(container) ||
-                     is_stored_into_as_dict(PyStackRef_AsPyObjectBorrow(container))
-                 ? 0b101
-                 : 0;
-    }
+    case STORE_SUBSCR_LIST_INT:
+      return 0b101;
     default:
       return 0;
   }
+}
+
+// A bit for each slot that may have been given away: the lowest for the slot on top of the stack.
+//
+// The instruction may be over: if it has raised an exception, its operands are off the stack, and
+// when that leaves the frame, there is nothing on the stack, and below it are the variables.
+unsigned slots_given_away(_PyInterpreterFrame* frame) {
+  const unsigned operands = operands_given_away(current_opcode(frame));
+  if (operands == 0) [[likely]] {
+    return 0;
+  }
+  const auto on_stack = frame->stackpointer - _PyFrame_Stackbase(frame);
+  if (operands == 0b101 && on_stack >= 3) {
+    const _PyStackRef container = frame->stackpointer[-2];
+    return PyStackRef_IsNullOrInt(container) ||
+                   is_stored_into_as_dict(PyStackRef_AsPyObjectBorrow(container))
+               ? operands
+               : 0;
+  }
+  return on_stack >= 3 ? operands : operands & ((1U << on_stack) - 1);
 }
 
 bool owns_count(_PyStackRef ref) {

@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -888,3 +889,41 @@ print(len(log), left - 1)
 )
 def test_a_traversal_by_other_code_is_not_taken_for_a_collection(what: str) -> None:
     assert run_clean(FOREIGN, args=[what]) == "10 0"
+
+
+FAILING = ("{}[[]] = 1", "[][0] = 1", "{y for y in [[]]}", "{y: 1 for y in [[]]}")
+
+
+@pytest.mark.parametrize("statement", FAILING)
+@pytest.mark.parametrize("parameter", ["", "held"])
+def test_a_frame_that_an_exception_leaves_shows_its_variables(
+    statement: str, parameter: str
+) -> None:
+    # It is still at the instruction that raised the exception, but no operand is on its stack.
+    namespace: dict[str, Any] = {}
+    exec(f"def fails({parameter}):\n    {statement}", namespace)
+    main = getcurrent()
+
+    def profile(frame: FrameType, event: str, arg: object) -> None:
+        if event == "return" and frame.f_code.co_name == "fails":
+            main.switch("unwound")
+
+    def run() -> str:
+        sys.setprofile(profile)
+        try:
+            namespace["fails"](*([Canary(log, None)] if parameter else []))
+        except (TypeError, IndexError):
+            return "ended"
+        finally:
+            sys.setprofile(None)
+        return "did not fail"
+
+    for _ in range(5):
+        log = Log()
+        g = greenlet(run)
+        assert g.switch() == "unwound"
+        gc.collect()
+        assert any(isinstance(one, Canary) for one in gc.get_referents(g)) == bool(parameter)
+        assert log.died == []
+        assert g.switch() == "ended"
+        assert len(log.died) == bool(parameter)

@@ -1024,6 +1024,14 @@ STATEMENTS: dict[str, str] = {
     "del of a class's attribute": "class K:\n    pass\nK.x = D()\nK.x = _\ndel K",
     "del of a nonlocal": ("x = D()\ndef f():\n    nonlocal x\n    x = _\n    return x\na = f()"),
     "del of a default": "def f(x=D()):\n    return x\nf.__defaults__ = (_,)\na = f()",
+    "failed store": "def f():\n    {}[[]] = 1\ntry:\n    f()\nexcept TypeError as e:\n    a = _",
+    "failed store, a local": (
+        "def f(x):\n    {}[[]] = x\ntry:\n    f(_)\nexcept TypeError as e:\n    a = _"
+    ),
+    "failed set": "def f(x):\n    {y for y in [[]]}\ntry:\n    f(_)\nexcept TypeError as e:\n    a = _",
+    "failed dict": (
+        "def f(x):\n    {y: x for y in [[]]}\ntry:\n    f(_)\nexcept TypeError as e:\n    a = _"
+    ),
     "raise a class": "try:\n    raise EW\nexcept EW as e:\n    a = _",
     "raise from a class": "try:\n    raise E(_) from EW\nexcept E as e:\n    a = _",
     "raise a class from a class": "try:\n    raise EW from EW\nexcept EW as e:\n    a = _",
