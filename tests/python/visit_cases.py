@@ -1028,7 +1028,9 @@ STATEMENTS: dict[str, str] = {
     "failed store, a local": (
         "def f(x):\n    {}[[]] = x\ntry:\n    f(_)\nexcept TypeError as e:\n    a = _"
     ),
-    "failed set": "def f(x):\n    {y for y in [[]]}\ntry:\n    f(_)\nexcept TypeError as e:\n    a = _",
+    "failed set": (
+        "def f(x):\n    {y for y in [[]]}\ntry:\n    f(_)\nexcept TypeError as e:\n    a = _"
+    ),
     "failed dict": (
         "def f(x):\n    {y: x for y in [[]]}\ntry:\n    f(_)\nexcept TypeError as e:\n    a = _"
     ),
