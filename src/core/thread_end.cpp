@@ -214,8 +214,10 @@ void hook_end_of_run() noexcept {
     }
     return Ref::take(object);
   };
-  const auto attribute = [&](const Ref& object, const char* name) {
-    return found(object ? PyObject_GetAttrString(object.get(), name) : nullptr);
+  // Interned: the type cache keeps each name that it meets, by its address.
+  const auto attribute = [&](const Ref& object, const char* text) {
+    const Ref name = found(object ? PyUnicode_InternFromString(text) : nullptr);
+    return found(name ? PyObject_GetAttr(object.get(), name.get()) : nullptr);
   };
   const Ref name = found(PyUnicode_FromString("threading"));
   const Ref threading = found(name ? PyImport_GetModule(name.get()) : nullptr);
