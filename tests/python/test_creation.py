@@ -10,7 +10,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from helpers import FREE_THREADED, VERSION, run_clean, since
+from helpers import FREE_THREADED, run_clean, since
 
 # What the scripts start with. create() makes the module from its file, and does not execute it.
 PRELUDE = """
@@ -311,7 +311,7 @@ def test_what_the_creation_imports_may_create_and_use_the_module(own_gil: bool) 
         '''))
         other.close()
     """)
-    assert printed == str(["atexit"] if VERSION >= (3, 12) else [])
+    assert printed == str(["atexit"])
 
 
 @since("concurrent.interpreters")
