@@ -434,7 +434,8 @@ class Checker:
             name = f"{'C: ' if shape.owned_by_c else ''}{mode}{where}: {shape.name}"
             if name not in self.hidden:
                 kinds = sorted(type(one).__name__ for one in hidden)
-                self.hidden[name] = f"{missing} of {kinds}"
+                source = f"\n{shape.source}" if "at random" in shape.name else ""
+                self.hidden[name] = f"{missing} of {kinds}{source}"
         del hidden
         if self.looks % FRAMES_EVERY == 0 and dying is None and state.left is not None:
             for text in not_shown(state.left):

@@ -1204,14 +1204,18 @@ def not_nestable(text: str) -> bool:
 
 
 def random_shape(chance: random.Random) -> Shape:
-    """Expressions in expressions, and those in statements."""
+    """Expressions in expressions, and those in statements.
+
+    A W in a container may be called by a C function that owns it meanwhile, as list.__repr__() does.
+    """
     in_c = chance.random() < 0.3
     if chance.random() < 0.4:
         text = random_expression(chance, 3, in_c=in_c)
-        return Shape("at random", of_expression(text), in_c)
+        return Shape("at random", of_expression(text), in_c or "W(" in text)
     texts = STATEMENTS | since_this(NEWER_STATEMENTS)
     name = chance.choice([name for name in texts if name not in GIVES_AWAY])
     text = texts[name]
     values = [random_expression(chance, chance.randrange(3), in_c=in_c) for _ in range(holes(text))]
     text = fill(text, iter(values))
-    return Shape(f"{name}, at random", of_statements(text), in_c or name in STATEMENTS_IN_C)
+    in_c = in_c or name in STATEMENTS_IN_C or "W(" in text
+    return Shape(f"{name}, at random", of_statements(text), in_c)
