@@ -1206,7 +1206,7 @@ def not_nestable(text: str) -> bool:
 def random_shape(chance: random.Random) -> Shape:
     """Expressions in expressions, and those in statements.
 
-    A W in a container may be called by a C function that owns it meanwhile, as list.__repr__() does.
+    A W in a container may be called by a C function that owns it for that long (list.__repr__()).
     """
     in_c = chance.random() < 0.3
     if chance.random() < 0.4:
