@@ -1,11 +1,12 @@
 """Count the lines and branches of src/ that the tests reach: on all interpreters, merged.
 
 Each interpreter has an environment of its own, with greenlet compiled for gcov. A process writes
-its counts when it exits, so the counts of processes that are killed, crash or call os._exit() are
-lost. gcovr merges what the others have written.
+its counts when it exits, or calls os._exit() (coverage_sitecustomize.py). The counts of processes
+that are killed, or crash, are lost. gcovr merges what the others have written.
 """
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from suites import CHECKOUT
 
 FOLDER = CHECKOUT / "build" / "coverage"
 NATIVE = FOLDER / "native"  # as CMakePresets.json says
+HOOK = CHECKOUT / "tools" / "coverage_sitecustomize.py"
 LEAST_PERCENT_OF_LINES = 95
 KINDS = ("line", "branch")
 # What gcov itself breaks: it maps its files, and cannot open them without privileges.
@@ -48,6 +50,8 @@ def run_python(report: suites.Report, names: Sequence[str]) -> None:
             place = environments.FOLDER / f"{name}-coverage"
             python = environments.make(place, base, "--group", "test")
             environments.install(python, "--no-deps", "--no-build-isolation", *options, CHECKOUT)
+            (packages,) = place.glob("lib/*/site-packages")
+            shutil.copy(HOOK, packages / "sitecustomize.py")
             environments.published(name, base)  # for the contract
         except environments.Unavailable as reason:
             print(reason)
