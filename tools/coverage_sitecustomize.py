@@ -4,7 +4,6 @@ Exit handlers write them otherwise. Many children of the tests, and of their mac
 os._exit().
 """
 
-import ctypes
 import os
 import sys
 from typing import NoReturn
@@ -16,6 +15,8 @@ def write_counts_and_end(status: int) -> NoReturn:
     """Take the place of os._exit()."""
     module = sys.modules.get("greenlet._greenlet")
     if module is not None and module.__file__ is not None:
+        import ctypes
+
         ctypes.PyDLL(module.__file__)["__gcov_dump"]()
     end_at_once(status)
 
