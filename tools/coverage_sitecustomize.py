@@ -15,7 +15,7 @@ def write_counts_and_end(status: int) -> NoReturn:
     """Take the place of os._exit()."""
     module = sys.modules.get("greenlet._greenlet")
     if module is not None and module.__file__ is not None:
-        import ctypes
+        import ctypes  # not at the start: other interpreters cannot import it
 
         ctypes.PyDLL(module.__file__)["__gcov_dump"]()
     end_at_once(status)
