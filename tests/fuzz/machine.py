@@ -39,8 +39,12 @@ class Thrown(Exception):
 
 
 class Unmakable(Exception):
-    def __init__(self) -> None:
-        raise Thrown("constructor")
+    """Its constructor fails, in C: the frame of one in Python would lead to all that called it.
+
+    The error has that frame in its traceback, but not in the model, which has frames in between.
+    """
+
+    __init__ = None
 
 
 class Library:
@@ -437,6 +441,8 @@ def switch(m: Machine, operation: Operation) -> None:
     g = m.choose(index)
     if g is None:
         return
+    if g.dead and ("simple",) in m.program:
+        first = 0  # the published one keeps what no ancestor takes (docs/compatibility.md)
     try:
         value = SWITCHES[shape](g, payload(m, first), payload(m, second))
     except BaseException as failure:
@@ -1142,18 +1148,24 @@ def make_callback(m: Machine, kind: int) -> Any:
         if m.quiet:
             return
         m.tell("event", event, pair[0].name, pair[1].name)
-        if kind == 2:
-            perform(m, 1)
-        elif kind == 3:
-            raise Thrown("callback")
-        elif kind == 4:
-            m.library.settrace(None)
-        elif kind == 5:
-            m.library.settrace(make_callback(m, 1))
-        elif kind == 6:
-            raise m.library.GreenletExit("callback")
-        elif kind == 7:
-            reparent(m, ("reparent", 0, -1))
+        world, mark = m.world, object()
+        if event == "throw":
+            world.dying.add(mark)  # perhaps by what ends a greenlet: see set_parent()
+        try:
+            if kind == 2:
+                perform(m, 1)
+            elif kind == 3:
+                raise Thrown("callback")
+            elif kind == 4:
+                m.library.settrace(None)
+            elif kind == 5:
+                m.library.settrace(make_callback(m, 1))
+            elif kind == 6:
+                raise m.library.GreenletExit("callback")
+            elif kind == 7:
+                reparent(m, ("reparent", 0, -1))
+        finally:
+            world.dying.discard(mark)
 
     return None if kind == 0 else callback
 

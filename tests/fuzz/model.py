@@ -467,6 +467,7 @@ class greenlet:  # noqa: N801
         if not self._lives or self._parent is None:
             return
         # Python finalizes an object once. Another one takes its place, and may be dropped again.
+        # It takes all with it: what this one kept until it is freed would end too late.
         heir = object.__new__(type(self))
         heir.__dict__ = self.__dict__
         for cls in type(self).__mro__:
@@ -474,7 +475,8 @@ class greenlet:  # noqa: N801
             for name in slots:
                 if hasattr(self, name):
                     setattr(heir, name, getattr(self, name))
-        thread = self._thread
+                    delattr(self, name)
+        thread = heir._thread
         assert thread is not None
         self._state = DEAD
         thread.stacks.add(heir)
