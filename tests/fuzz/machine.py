@@ -554,10 +554,11 @@ def create(m: Machine, operation: Operation) -> None:
     except BaseException as failure:
         m.tell("not created", m.failure(failure))
         return
-    g.m, g.name, g.age, g.world = m, m.names, m.names, m.world
+    g.m, g.name, g.age = m, m.names, m.names
+    g.world = getattr(g.parent, "world", m.world)  # m.world may be another, while a thread ends
     g.has_children = g.looking = False
     if above is not None:
-        g.world, above.has_children = above.world, True
+        above.has_children = True
     m.names += 1
     m.family.append(weakref.ref(g))
     m.slots[slot] = g
@@ -688,7 +689,9 @@ def trim(m: Machine, operation: Operation) -> None:
 # --- calls that take operations
 
 
-def recursion(m: Machine, depth: int = 20) -> Any:
+def recursion(m: Machine, depth: int = 5) -> Any:
+    # Not deeper: in a finalizer, CPython up to 3.12 puts off what goes away fifty levels deep, as a
+    # traceback of many frames does. In the model such a traceback has more of them.
     return recursion(m, depth - 1) if depth else perform(m)
 
 
@@ -1369,7 +1372,13 @@ def run(library: Library, program: list[Operation]) -> tuple[list[Any], int]:
     """Run a program; return its history, and how many operations were performed."""
     m = _Machine(library, program)
     usual = sys.unraisablehook
-    sys.unraisablehook = lambda report: m.tell("unraisable", m.kind(report.exc_value))
+
+    def unraisable(report: Any) -> None:
+        m.tell("unraisable", m.kind(report.exc_value))
+        # CPython's begins where it reports, with the frame of one that is being finalized, perhaps.
+        report.exc_value.__traceback__ = None
+
+    sys.unraisablehook = unraisable
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about coroutines that nobody awaited

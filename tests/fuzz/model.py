@@ -127,13 +127,16 @@ class _Thread:
         self.pending: list[greenlet] = []
         self.dying: list[tuple[greenlet, greenlet]] = []  # with their parents until then
         self.kept: list[greenlet] = []
-        self.stacks: weakref.WeakSet[greenlet] = weakref.WeakSet()
+        # In the order of their starts, in which the end of the thread ends them.
+        self.stacks: weakref.WeakValueDictionary[_Stack, greenlet] = weakref.WeakValueDictionary()
         self.ending = self.ended = self.abandoned = False
 
     def drain(self) -> None:
         """End the greenlets that others dropped or found unreachable."""
         while self.pending:
-            self.pending.pop(0)._end()
+            box = [self.pending.pop(0)]
+            box[0]._end()
+            _let_go(box)
 
     def kills(self, one: greenlet) -> bool:
         return any(killed is one for killed, _ in self.dying)
@@ -191,7 +194,7 @@ class _Thread:
                 target._run = None  # this may do anything, too
             if target._state == NEW:
                 target._state, target._thread, target._stack = ACTIVE, self, _Stack()
-                self.stacks.add(target)
+                self.stacks[target._stack] = target
                 if isinstance(message, _Value) and message.ended:
                     message = _Value((), {})  # GreenletExit starts a parent without arguments
                 _thread.start_new_thread(_live, (self, target._stack, [run]))
@@ -476,10 +479,11 @@ class greenlet:  # noqa: N801
                 if hasattr(self, name):
                     setattr(heir, name, getattr(self, name))
                     delattr(self, name)
-        thread = heir._thread
+        thread, stack = heir._thread, heir._stack
         assert thread is not None
+        assert stack is not None
         self._state = DEAD
-        thread.stacks.add(heir)
+        thread.stacks[stack] = heir
         if heir._refused or (thread.ending and heir._scheduler):
             thread.kept.append(heir)
         elif thread is _here():
@@ -487,11 +491,9 @@ class greenlet:  # noqa: N801
             heir._end()
         else:
             thread.pending.append(heir)
-        known = weakref.ref(heir)
-        heir._refused = True  # if this was the only reference still, it stays as it is
+        box = [heir]
         del heir
-        if (living := known()) is not None:
-            living._refused = False
+        _let_go(box)
 
     def _end(self, kind: type[GreenletExit] = GreenletExit) -> None:
         thread = _here()
@@ -516,12 +518,16 @@ class greenlet:  # noqa: N801
             self._parent = former
 
 
+def _let_go(box: list[greenlet]) -> None:
+    """Drop a greenlet; if this is the last reference, it has refused to end, and stays as it is."""
+    known = weakref.ref(box[0])
+    box[0]._refused = True
+    box.clear()
+    if (living := known()) is not None:
+        living._refused = False
+
+
 def _report(failure: BaseException) -> None:
-    if failure.__traceback__ is None:  # CPython gives it one that begins where it is reported
-        frame = sys._getframe()
-        while frame.f_code.co_filename == __file__ and frame.f_back is not None:
-            frame = frame.f_back
-        failure.__traceback__ = types.TracebackType(None, frame, frame.f_lasti, frame.f_lineno)
     report: Any = types.SimpleNamespace(exc_type=type(failure), exc_value=failure)
     sys.unraisablehook(report)
 
@@ -602,7 +608,7 @@ def end_thread() -> None:
     thread = _here()
     thread.ending = True
     for _ in range(10):
-        for one in list(thread.stacks):
+        for one in list(thread.stacks.values()):
             if one._lives and not one._scheduler:
                 one._end(EndOfThread)
     thread.ended = True
@@ -639,7 +645,7 @@ def collect(roots: list[Any]) -> None:
         else:
             ahead += gc.get_referents(found)
     for thread in threads:
-        lost = [one for one in thread.stacks if one._lives and id(one) not in reached]
+        lost = [one for one in thread.stacks.values() if one._lives and id(one) not in reached]
         if thread is not _here() and not thread.ended:
             thread.pending += lost
         while lost and thread is _here():
@@ -651,7 +657,7 @@ def collect(roots: list[Any]) -> None:
 def suspended() -> list[greenlet]:
     """The suspended greenlets of this thread of the program."""
     thread = _here()
-    return [one for one in list(thread.stacks) if one and one is not thread.current]
+    return [one for one in list(thread.stacks.values()) if one and one is not thread.current]
 
 
 def abandon() -> None:
@@ -659,7 +665,7 @@ def abandon() -> None:
     stacks = {}
     for thread in threads:
         thread.abandoned, thread.trace = True, None
-        for one in [*thread.stacks, *thread.kept, *thread.pending]:
+        for one in [*thread.stacks.values(), *thread.kept, *thread.pending]:
             if one._state == ACTIVE and one is not thread.current:
                 one._state = DEAD
                 stacks[id(one._stack)] = one._stack
