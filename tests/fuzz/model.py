@@ -247,17 +247,19 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
     stack.done.acquire()
     _local.thread = thread
     box: list[Any] = [None, stack.wait()]
+    problem = None
     try:
         box[1] = thread.arrive(box[1])
         if isinstance(box[1], _Problem):
             box[1].open()
         box[1] = _Value((run.pop()(*box[1].args, **box[1].kwargs),), {})
     except BaseException as failure:
-        box[1] = _Problem(failure)
+        problem = _Problem(failure)
+    if problem is not None:  # nothing is handled when the arguments go
+        problem.typ.__traceback__ = _without_ours(problem.typ.__traceback__)
+        box[1] = problem.at_the_end()
+        del problem
     run.clear()
-    if isinstance(box[1], _Problem):
-        box[1].typ.__traceback__ = _without_ours(box[1].typ.__traceback__)
-        box[1] = box[1].at_the_end()
     if thread.abandoned:
         stack.done.release()
         return
@@ -345,17 +347,14 @@ class greenlet:  # noqa: N801
 
             def finalize(self: greenlet) -> None:
                 # The frames that called this may outlive it, so this one keeps no reference to it.
-                known, box = weakref.ref(self), [self]
+                known, box, references = weakref.ref(self), [self], sys.getrefcount(self)
                 was_finalized, self._finalized = self._finalized, True
                 del self
                 if not was_finalized:
-                    try:
-                        user(box.pop())
-                    except BaseException as failure:
-                        failure.__traceback__ = _without_ours(failure.__traceback__)
-                        _report(failure)
+                    _attempt(lambda: user(box.pop()))
                 box.clear()
-                if (again := known()) is not None:
+                # Not if something refers to it again. (Python does not finalize it another time.)
+                if (again := known()) is not None and sys.getrefcount(again) < references:
                     greenlet.__del__(again)
                     del again
 
@@ -507,11 +506,7 @@ class greenlet:  # noqa: N801
         del death
         held = self, former
         thread.dying.append(held)
-        try:
-            thread.send(self, message)
-        except BaseException as failure:
-            failure.__traceback__ = _without_ours(failure.__traceback__)
-            _report(failure)
+        _attempt(lambda: thread.send(self, message))
         thread.dying.remove(held)
         # Not if it has got another parent, or has become an ancestor of the former one.
         if self._parent is killer and all(one is not self for one in former._line()):
@@ -527,9 +522,18 @@ def _let_go(box: list[greenlet]) -> None:
         living._refused = False
 
 
-def _report(failure: BaseException) -> None:
-    report: Any = types.SimpleNamespace(exc_type=type(failure), exc_value=failure)
-    sys.unraisablehook(report)
+def _attempt(function: Callable[[], object]) -> None:
+    """Call it, and report what it raises."""
+    problem = None
+    try:
+        function()
+    except BaseException as failure:
+        problem = failure
+    if problem is not None:  # nothing is handled when the hook lets go of frames
+        problem.__traceback__ = _without_ours(problem.__traceback__)
+        report: Any = types.SimpleNamespace(exc_type=type(problem), exc_value=problem)
+        sys.unraisablehook(report)
+        del problem, report  # or a traceback with this frame leads to itself
 
 
 # --- context variables
@@ -557,6 +561,7 @@ class Context:
                 del failure, handled  # or a traceback with this frame leads to itself
                 problem.open()
             getcurrent()._context, self.entered = outer, False
+            handled = None  # or a traceback with this frame keeps it
 
 
 def copy_context() -> Context:
