@@ -1,0 +1,20 @@
+"""A class body's comprehension whose variable is a closure's, while the body uses one of that name.
+
+The compiler inlines the comprehension, and makes a cell for its `x`, where the body has none: 3.13.15
+ends by SIGSEGV in STORE_DEREF. 3.11, 3.12 and 3.14 are right.
+"""
+
+
+def function():
+    x = 1
+
+    class K:
+        a = x, [f() for f in [lambda: x for x in [1, 2]]]
+
+        def f(self):
+            return x
+
+    return K.a
+
+
+print(function())
