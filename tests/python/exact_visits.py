@@ -173,7 +173,7 @@ def outcome(function: Callable[[], Any]) -> str:
 
 
 def end_survivors() -> None:
-    """Greenlets that live on after GreenletExit, with what they hold, do so until their thread ends.
+    """Greenlets that outlive their GreenletExit, and what they hold, stay until their thread ends.
 
     s() of a shape is the next switch of one that w() has left, and that is killed.
     """
@@ -416,7 +416,7 @@ class Checker:
         if left:
             self.fault(f"{len(left)} probes are left, the last shape was", shape, mode)
             for one in left:
-                one.__class__ = Told
+                one.__class__ = Told  # type: ignore[assignment]
         del left
 
     def look(self, shape: Shape, mode: str) -> None:
