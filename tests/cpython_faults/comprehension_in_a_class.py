@@ -1,4 +1,4 @@
-"""A class body's comprehension whose variable is a closure's, while the body uses one of that name.
+"""A comprehension in a class has a variable for a closure, and the class uses one of that name.
 
 The compiler inlines the comprehension, and makes a cell for its `x`, where the body has none: 3.13.15
 ends by SIGSEGV in STORE_DEREF. 3.11, 3.12 and 3.14 are right.
@@ -9,7 +9,7 @@ def function():
     x = 1
 
     class K:
-        a = x, [f() for f in [lambda: x for x in [1, 2]]]
+        a = x, [f() for f in [lambda: x for x in [1, 2]]]  # noqa: B023
 
         def f(self):
             return x
