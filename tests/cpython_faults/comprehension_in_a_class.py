@@ -1,7 +1,7 @@
-"""A comprehension in a class has a variable for a closure, and the class uses one of that name.
+"""A class body uses a name, and a comprehension in it has a variable of that name, for a closure.
 
-The compiler inlines the comprehension, and makes a cell for its `x`, where the body has none: 3.13.15
-ends by SIGSEGV in STORE_DEREF. 3.11, 3.12 and 3.14 are right.
+The compiler inlines the comprehension, and makes a cell for its `x`, where the body has none.
+3.13.15 ends by SIGSEGV in STORE_DEREF; 3.11, 3.12 and 3.14 are right.
 """
 
 
