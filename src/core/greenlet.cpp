@@ -46,6 +46,7 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
 void Greenlet::destroy() noexcept {
   cpython::require(!is_active(), "greenlet: a greenlet is deallocated that has a stack in use");
   drop_references(Ref::take(std::exchange(parent_, nullptr)));  // no chain of parents has it
+  Py_CLEAR(name_);
   object_->greenlet = nullptr;
   const bool embedded = is_embedded();
   this->~Greenlet();
@@ -184,6 +185,7 @@ int Greenlet::traverse(visitproc visit, void* arg) noexcept {
   Py_VISIT(run_);
   Py_VISIT(args_);
   Py_VISIT(kwargs_);
+  Py_VISIT(origin_);
   if (state() == State::kRunning) {
     return 0;  // the thread state has all that its stack refers to
   }
@@ -207,6 +209,7 @@ void Greenlet::clear() noexcept {
 
 void Greenlet::drop_references(Ref parent) noexcept {
   // As the published greenlet does: first the context goes, then the parent, then run.
+  const Ref origin = Ref::take(std::exchange(origin_, nullptr));
   const Ref run = Ref::take(std::exchange(run_, nullptr));
   const Ref before_run = std::move(parent);
   if (state() != State::kRunning) {

@@ -129,6 +129,9 @@ class Greenlet {
 
   // The callable to run, a new reference; empty if none is set or the greenlet has started.
   Ref run() const noexcept;
+  // The same, or what it runs if it has started; borrowed, null if there is none. For a look while
+  // the owner cannot run.
+  PyObject* run_as_is() const noexcept { return run_; }
   // False if the greenlet has started.
   bool set_run(Ref run) noexcept;
 
@@ -226,6 +229,14 @@ class Greenlet {
   // finalized.
   bool claim_del() noexcept { return !std::exchange(del_called_, true); }
 
+  // What tools have noted of it (core/listing.h); borrowed, null if nothing.
+  PyObject* name() const noexcept { return name_; }
+  PyObject* origin() const noexcept { return origin_; }
+  // Returns the old name. For a look while no other thread can run.
+  PyObject* exchange_name(PyObject* name) noexcept { return std::exchange(name_, name); }
+  // Call it before other threads can reach the greenlet. Takes over a reference.
+  void set_origin(PyObject* origin) noexcept { origin_ = origin; }
+
   // Visits what the control block owns, and the suspended stack.
   int traverse(visitproc visit, void* arg) noexcept;
   // Breaks cycles through a greenlet that is not suspended. A suspended one keeps everything.
@@ -301,6 +312,8 @@ class Greenlet {
   PyObject* run_ = nullptr;
   PyObject* args_ = nullptr;    // of the call of run, while it lasts: a tuple, or a single argument
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
+  PyObject* name_ = nullptr;    // a str that inspect.set_name() has set, or null
+  PyObject* origin_ = nullptr;  // the frames that made it, as list_frames(); see track_origin()
   stack::Region region_;      // of a main greenlet only the boundary, about where its stack begins
   Greenlet* next_ = nullptr;  // in the GreenletList of its thread
   Greenlet* previous_ = nullptr;

@@ -49,6 +49,9 @@ struct ModuleState {
   std::atomic<Py_ssize_t> main_greenlets{0};    // threads that have a main greenlet
   std::atomic<Py_ssize_t> queued_greenlets{0};  // greenlets in DroppedQueues
 
+  // How many frames to note of the code that makes a greenlet (Greenlet::origin()).
+  std::atomic<int> origin_frames{0};
+
   // True once hook_exit() has been called.
   std::atomic<bool> is_exit_hooked{false};
 

@@ -23,9 +23,11 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   ++module->main_greenlets;
   owner_id_.store(cpython::id_of(tstate), std::memory_order_relaxed);
   owner_tstate_.store(tstate, std::memory_order_relaxed);
+  listed_in_.store(module, std::memory_order_release);
 }
 
 Thread::Owned Thread::reset() noexcept {
+  listed_in_.store(nullptr, std::memory_order_relaxed);
   --module_->main_greenlets;
   Owned owned{exchange_tracer({}), Ref::take(std::exchange(module_object_, nullptr)),
               Ref::take(std::exchange(main_, nullptr)->object()),

@@ -41,6 +41,7 @@ using cpython::Operands;
 //   dropped_                   ModuleState::owners; see DroppedQueue
 //   main_                      another thread reads it under ModuleState::owners
 //   read_ahead_, started_      a collection in another thread, under the GIL or in a stopped world
+//   tstate_, main_, running_   listing.h, in the same way
 //
 // The memory of a Thread is never freed, only used for another Thread. The reason: an OS thread may
 // have several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread
@@ -62,6 +63,11 @@ class alignas(128) Thread {
   ModuleState& module() const noexcept { return *module_; }
   PyObject* empty_tuple() const noexcept { return module_->empty_tuple; }
   PyThreadState* tstate() const noexcept { return tstate_; }
+  // True if this belongs to a living thread state of the interpreter of `module`. Any thread may
+  // ask. It stays so while the caller has the GIL, or has stopped the world.
+  bool is_in(const ModuleState& module) const noexcept {
+    return listed_in_.load(std::memory_order_acquire) == &module;
+  }
   const cpython::ImplFields& impl_fields() const noexcept { return impl_fields_; }
   // The greenlets that have a stack here.
   const GreenletList& started() const noexcept { return started_; }
@@ -219,6 +225,8 @@ class alignas(128) Thread {
   PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
   Thread* next_unused_ = nullptr;  // in ThreadRegistry's list of ended Threads
+  Thread* next_made_ = nullptr;    // in its list of all Threads; never changes
+  std::atomic<const ModuleState*> listed_in_{nullptr};  // module_, for other threads
 
   // The thread state, as long as it lives and this is its Thread; otherwise `this`, which is the
   // address of no thread state. The id belongs to it: a Thread may outlive its thread state, if

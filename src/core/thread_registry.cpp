@@ -19,6 +19,7 @@ constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
 
 constinit thread_local OsThread os_thread;
 constinit FreeList<Thread, &Thread::next_unused_> ThreadRegistry::unused_;
+constinit std::atomic<Thread*> ThreadRegistry::made_{nullptr};
 
 Thread* ThreadRegistry::current_or_null() noexcept {
   PyThreadState* const tstate = cpython::current_thread_state();
@@ -177,7 +178,12 @@ Thread* ThreadRegistry::allocate() noexcept {
     PyErr_NoMemory();
     return nullptr;
   }
-  return new (memory) Thread();
+  auto* const made = new (memory) Thread();
+  made->next_made_ = made_.load(std::memory_order_relaxed);
+  while (!made_.compare_exchange_weak(made->next_made_, made, std::memory_order_release,
+                                      std::memory_order_relaxed)) {
+  }
+  return made;
 }
 
 void ThreadRegistry::end_from_capsule(PyObject* capsule) noexcept {

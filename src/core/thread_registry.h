@@ -35,6 +35,11 @@ class ThreadRegistry {
   // False if it runs on its own stack. For cpython::watch_new_thread_states().
   static bool find_stack(cpython::StackBounds& found) noexcept;
 
+  // All Threads that the process has made, each once, also those that have ended: the first one,
+  // and the one after another. Takes no lock.
+  static Thread* first_made() noexcept { return made_.load(std::memory_order_acquire); }
+  static Thread* after(const Thread& thread) noexcept { return thread.next_made_; }
+
  private:
   // The slow half of current(): finds the Thread, or makes it and hooks the ends of the thread and
   // of the interpreter (thread_end.h).
@@ -59,6 +64,8 @@ class ThreadRegistry {
 
   // The memory of Threads that have ended. Of the whole process; takes no lock.
   static constinit FreeList<Thread, &Thread::next_unused_> unused_;
+  // The Thread that was made last.
+  static constinit std::atomic<Thread*> made_;
 };
 
 }  // namespace greenlet::core

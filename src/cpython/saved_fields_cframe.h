@@ -26,6 +26,10 @@ struct CFrameBase {
   _PyInterpreterFrame* innermost() const noexcept {
     return cframe != nullptr ? cframe->current_frame : nullptr;
   }
+  // The innermost frame of the stack that a thread runs.
+  static _PyInterpreterFrame* running(const PyThreadState* tstate) noexcept {
+    return tstate->cframe != nullptr ? tstate->cframe->current_frame : nullptr;
+  }
   // A new reference to the innermost complete frame; null without an exception if there is none.
   // CPython makes a frame object only for what a thread state runs. So for one call the calling
   // thread's state seems to run the suspended frames.

@@ -133,6 +133,8 @@ class StackState {
   // Forgets which exception the running stack handles; may run Python code.
   static void clear_handled_exception(PyThreadState* tstate) noexcept;
 
+  // The innermost frame of a suspended stack, complete or not; null if there is none.
+  _PyInterpreterFrame* innermost() const noexcept { return fields_.innermost(); }
   // The innermost complete frame of a suspended stack, a new reference; null without an exception
   // if there is none. `tstate` is the calling thread's.
   PyFrameObject* innermost_frame(PyThreadState* tstate) const noexcept {

@@ -4,6 +4,7 @@
 #include "core/collection.h"
 #include "core/inspection.h"
 #include "core/killing.h"
+#include "core/listing.h"
 #include "core/thread_registry.h"
 #include "core/thread_stack.h"
 #include "cpython/errors.h"
@@ -39,7 +40,11 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   core::kill_dropped(*thread);
   Greenlet& running = thread->running();
   core::adopt_finalizer(type, running.module());
-  return Greenlet::create(type, &running.module(), running.object()).release();
+  Ref made = Greenlet::create(type, &running.module(), running.object());
+  if (running.module().origin_frames.load(std::memory_order_relaxed) != 0 && made) [[unlikely]] {
+    core::note_origin(Greenlet::of(made.get()));
+  }
+  return made.release();
 }
 
 PyObject* get_current() {

@@ -1,0 +1,231 @@
+#include "core/listing.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/thread_registry.h"
+#include "cpython/errors.h"
+#include "cpython/locks.h"
+#include "cpython/objects.h"
+#include "cpython/stack_trace.h"
+
+namespace greenlet::core {
+namespace {
+
+template <typename Look>
+void for_each_thread(const ModuleState& module, Look look) noexcept {
+  for (const Thread* thread = ThreadRegistry::first_made(); thread != nullptr;
+       thread = ThreadRegistry::after(*thread)) {
+    if (thread->is_in(module)) {
+      look(*thread);
+    }
+  }
+}
+
+// An array outside of Python's memory: to make it runs no Python code, and a look may fill it while
+// the world is stopped.
+template <typename T>
+class Array {
+ public:
+  explicit Array(std::size_t size) noexcept
+      : items_(static_cast<T*>(PyMem_RawCalloc(size, sizeof(T)))), size_(size) {}
+  ~Array() { PyMem_RawFree(items_); }
+  Array(const Array&) = delete;
+  Array& operator=(const Array&) = delete;
+
+  explicit operator bool() const noexcept { return items_ != nullptr; }
+  T* items() const noexcept { return items_; }
+  std::size_t size() const noexcept { return size_; }
+
+ private:
+  T* const items_;
+  const std::size_t size_;
+};
+
+// Calls `look(items, most)` with the world stopped, and with an array that has room for what it
+// finds, and returns `use(items, count)` of that. `look` returns how many it has found, also if
+// that is more than `most`; it fills in references, which `use` takes over, only if there is room.
+template <typename T, typename Look, typename Use>
+Ref with_found(Look look, Use use) noexcept {
+  constexpr std::size_t kMore = 16;
+  for (std::size_t most = 0;;) {
+    const Array<T> found(most + kMore);
+    if (!found) {
+      return Ref::take(PyErr_NoMemory());
+    }
+    std::size_t count;
+    {
+      const cpython::StoppedWorld stopped;
+      count = look(found.items(), found.size());
+    }
+    if (count <= found.size()) {
+      return use(found.items(), count);
+    }
+    most = count;
+  }
+}
+
+struct ThreadFound {
+  unsigned long ident, native_id;
+  PyObject *main, *running;  // owned
+  std::size_t started;
+};
+
+void drop(const ThreadFound& thread) noexcept {
+  Py_DECREF(thread.main);
+  Py_DECREF(thread.running);
+}
+void drop(PyObject* greenlet) noexcept { Py_DECREF(greenlet); }
+void drop(const cpython::CodePosition& frame) noexcept { Py_DECREF(frame.code); }
+
+// A tuple of what `make` returns for each item; it takes over the item's references. Empty with an
+// exception set if that fails once.
+template <typename T, typename Make>
+Ref tuple_of(const T* items, std::size_t count, Make make) noexcept {
+  Ref all = Ref::take(PyTuple_New(static_cast<Py_ssize_t>(count)));
+  for (std::size_t i = 0; i < count; ++i) {
+    if (!all) {
+      drop(items[i]);
+      continue;
+    }
+    Ref made = make(items[i]);
+    if (made) {
+      PyTuple_SET_ITEM(all.get(), static_cast<Py_ssize_t>(i), made.release());
+    } else {
+      all = {};
+    }
+  }
+  return all;
+}
+
+// A tuple of a tuple for each frame. Takes the references to the code objects over.
+Ref tuple_of_frames(const cpython::CodePosition* found, std::size_t count) noexcept {
+  return tuple_of(found, count, [](const cpython::CodePosition& frame) {
+    const int line = PyCode_Addr2Line(frame.code, frame.offset);
+    return Ref::take(Py_BuildValue("Nii", frame.code, frame.offset, line));
+  });
+}
+
+}  // namespace
+
+Ref list_threads(const ModuleState& module) noexcept {
+  return with_found<ThreadFound>(
+      [&](ThreadFound* found, std::size_t most) {
+        std::size_t count = 0;
+        for_each_thread(module, [&](const Thread&) { ++count; });
+        if (count > most) {
+          return count;
+        }
+        for_each_thread(module, [&](const Thread& thread) {
+          *found++ = {.ident = thread.tstate()->thread_id,
+                      .native_id = thread.tstate()->native_thread_id,
+                      .main = Py_NewRef(thread.main().object()),
+                      .running = Py_NewRef(thread.running().object()),
+                      .started = thread.started().size()};
+        });
+        return count;
+      },
+      [](const ThreadFound* found, std::size_t count) {
+        return tuple_of(found, count, [](const ThreadFound& thread) {
+          return Ref::take(Py_BuildValue("kkNNn", thread.ident, thread.native_id, thread.main,
+                                         thread.running,
+                                         static_cast<Py_ssize_t>(thread.started)));
+        });
+      });
+}
+
+Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept {
+  return with_found<PyObject*>(
+      [&](PyObject** found, std::size_t most) {
+        const auto is_asked_for = [&](const Thread& thread) {
+          return ident == 0 || thread.tstate()->thread_id == ident;
+        };
+        std::size_t count = 0;
+        for_each_thread(module, [&](const Thread& thread) {
+          count += is_asked_for(thread) ? 1 + thread.started().size() : 0;
+        });
+        if (count > most) {
+          return count;
+        }
+        PyObject** next = found;
+        for_each_thread(module, [&](const Thread& thread) {
+          if (!is_asked_for(thread)) {
+            return;
+          }
+          *next++ = Py_NewRef(thread.main().object());
+          for (const Greenlet& greenlet : thread.started()) {
+            if (!cpython::is_being_deallocated(greenlet.object())) {
+              *next++ = Py_NewRef(greenlet.object());
+            }
+          }
+        });
+        return static_cast<std::size_t>(next - found);
+      },
+      [](PyObject* const* found, std::size_t count) {
+        return tuple_of(found, count, [](PyObject* greenlet) { return Ref::take(greenlet); });
+      });
+}
+
+Ref list_frames(Greenlet& greenlet) noexcept {
+  bool is_known = false;
+  Ref frames = with_found<cpython::CodePosition>(
+      [&](cpython::CodePosition* found, std::size_t most) -> std::size_t {
+        const State state = greenlet.state();
+        const Thread* const owner = greenlet.thread();
+        is_known = owner != nullptr && (state == State::kSuspended || state == State::kRunning);
+        if (!is_known) {
+          return 0;
+        }
+        const std::size_t count =
+            state == State::kSuspended
+                ? cpython::trace_suspended(greenlet.stack_state(), found, most)
+                : cpython::trace_running(owner->tstate(), found, most);
+        for (std::size_t i = 0; count <= most && i < count; ++i) {
+          Py_INCREF(found[i].code);
+        }
+        return count;
+      },
+      [](const cpython::CodePosition* found, std::size_t count) {
+        return tuple_of_frames(found, count);
+      });
+  return !frames || is_known ? std::move(frames) : Ref::share(Py_None);
+}
+
+void note_origin(Greenlet& greenlet) noexcept {
+  constexpr int kMost = 100;
+  cpython::CodePosition found[kMost];
+  const auto most = static_cast<std::size_t>(
+      std::clamp(greenlet.module().origin_frames.load(std::memory_order_relaxed), 0, kMost));
+  const cpython::ExceptionAside aside;
+  const std::size_t count =
+      std::min(cpython::trace_running(cpython::current_thread_state(), found, most), most);
+  for (std::size_t i = 0; i < count; ++i) {
+    Py_INCREF(found[i].code);
+  }
+  Ref frames = tuple_of_frames(found, count);
+  if (!frames) {
+    PyErr_Clear();
+  }
+  greenlet.set_origin(frames.release());
+}
+
+Ref exchange_name(Greenlet& greenlet, Ref name) noexcept {
+  const cpython::StoppedWorld stopped;
+  return Ref::take(greenlet.exchange_name(name.release()));
+}
+
+Description describe(Greenlet& greenlet) noexcept {
+  Description found;
+  const cpython::StoppedWorld stopped;
+  found.state = greenlet.state();
+  if (const Thread* const owner = greenlet.thread()) {
+    found.ident = owner->tstate()->thread_id;
+    found.native_id = owner->tstate()->native_thread_id;
+  }
+  found.stack_in_use = greenlet.stack_in_use();
+  found.run = Ref::share(greenlet.run_as_is());
+  found.name = Ref::share(greenlet.name());
+  return found;
+}
+
+}  // namespace greenlet::core

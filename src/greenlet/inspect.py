@@ -1,0 +1,279 @@
+"""See which greenlets there are, where they wait, and what holds a thread up.
+
+``print_tree()`` shows all of them with their stacks. ``all_greenlets()``, ``describe()`` and
+``stack()`` give the same to programs. They work from any thread, for greenlets of all threads of
+the interpreter, whether the garbage collector knows them or not (``gc.freeze()``), and cost
+programs nothing that do not call them.
+
+From outside of a process, ``python -m greenlet`` shows the same.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import IO, Any, NamedTuple
+
+from . import _greenlet, _view
+from ._greenlet import greenlet
+from ._view import FrameView, GreenletView, ThreadView
+
+__all__ = [
+    "Counts",
+    "Description",
+    "FrameView",
+    "GreenletView",
+    "ThreadView",
+    "all_greenlets",
+    "count",
+    "describe",
+    "format_tree",
+    "get_name",
+    "print_tree",
+    "set_name",
+    "snapshot",
+    "stack",
+    "to_json",
+    "track_origin",
+]
+
+
+class Counts(NamedTuple):
+    """Numbers of greenlets that have started and not finished, main greenlets included."""
+
+    alive: int
+    waiting: int
+    """Those that are suspended."""
+    running: int
+    """Those that run: one in each thread."""
+    by_thread: dict[int, int]
+    """How many are alive in each thread that has used greenlets, by the thread's ident."""
+
+
+class Description(NamedTuple):
+    """What is known of a greenlet."""
+
+    name: str
+    type: type[greenlet]
+    state: str
+    """``new``, ``running``, ``suspended``, ``dead``, or ``abandoned`` if its thread has ended."""
+    is_main: bool
+    thread: int | None
+    """The ident of the thread that it has started in; None if it is in none (any more)."""
+    native_id: int | None
+    thread_name: str | None
+    parent: greenlet | None
+    run: Callable[..., object] | None
+    """What it runs, or is to run; None for main greenlets, and when it has finished."""
+    stack_in_use: int
+    """The bytes of C stack that it uses while it is suspended; otherwise 0."""
+    origin: tuple[FrameView, ...]
+    """The frames that made it, the outermost first; empty unless ``track_origin()`` was on."""
+
+
+def all_greenlets(thread: int | threading.Thread | None = None) -> list[greenlet]:
+    """Return all greenlets that have started and not finished: of all threads, or of one.
+
+    The main greenlet of each thread comes first, and the others follow in the order of their start.
+    A thread is given by its ident or as a ``threading.Thread``. The list is complete for one
+    moment: while it is made, no other thread runs Python. Greenlets of other interpreters are not
+    in it.
+    """
+    if isinstance(thread, threading.Thread):
+        if thread.ident is None:
+            return []
+        thread = thread.ident
+    return [*_greenlet._list_greenlets(thread or 0)]
+
+
+def count() -> Counts:
+    """Return how many greenlets there are. Takes as long as there are threads, not greenlets."""
+    by_thread = {ident: 1 + started for ident, _, _, _, started in _greenlet._list_threads()}
+    alive = sum(by_thread.values())
+    return Counts(alive, alive - len(by_thread), len(by_thread), by_thread)
+
+
+def set_name(g: greenlet, name: str | None) -> None:
+    """Set the name that tools show for a greenlet. None removes it."""
+    _greenlet._set_name(g, name)
+
+
+def get_name(g: greenlet) -> str:
+    """Return the name of a greenlet: the first of these that there is.
+
+    - what ``set_name()`` has set;
+    - its attribute ``name``, if that is a str (gevent's greenlets have one);
+    - the qualified name of what it runs or is to run;
+    - the name of its class.
+    """
+    return _name(g, _greenlet._describe(g))
+
+
+def _name(g: greenlet, found: tuple[Any, ...]) -> str:
+    _, _, _, run, _, is_main, _, name, _ = found
+    if name is not None:
+        return str(name)
+    if type(g) is not greenlet:
+        try:
+            name = g.name  # type: ignore[attr-defined]
+        except Exception:  # whatever a class's attribute does
+            pass
+        if isinstance(name, str):
+            return name
+    if is_main:
+        return "main"
+    run = getattr(run, "func", run)  # of functools.partial
+    name = getattr(run, "__qualname__", None)
+    return name if isinstance(name, str) else type(g if run is None else run).__qualname__
+
+
+def _frames(found: Sequence[tuple[Any, int, int]] | None) -> tuple[FrameView, ...]:
+    """Frames, the outermost first, of what the extension module tells, the innermost first."""
+    return tuple(
+        FrameView(code.co_qualname, code.co_filename, max(line, 0))
+        for code, _, line in reversed(found or ())
+    )
+
+
+def stack(g: greenlet) -> tuple[FrameView, ...]:
+    """Return the Python frames of a greenlet, the outermost first.
+
+    Also of a greenlet that is running, in this thread or another one. Those of a running main
+    greenlet are the thread's. Empty for a greenlet that has not started or has finished.
+    """
+    return _frames(_greenlet._list_frames(g))
+
+
+def describe(g: greenlet) -> Description:
+    """Return what is known of a greenlet."""
+    found = _greenlet._describe(g)
+    state, ident, native_id, run, stack_in_use, is_main, _, _, origin = found
+    return Description(
+        name=_name(g, found),
+        type=type(g),
+        state=state,
+        is_main=is_main,
+        thread=ident or None,
+        native_id=native_id or None,
+        thread_name=_thread_name(ident) if ident else None,
+        parent=g.parent,
+        run=run,
+        stack_in_use=stack_in_use,
+        origin=_frames(origin),
+    )
+
+
+def _thread_name(ident: int) -> str:
+    # Not threading.enumerate(), which takes a lock that the caller may hold.
+    thread = threading._active.get(ident)  # type: ignore[attr-defined]
+    return thread.name if thread is not None else f"{ident:#x}"
+
+
+def track_origin(frames: int = 1) -> int:
+    """Note for each greenlet that is made from now on the frames that make it; 0 turns it off.
+
+    ``frames`` is how many, the innermost ones, at most 100. Returns what was set before. It is off
+    at first. A greenlet that is made takes some 100 ns longer for each frame, and keeps the code
+    objects alive.
+    """
+    if not 0 <= frames <= 100:
+        raise ValueError(f"cannot note {frames} frames of each greenlet (0 to 100)")
+    return _greenlet._track_origin(frames)
+
+
+def snapshot(
+    thread: int | threading.Thread | None = None, *, variables: bool = False
+) -> list[ThreadView]:
+    """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
+
+    Variables are those of suspended greenlets. Their ``repr()`` is called for this.
+    """
+    threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
+    found: dict[int, list[GreenletView]] = {}
+    for g in all_greenlets(thread):
+        described = _greenlet._describe(g)
+        state, ident, _, _, stack_in_use, is_main, _, _, origin = described
+        parent = g.parent
+        frames = stack(g)
+        found.setdefault(ident, []).append(
+            GreenletView(
+                id=id(g),
+                name=_name(g, described),
+                type=type(g).__qualname__,
+                state=state,
+                is_main=is_main,
+                parent=0 if parent is None else id(parent),
+                stack=_with_variables(g, frames) if variables else frames,
+                stack_in_use=stack_in_use,
+                origin=_frames(origin),
+            )
+        )
+        del parent
+    # What has finished since the list was made is in no thread.
+    return [
+        ThreadView(ident, threads.get(ident, 0), _thread_name(ident), found[ident])
+        for ident in sorted(found, key=lambda ident: ident != threading.main_thread().ident)
+        if ident
+    ]
+
+
+_LONGEST = 200  # characters of a value
+
+
+def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
+    frame, found = g.gr_frame, []
+    while frame is not None:
+        texts = []
+        for name, value in [*frame.f_locals.items()]:
+            try:
+                text = repr(value)
+            except Exception as failure:
+                text = f"<repr() raised {type(failure).__name__}>"
+            texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
+        code = frame.f_code
+        found.append(FrameView(code.co_qualname, code.co_filename, frame.f_lineno or 0, (*texts,)))
+        frame = frame.f_back
+    return tuple(reversed(found)) or frames
+
+
+def format_tree(
+    thread: int | threading.Thread | None = None, *, group: bool = True, variables: bool = False
+) -> str:
+    """Return all greenlets with their stacks as text, children below their parents.
+
+    The outermost frame comes first. Greenlets of one parent that are at the same place are shown
+    together, unless ``group`` is false.
+    """
+    return "\n".join(_view.format_tree(snapshot(thread, variables=variables), group=group))
+
+
+def print_tree(
+    thread: int | threading.Thread | None = None,
+    *,
+    group: bool = True,
+    variables: bool = False,
+    file: IO[str] | None = None,
+) -> None:
+    """Print what ``format_tree()`` returns, in colour on a terminal.
+
+    The environment variables ``NO_COLOR`` and ``FORCE_COLOR`` decide about colour.
+    """
+    file = sys.stdout if file is None else file
+    lines = _view.format_tree(
+        snapshot(thread, variables=variables), group=group, color=_wants_color(file)
+    )
+    for line in lines:
+        print(line, file=file)
+
+
+def _wants_color(file: IO[str]) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return file.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def to_json(thread: int | threading.Thread | None = None, *, variables: bool = False) -> Any:
+    """Return all greenlets as lists, dicts, strings and numbers, for ``json.dumps()``."""
+    return _view.as_json(snapshot(thread, variables=variables))

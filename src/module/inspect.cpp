@@ -1,0 +1,89 @@
+// The functions that greenlet.inspect wraps: which threads and greenlets there are, where they are.
+#include "module/inspect.h"
+
+#include "core/greenlet.h"
+#include "core/listing.h"
+#include "core/module_state.h"
+
+namespace greenlet::module {
+namespace {
+
+using core::Greenlet;
+using core::ModuleState;
+using core::Ref;
+
+// The greenlet of an argument; null with TypeError set if the argument is no greenlet.
+Greenlet* checked(PyObject* module, PyObject* object) {
+  if (PyObject_TypeCheck(object, ModuleState::of(module).greenlet_type)) {
+    return &Greenlet::of(object);
+  }
+  PyErr_Format(PyExc_TypeError, "expected a greenlet, not %s", Py_TYPE(object)->tp_name);
+  return nullptr;
+}
+
+PyObject* list_threads(PyObject* module, PyObject*) {
+  return core::list_threads(ModuleState::of(module)).release();
+}
+
+PyObject* list_greenlets(PyObject* module, PyObject* ident) {
+  const unsigned long number = PyLong_AsUnsignedLong(ident);
+  if (number == static_cast<unsigned long>(-1) && PyErr_Occurred() != nullptr) {
+    return nullptr;
+  }
+  return core::list_greenlets(ModuleState::of(module), number).release();
+}
+
+PyObject* list_frames(PyObject* module, PyObject* object) {
+  Greenlet* const greenlet = checked(module, object);
+  return greenlet != nullptr ? core::list_frames(*greenlet).release() : nullptr;
+}
+
+PyObject* describe(PyObject* module, PyObject* object) {
+  Greenlet* const greenlet = checked(module, object);
+  if (greenlet == nullptr) {
+    return nullptr;
+  }
+  core::Description found = core::describe(*greenlet);
+  static constexpr const char* kStates[] = {"new", "running", "dead", "abandoned", "suspended"};
+  const Ref run = found.run ? std::move(found.run) : Ref::share(Py_None);
+  const Ref name = found.name ? std::move(found.name) : Ref::share(Py_None);
+  const Ref origin = Ref::share(greenlet->origin() != nullptr ? greenlet->origin() : Py_None);
+  return Py_BuildValue("skkOnOOOO", kStates[static_cast<unsigned>(found.state)], found.ident,
+                       found.native_id, run.get(), static_cast<Py_ssize_t>(found.stack_in_use),
+                       greenlet->is_main() ? Py_True : Py_False,
+                       greenlet->is_scheduler() ? Py_True : Py_False, name.get(), origin.get());
+}
+
+PyObject* set_name(PyObject* module, PyObject* args) {
+  PyObject *object, *name;
+  if (!PyArg_ParseTuple(args, "O!O", ModuleState::of(module).greenlet_type, &object, &name)) {
+    return nullptr;
+  }
+  if (name != Py_None && !PyUnicode_Check(name)) {
+    return PyErr_Format(PyExc_TypeError, "a name is a str or None, not %s", Py_TYPE(name)->tp_name);
+  }
+  core::exchange_name(Greenlet::of(object), name == Py_None ? Ref() : Ref::share(name));
+  Py_RETURN_NONE;
+}
+
+PyObject* track_origin(PyObject* module, PyObject* frames) {
+  int number;
+  if (!PyArg_Parse(frames, "i", &number)) {
+    return nullptr;
+  }
+  return PyLong_FromLong(ModuleState::of(module).origin_frames.exchange(number));
+}
+
+}  // namespace
+
+PyMethodDef inspect_functions[] = {
+    {"_list_threads", &list_threads, METH_NOARGS, nullptr},
+    {"_list_greenlets", &list_greenlets, METH_O, nullptr},
+    {"_list_frames", &list_frames, METH_O, nullptr},
+    {"_describe", &describe, METH_O, nullptr},
+    {"_set_name", &set_name, METH_VARARGS, nullptr},
+    {"_track_origin", &track_origin, METH_O, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace greenlet::module
