@@ -12,16 +12,6 @@
 namespace greenlet::core {
 namespace {
 
-template <typename Look>
-void for_each_thread(const ModuleState& module, Look look) noexcept {
-  for (const Thread* thread = ThreadRegistry::first_made(); thread != nullptr;
-       thread = ThreadRegistry::after(*thread)) {
-    if (thread->is_in(module)) {
-      look(*thread);
-    }
-  }
-}
-
 // An array outside of Python's memory: to make it runs no Python code, and a look may fill it while
 // the world is stopped.
 template <typename T>
@@ -98,6 +88,21 @@ Ref tuple_of(const T* items, std::size_t count, Make make) noexcept {
   return all;
 }
 
+ThreadFound found_of(const Thread& thread) noexcept {
+  return {.ident = thread.tstate()->thread_id,
+          .native_id = thread.tstate()->native_thread_id,
+          .main = Py_NewRef(thread.main().object()),
+          .running = Py_NewRef(thread.running().object()),
+          .started = thread.started().size()};
+}
+
+Ref tuple_of_threads(const ThreadFound* found, std::size_t count) noexcept {
+  return tuple_of(found, count, [](const ThreadFound& thread) {
+    return Ref::take(Py_BuildValue("kkNNn", thread.ident, thread.native_id, thread.main,
+                                   thread.running, static_cast<Py_ssize_t>(thread.started)));
+  });
+}
+
 // A tuple of a tuple for each frame. Takes the references to the code objects over.
 Ref tuple_of_frames(const cpython::CodePosition* found, std::size_t count) noexcept {
   return tuple_of(found, count, [](const cpython::CodePosition& frame) {
@@ -112,26 +117,40 @@ Ref list_threads(const ModuleState& module) noexcept {
   return with_found<ThreadFound>(
       [&](ThreadFound* found, std::size_t most) {
         std::size_t count = 0;
-        for_each_thread(module, [&](const Thread&) { ++count; });
+        ThreadRegistry::for_each(module, [&](const Thread&) { ++count; });
         if (count > most) {
           return count;
         }
-        for_each_thread(module, [&](const Thread& thread) {
-          *found++ = {.ident = thread.tstate()->thread_id,
-                      .native_id = thread.tstate()->native_thread_id,
-                      .main = Py_NewRef(thread.main().object()),
-                      .running = Py_NewRef(thread.running().object()),
-                      .started = thread.started().size()};
+        ThreadRegistry::for_each(module, [&](const Thread& thread) {
+          *found++ = found_of(thread);
         });
         return count;
       },
-      [](const ThreadFound* found, std::size_t count) {
-        return tuple_of(found, count, [](const ThreadFound& thread) {
-          return Ref::take(Py_BuildValue("kkNNn", thread.ident, thread.native_id, thread.main,
-                                         thread.running,
-                                         static_cast<Py_ssize_t>(thread.started)));
+      &tuple_of_threads);
+}
+
+Ref watch_threads(const ModuleState& module) noexcept {
+  return with_found<ThreadFound>(
+      [&](ThreadFound* found, std::size_t most) {
+        const auto is_held_up = [](const Thread& thread) {
+          return thread.has_attention(Thread::kWatched) && !thread.started().is_empty() &&
+                 !thread.running().is_scheduler();
+        };
+        std::size_t count = 0;
+        ThreadRegistry::for_each(
+            module, [&](const Thread& thread) { count += is_held_up(thread) ? 1 : 0; });
+        if (count > most) {
+          return count;
+        }
+        ThreadRegistry::for_each(module, [&](Thread& thread) {
+          if (is_held_up(thread)) {
+            *found++ = found_of(thread);
+          }
+          thread.set_attention(Thread::kWatched, true);
         });
-      });
+        return count;
+      },
+      &tuple_of_threads);
 }
 
 Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept {
@@ -141,14 +160,14 @@ Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept {
           return ident == 0 || thread.tstate()->thread_id == ident;
         };
         std::size_t count = 0;
-        for_each_thread(module, [&](const Thread& thread) {
+        ThreadRegistry::for_each(module, [&](const Thread& thread) {
           count += is_asked_for(thread) ? 1 + thread.started().size() : 0;
         });
         if (count > most) {
           return count;
         }
         PyObject** next = found;
-        for_each_thread(module, [&](const Thread& thread) {
+        ThreadRegistry::for_each(module, [&](const Thread& thread) {
           if (!is_asked_for(thread)) {
             return;
           }

@@ -16,6 +16,11 @@ namespace greenlet::core {
 // exception set if there is no memory.
 Ref list_threads(const ModuleState& module) noexcept;
 
+// The threads that have not switched since the last call, with greenlets that wait there, as a
+// tuple of tuples: ident, running greenlet, the number of waiting ones. A thread that runs a
+// scheduler is left out: it waits for events. Empty with an exception set if there is no memory.
+Ref watch_threads(const ModuleState& module) noexcept;
+
 // The main greenlet of each thread, followed by the started greenlets that have not finished, the
 // oldest first, as a tuple. Of the thread with this ident alone, unless it is 0. Looks at no stack.
 // Empty with an exception set if there is no memory.

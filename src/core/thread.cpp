@@ -23,6 +23,8 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   ++module->main_greenlets;
   owner_id_.store(cpython::id_of(tstate), std::memory_order_relaxed);
   owner_tstate_.store(tstate, std::memory_order_relaxed);
+  set_attention(kTracedInAll, module->tracer != nullptr);
+  set_attention(kHooked, module->hook.function != nullptr);
   listed_in_.store(module, std::memory_order_release);
 }
 

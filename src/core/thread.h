@@ -42,6 +42,7 @@ using cpython::Operands;
 //   main_                      another thread reads it under ModuleState::owners
 //   read_ahead_, started_      a collection in another thread, under the GIL or in a stopped world
 //   tstate_, main_, running_   listing.h, in the same way
+//   attention_                 tracing.h, in the same way
 //
 // The memory of a Thread is never freed, only used for another Thread. The reason: an OS thread may
 // have several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread
@@ -108,9 +109,23 @@ class alignas(128) Thread {
   const Tracer& tracer() const noexcept { return tracer_; }
   // Sets or (empty) removes the trace callback; returns the old one.
   Ref exchange_tracer(Ref callback) noexcept {
-    attention_ = callback ? attention_ | kTraced : attention_ & ~unsigned{kTraced};
+    set_attention(kTraced, static_cast<bool>(callback));
     return tracer_.exchange(std::move(callback));
   }
+
+  // What arrive() must do beside bringing the message; a set of bits.
+  enum Attention : unsigned {
+    kTraced = 1,          // tracer() has a callback
+    kOriginFinished = 2,  // the greenlet that was left has finished
+    kTracedInAll = 4,     // ModuleState::tracer is set, and has not raised here
+    kHooked = 8,          // ModuleState::hook is set
+    kWatched = 16,        // no switch yet since watch_threads() has looked
+  };
+  // Of another thread, only while the world is stopped.
+  void set_attention(Attention bit, bool value) noexcept {
+    attention_ = value ? attention_ | bit : attention_ & ~unsigned{bit};
+  }
+  bool has_attention(Attention bit) const noexcept { return (attention_ & bit) != 0; }
 
   // --- what the other jobs record here ---
 
@@ -141,8 +156,6 @@ class alignas(128) Thread {
 
   // kAlreadyStarted: other code has started the greenlet during the preparations of start().
   enum class Start : unsigned char { kStarted, kFailed, kAlreadyStarted };
-  // What arrive() must do beside bringing the message; a set of bits.
-  enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
 
   Thread() = default;
   ~Thread() = default;
@@ -188,6 +201,8 @@ class alignas(128) Thread {
     return message;
   }
   PyObject* arrive_slowly(PyObject* message) noexcept;
+  // Calls the hook and the tracer. Returns false with an exception set if the tracer raises.
+  bool tell_of_switch(const Greenlet& origin, bool is_throw, bool origin_finished) noexcept;
   // The rest of arrive_slowly(), when the StackState has caught up; also for a switch from a
   // greenlet to itself.
   PyObject* receive(PyObject* message) noexcept;

@@ -35,10 +35,17 @@ class ThreadRegistry {
   // False if it runs on its own stack. For cpython::watch_new_thread_states().
   static bool find_stack(cpython::StackBounds& found) noexcept;
 
-  // All Threads that the process has made, each once, also those that have ended: the first one,
-  // and the one after another. Takes no lock.
-  static Thread* first_made() noexcept { return made_.load(std::memory_order_acquire); }
-  static Thread* after(const Thread& thread) noexcept { return thread.next_made_; }
+  // Calls `look` for each Thread of the interpreter of `module`. The caller must have the GIL, or
+  // have stopped the world.
+  template <typename Look>
+  static void for_each(const ModuleState& module, Look look) noexcept {
+    for (Thread* thread = made_.load(std::memory_order_acquire); thread != nullptr;
+         thread = thread->next_made_) {
+      if (thread->is_in(module)) {
+        look(*thread);
+      }
+    }
+  }
 
  private:
   // The slow half of current(): finds the Thread, or makes it and hooks the ends of the thread and
@@ -64,7 +71,8 @@ class ThreadRegistry {
 
   // The memory of Threads that have ended. Of the whole process; takes no lock.
   static constinit FreeList<Thread, &Thread::next_unused_> unused_;
-  // The Thread that was made last.
+  // All Threads that the process has made, also those that have ended: the last one, and from each
+  // the one that was made before it. None is ever removed.
   static constinit std::atomic<Thread*> made_;
 };
 

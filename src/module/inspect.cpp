@@ -25,6 +25,10 @@ PyObject* list_threads(PyObject* module, PyObject*) {
   return core::list_threads(ModuleState::of(module)).release();
 }
 
+PyObject* watch_threads(PyObject* module, PyObject*) {
+  return core::watch_threads(ModuleState::of(module)).release();
+}
+
 PyObject* list_greenlets(PyObject* module, PyObject* ident) {
   const unsigned long number = PyLong_AsUnsignedLong(ident);
   if (number == static_cast<unsigned long>(-1) && PyErr_Occurred() != nullptr) {
@@ -78,6 +82,7 @@ PyObject* track_origin(PyObject* module, PyObject* frames) {
 
 PyMethodDef inspect_functions[] = {
     {"_list_threads", &list_threads, METH_NOARGS, nullptr},
+    {"_watch_threads", &watch_threads, METH_NOARGS, nullptr},
     {"_list_greenlets", &list_greenlets, METH_O, nullptr},
     {"_list_frames", &list_frames, METH_O, nullptr},
     {"_describe", &describe, METH_O, nullptr},

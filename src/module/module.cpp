@@ -153,6 +153,7 @@ int traverse(PyObject* module, visitproc visit, void* arg) {
     Py_VISIT(state->greenlet_exit);
     Py_VISIT(state->final_exit);
     Py_VISIT(state->capi);
+    Py_VISIT(state->tracer);
   }
   return 0;
 }
@@ -165,6 +166,7 @@ int clear(PyObject* module) {
     Py_CLEAR(state->greenlet_exit);
     Py_CLEAR(state->final_exit);
     Py_CLEAR(state->capi);
+    Py_CLEAR(state->tracer);
     Py_CLEAR(state->run_name);
     Py_CLEAR(state->empty_tuple);
   }
