@@ -22,12 +22,16 @@ Ref exchange_tracer_of_all(ModuleState& module, Ref callback) noexcept {
   return old;
 }
 
-SwitchHook exchange_hook(ModuleState& module, SwitchHook hook) noexcept {
+bool set_hook(ModuleState& module, SwitchHook hook) noexcept {
   const cpython::StoppedWorld stopped;
+  if (hook.function != nullptr && module.hook.function != nullptr) {
+    return false;
+  }
+  module.hook = hook;
   ThreadRegistry::for_each(module, [&](Thread& thread) {
     thread.set_attention(Thread::kHooked, hook.function != nullptr);
   });
-  return std::exchange(module.hook, hook);
+  return true;
 }
 
 }  // namespace greenlet::core

@@ -38,7 +38,7 @@ bool call_tracer(PyObject* callback, bool is_throw, const Greenlet& origin,
 // that use greenlets later; returns the old one. A thread calls it from its next switch on.
 Ref exchange_tracer_of_all(ModuleState& module, Ref callback) noexcept;
 
-// Sets or (null) removes the hook of all threads of the interpreter; returns the old one.
-SwitchHook exchange_hook(ModuleState& module, SwitchHook hook) noexcept;
+// Sets or (null) removes the hook of all threads of the interpreter. False if another one is set.
+bool set_hook(ModuleState& module, SwitchHook hook) noexcept;
 
 }  // namespace greenlet::core

@@ -11,7 +11,9 @@ From outside of a process, ``python -m greenlet`` shows the same.
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import IO, Any, NamedTuple
 
 from . import _greenlet, _view
@@ -35,6 +37,7 @@ __all__ = [
     "stack",
     "to_json",
     "track_origin",
+    "watch",
 ]
 
 
@@ -194,7 +197,7 @@ def snapshot(
         described = _greenlet._describe(g)
         state, ident, _, _, stack_in_use, is_main, _, _, origin = described
         parent = g.parent
-        frames = stack(g)
+        frames = _without_own(stack(g))
         found.setdefault(ident, []).append(
             GreenletView(
                 id=id(g),
@@ -215,6 +218,14 @@ def snapshot(
         for ident in sorted(found, key=lambda ident: ident != threading.main_thread().ident)
         if ident
     ]
+
+
+def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
+    """The frames without those of this module, which is looking."""
+    end = len(frames)
+    while end and frames[end - 1].file == __file__:
+        end -= 1
+    return frames[:end]
 
 
 _LONGEST = 200  # characters of a value
@@ -277,3 +288,114 @@ def _wants_color(file: IO[str]) -> bool:
 def to_json(thread: int | threading.Thread | None = None, *, variables: bool = False) -> Any:
     """Return all greenlets as lists, dicts, strings and numbers, for ``json.dumps()``."""
     return _view.as_json(snapshot(thread, variables=variables))
+
+
+# --- what holds a thread up ------------------------------------------------------------------------
+
+
+class HeldUp(NamedTuple):
+    """A greenlet that has held its thread for long."""
+
+    greenlet: greenlet
+    name: str
+    seconds: float
+    """At least so long there was no switch in the thread."""
+    thread: int
+    """The thread's ident."""
+    thread_name: str
+    waiting: int
+    """How many greenlets of the thread wait meanwhile."""
+    stack: tuple[FrameView, ...]
+    """Where it is, the outermost frame first."""
+
+    def __str__(self) -> str:
+        lines = [
+            f"greenlet {self.name} has held thread {self.thread_name} for {self.seconds:.3g} s,"
+            f" {self.waiting:,} wait"
+        ]
+        lines += [f"  {frame.function}  {frame.file}:{frame.line}" for frame in self.stack]
+        return "\n".join(lines)
+
+
+class Watch:
+    """What ``watch()`` returns. ``stop()``, or leaving it as a context manager, ends it."""
+
+    def __init__(self, seconds: float, callback: Callable[[HeldUp], object]) -> None:
+        self._seconds, self._callback = seconds, callback
+        self._stopped = threading.Event()
+        # Not a thread that others wait for at the end of the program.
+        self._thread = threading.Thread(target=self._run, name="greenlet.inspect.watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch. It calls its callback no more once this has returned."""
+        self._stopped.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        held: dict[int, float] = {}  # since when, by thread
+        looked = time.monotonic()
+        _greenlet._watch_threads()
+        while not self._stopped.wait(self._seconds):
+            found = _greenlet._watch_threads()
+            # No switch since the last look, which is the first one of this time or a later one.
+            held = {ident: held.get(ident, looked) for ident, *_ in found}
+            looked = time.monotonic()
+            while found:
+                ident, _, _, running, started = found.pop()
+                self._report(running, looked - held[ident], ident, started)
+                del running
+
+    def _report(self, running: greenlet, seconds: float, ident: int, started: int) -> None:
+        frames = stack(running)
+        if not frames or _greenlet._describe(running)[0] != "running":
+            return  # it has gone on meanwhile
+        waiting = started - (0 if running.parent is None else 1)
+        found = HeldUp(
+            running, get_name(running), seconds, ident, _thread_name(ident), waiting, frames
+        )
+        try:
+            self._callback(found)
+        except Exception:
+            sys.unraisablehook(
+                _Unraisable(*sys.exc_info(), "Exception ignored in a watch's callback", self)  # type: ignore[arg-type]
+            )
+
+
+class _Unraisable(NamedTuple):
+    exc_type: type[BaseException] | None
+    exc_value: BaseException | None
+    exc_traceback: TracebackType | None
+    err_msg: str
+    object: object
+
+
+def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
+    """Call ``callback`` when a greenlet holds its thread for ``seconds`` without a switch.
+
+    A greenlet does so that computes, or calls a function that blocks the thread, while others wait
+    to go on. The callback gets a ``HeldUp``; ``print`` will do. It is called in a thread of the
+    watch's own, and once more after each further ``seconds``. What it raises goes to
+    ``sys.unraisablehook``.
+
+    Greenlets that schedule others are left out: gevent's and eventlet's hubs, and whatever greenlet
+    other code has made a parent. They wait for events. So are threads in which no greenlet waits.
+
+    A look takes a few microseconds for each thread. On free-threaded builds it stops the other
+    threads for that long. A switch is not slower, but for the first one after a look.
+    """
+    if not seconds > 0:
+        raise ValueError(f"cannot watch every {seconds} seconds")
+    return Watch(seconds, callback)

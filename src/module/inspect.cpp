@@ -26,7 +26,8 @@ PyObject* list_threads(PyObject* module, PyObject*) {
 }
 
 PyObject* watch_threads(PyObject* module, PyObject*) {
-  return core::watch_threads(ModuleState::of(module)).release();
+  const Ref found = core::watch_threads(ModuleState::of(module));
+  return found ? PySequence_List(found.get()) : nullptr;
 }
 
 PyObject* list_greenlets(PyObject* module, PyObject* ident) {
