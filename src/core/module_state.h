@@ -63,6 +63,12 @@ struct ModuleState {
   PyObject* tracer = nullptr;  // owned: of the threads that have none of their own
   SwitchHook hook;
 
+  // Greenlets that collections have found and ended, and a function that is called with each. The
+  // flag says whether there is a function, which is changed while the world is stopped.
+  std::atomic<Py_ssize_t> collected_greenlets{0};
+  std::atomic<bool> reports_collected{false};
+  PyObject* collected_callback = nullptr;  // owned
+
   // How many frames to note of the code that makes a greenlet (Greenlet::origin()).
   std::atomic<int> origin_frames{0};
 

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <utility>
 
+#include "core/hints.h"
 #include "core/thread.h"
 #include "cpython/errors.h"
 #include "cpython/require.h"
@@ -196,6 +197,7 @@ void Thread::raise_wrong_thread(const Greenlet& representative) noexcept {
     PyErr_SetString(module_->error,
                     "cannot switch to a different thread (which happens to have exited)");
   }
+  add_hint("wrong_thread", representative.object());
 }
 
 }  // namespace greenlet::core

@@ -27,10 +27,12 @@ __all__ = [
     "GreenletView",
     "ThreadView",
     "all_greenlets",
+    "collected",
     "count",
     "describe",
     "format_tree",
     "get_name",
+    "on_collected",
     "print_tree",
     "set_name",
     "snapshot",
@@ -194,30 +196,33 @@ def snapshot(
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}
     for g in all_greenlets(thread):
-        described = _greenlet._describe(g)
-        state, ident, _, _, stack_in_use, is_main, _, _, origin = described
-        parent = g.parent
-        frames = _without_own(stack(g))
-        found.setdefault(ident, []).append(
-            GreenletView(
-                id=id(g),
-                name=_name(g, described),
-                type=type(g).__qualname__,
-                state=state,
-                is_main=is_main,
-                parent=0 if parent is None else id(parent),
-                stack=_with_variables(g, frames) if variables else frames,
-                stack_in_use=stack_in_use,
-                origin=_frames(origin),
-            )
-        )
-        del parent
+        ident, view = _view_of(g, variables=variables)
+        found.setdefault(ident, []).append(view)
     # What has finished since the list was made is in no thread.
     return [
         ThreadView(ident, threads.get(ident, 0), _thread_name(ident), found[ident])
         for ident in sorted(found, key=lambda ident: ident != threading.main_thread().ident)
         if ident
     ]
+
+
+def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView]:
+    """The ident of its thread, or 0, and the greenlet as plain data."""
+    found = _greenlet._describe(g)
+    state, ident, _, _, stack_in_use, is_main, _, _, origin = found
+    parent = g.parent
+    frames = _without_own(stack(g))
+    return ident, GreenletView(
+        id=id(g),
+        name=_name(g, found),
+        type=type(g).__qualname__,
+        state=state,
+        is_main=is_main,
+        parent=0 if parent is None else id(parent),
+        stack=_with_variables(g, frames) if variables else frames,
+        stack_in_use=stack_in_use,
+        origin=_frames(origin),
+    )
 
 
 def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
@@ -288,6 +293,42 @@ def _wants_color(file: IO[str]) -> bool:
 def to_json(thread: int | threading.Thread | None = None, *, variables: bool = False) -> Any:
     """Return all greenlets as lists, dicts, strings and numbers, for ``json.dumps()``."""
     return _view.as_json(snapshot(thread, variables=variables))
+
+
+# --- what leaks ----------------------------------------------------------------------------------
+
+
+def collected() -> int:
+    """Return how many suspended greenlets the garbage collector has found and ended.
+
+    Such a greenlet was lost: nothing could switch to it any more. That it was in a reference cycle
+    is often why it was not ended before.
+    """
+    return _greenlet._count_collected()
+
+
+def on_collected(
+    callback: Callable[[GreenletView], object] | None,
+) -> Callable[[GreenletView], object] | None:
+    """Set a function that is called for each greenlet that the garbage collector ends.
+
+    It is called before GreenletExit is raised in the greenlet, in the greenlet's thread, with what
+    there is to know: name, class, stack, and where it was made if ``track_origin()`` is on. It
+    must not switch. What it raises goes to ``sys.unraisablehook``. Returns the function that was
+    set before, or None; None removes it.
+    """
+    old = _greenlet._on_collected(None if callback is None else _Report(callback))
+    return old.callback if isinstance(old, _Report) else None
+
+
+class _Report:
+    """What the extension module calls with the greenlet itself."""
+
+    def __init__(self, callback: Callable[[GreenletView], object]) -> None:
+        self.callback = callback
+
+    def __call__(self, g: greenlet) -> None:
+        self.callback(_view_of(g)[1])
 
 
 # --- what holds a thread up ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 #include "module/inspect.h"
 
 #include "core/greenlet.h"
+#include "core/hints.h"
 #include "core/listing.h"
 #include "core/module_state.h"
 
@@ -71,6 +72,17 @@ PyObject* set_name(PyObject* module, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+// Sets the function that is called with each greenlet that a collection ends; returns the old one.
+PyObject* on_collected(PyObject* module, PyObject* callback) {
+  return core::exchange_collected_callback(ModuleState::of(module),
+                                           callback == Py_None ? Ref() : Ref::share(callback))
+      .release();
+}
+
+PyObject* count_collected(PyObject* module, PyObject*) {
+  return PyLong_FromSsize_t(ModuleState::of(module).collected_greenlets);
+}
+
 PyObject* track_origin(PyObject* module, PyObject* frames) {
   int number;
   if (!PyArg_Parse(frames, "i", &number)) {
@@ -88,6 +100,8 @@ PyMethodDef inspect_functions[] = {
     {"_list_frames", &list_frames, METH_O, nullptr},
     {"_describe", &describe, METH_O, nullptr},
     {"_set_name", &set_name, METH_VARARGS, nullptr},
+    {"_on_collected", &on_collected, METH_O, nullptr},
+    {"_count_collected", &count_collected, METH_NOARGS, nullptr},
     {"_track_origin", &track_origin, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };

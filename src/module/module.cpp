@@ -154,6 +154,7 @@ int traverse(PyObject* module, visitproc visit, void* arg) {
     Py_VISIT(state->final_exit);
     Py_VISIT(state->capi);
     Py_VISIT(state->tracer);
+    Py_VISIT(state->collected_callback);
   }
   return 0;
 }
@@ -167,6 +168,7 @@ int clear(PyObject* module) {
     Py_CLEAR(state->final_exit);
     Py_CLEAR(state->capi);
     Py_CLEAR(state->tracer);
+    Py_CLEAR(state->collected_callback);
     Py_CLEAR(state->run_name);
     Py_CLEAR(state->empty_tuple);
   }

@@ -2,6 +2,7 @@
 #include "module/operations.h"
 
 #include "core/collection.h"
+#include "core/hints.h"
 #include "core/inspection.h"
 #include "core/killing.h"
 #include "core/listing.h"
@@ -151,6 +152,7 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
   Ref parent = Ref::share(value);
   if (!greenlet.exchange_parent(parent)) {
     PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
+    core::add_hint("cyclic_parents", greenlet.object(), value);
     return -1;
   }
   if (const Thread* const thread = ThreadRegistry::current_or_null();

@@ -1,0 +1,60 @@
+"""Notes on errors: what the message of a greenlet.error has no room for. The extension calls this."""
+
+import threading
+
+from . import inspect
+from ._greenlet import greenlet
+
+
+def _place(g: greenlet) -> str:
+    frames = inspect.stack(g)
+    return f"{frames[-1].function}, {frames[-1].file}:{frames[-1].line}" if frames else ""
+
+
+def wrong_thread(error: BaseException, g: greenlet) -> None:
+    """For a switch to a greenlet of another thread, or of one that has ended."""
+    found = inspect.describe(g)
+    here = threading.current_thread().name
+    if found.thread is None:
+        error.add_note(
+            f"Greenlet {found.name}: its thread has ended, so it never runs again. "
+            f"This is thread {here}."
+        )
+        return
+    where = _place(g)
+    error.add_note(
+        f"Greenlet {found.name} belongs to thread {found.thread_name}; this is thread {here}."
+        + (f"\nIt {'runs' if found.state == 'running' else 'waits'} at {where}." if where else "")
+        + "\nA greenlet runs only in the thread that it has started in. Ask that thread to switch to"
+        " it, for instance by a queue or by a call that its event loop allows from other threads."
+    )
+
+
+def nothing_to_run(error: BaseException, g: greenlet) -> None:
+    """For the start of a greenlet whose run raises AttributeError."""
+    if any("run" in vars(cls) for cls in type(g).__mro__ if cls is not greenlet):
+        return  # its class has one, which raises
+    made = inspect.describe(g).origin
+    error.add_note(
+        f"This {type(g).__qualname__} has nothing to run: pass a callable when it is made, set its"
+        " attribute run, or define the method run() in its class."
+        + (f"\nIt was made at {made[-1].file}:{made[-1].line}." if made else "")
+    )
+
+
+def cyclic_parents(error: BaseException, g: greenlet, parent: greenlet) -> None:
+    """For a parent that descends from the greenlet."""
+    names, one = [], parent
+    while one is not None and one is not g and len(names) < 10:
+        names.append(inspect.get_name(one))
+        one = one.parent  # type: ignore[assignment]
+    chain = " → ".join([*names, "…"] if one is not g else [*names, inspect.get_name(g)])
+    error.add_note(f"From child to parent, there is already: {chain}.")
+
+
+def killed(error: BaseException, g: greenlet) -> None:
+    """For an exception other than GreenletExit that leaves a greenlet which was killed."""
+    error.add_note(
+        f"Raised in greenlet {inspect.get_name(g)}, in which GreenletExit was raised because nothing"
+        " refers to it any more, or because its thread ends."
+    )
