@@ -74,7 +74,7 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 // has exactly one.
 //
 // Locks. After the start the owner thread alone writes the fields, with these exceptions:
-//   run_, and the start itself     the object's own lock (cpython::ObjectLock)
+//   run_, name_, the start itself  the object's own lock (cpython::ObjectLock)
 //   parent_                        written under the object's own lock and ModuleState::parents, so
 //                                  either is enough to read it; clear() and destroy() write it when
 //                                  no other thread can reach the greenlet by its object
@@ -232,7 +232,7 @@ class Greenlet {
   // What tools have noted of it (core/listing.h); borrowed, null if nothing.
   PyObject* name() const noexcept { return name_; }
   PyObject* origin() const noexcept { return origin_; }
-  // Returns the old name. For a look while no other thread can run.
+  // Returns the old name. Call it under the object's own lock.
   PyObject* exchange_name(PyObject* name) noexcept { return std::exchange(name_, name); }
   // Call it before other threads can reach the greenlet. Takes over a reference.
   void set_origin(PyObject* origin) noexcept { origin_ = origin; }

@@ -229,8 +229,13 @@ void note_origin(Greenlet& greenlet) noexcept {
 }
 
 Ref exchange_name(Greenlet& greenlet, Ref name) noexcept {
-  const cpython::StoppedWorld stopped;
+  const cpython::ObjectLock lock(greenlet.object());
   return Ref::take(greenlet.exchange_name(name.release()));
+}
+
+Ref name_of(const Greenlet& greenlet) noexcept {
+  const cpython::ObjectLock lock(greenlet.object());
+  return Ref::share(greenlet.name());
 }
 
 Description describe(Greenlet& greenlet) noexcept {

@@ -37,6 +37,7 @@ void note_origin(Greenlet& greenlet) noexcept;
 
 // Sets the name that tools show, a str, or (empty) removes it; returns the old one.
 Ref exchange_name(Greenlet& greenlet, Ref name) noexcept;
+Ref name_of(const Greenlet& greenlet) noexcept;
 
 // What a greenlet is at one moment.
 struct Description {

@@ -58,6 +58,15 @@ class alignas(128) Thread {
            owner_id_.load(std::memory_order_relaxed) == cpython::id_of(tstate);
   }
 
+  // For a signal handler in any thread: null, or out of date, if the Thread is just ending.
+  const Greenlet* peek_running() const noexcept {
+    return __atomic_load_n(&running_, __ATOMIC_RELAXED);
+  }
+  const Greenlet* peek_main() const noexcept { return __atomic_load_n(&main_, __ATOMIC_RELAXED); }
+  const PyThreadState* peek_tstate() const noexcept {
+    return __atomic_load_n(&tstate_, __ATOMIC_RELAXED);
+  }
+
   Greenlet& running() const noexcept { return *running_; }
   Greenlet& main() const noexcept { return *main_; }
   bool runs_main() const noexcept { return running_ == main_; }

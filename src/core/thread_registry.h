@@ -35,6 +35,17 @@ class ThreadRegistry {
   // False if it runs on its own stack. For cpython::watch_new_thread_states().
   static bool find_stack(cpython::StackBounds& found) noexcept;
 
+  // Calls `look` for each Thread that has not ended. For a signal handler: it takes no lock, and
+  // Threads may begin and end meanwhile.
+  template <typename Look>
+  static void for_each_living(Look look) noexcept {
+    for (const Thread* thread = made_.load(std::memory_order_acquire); thread != nullptr;
+         thread = thread->next_made_) {
+      if (thread->listed_in_.load(std::memory_order_acquire) != nullptr) {
+        look(*thread);
+      }
+    }
+  }
   // Calls `look` for each Thread of the interpreter of `module`. The caller must have the GIL, or
   // have stopped the world.
   template <typename Look>

@@ -30,8 +30,11 @@ __all__ = [
     "collected",
     "count",
     "describe",
+    "dump",
+    "dump_on_signal",
     "format_tree",
     "get_name",
+    "no_dump_on_signal",
     "on_collected",
     "print_tree",
     "set_name",
@@ -293,6 +296,39 @@ def _wants_color(file: IO[str]) -> bool:
 def to_json(thread: int | threading.Thread | None = None, *, variables: bool = False) -> Any:
     """Return all greenlets as lists, dicts, strings and numbers, for ``json.dumps()``."""
     return _view.as_json(snapshot(thread, variables=variables))
+
+
+# --- by a signal -------------------------------------------------------------------------------------
+
+_files: dict[int, IO[Any]] = {}  # that signals write to; not to be closed meanwhile
+
+
+def dump_on_signal(signum: int, file: IO[Any] | None = None, *, chain: bool = False) -> None:
+    """Write all greenlets with their frames when the process gets a signal.
+
+    As ``faulthandler.register()`` does: in the signal handler itself, so also while a thread hangs
+    in C code, in which no Python code runs. ``file`` is stderr, or any file with a descriptor; keep
+    it open. With ``chain`` the handler that the signal had before is called afterwards. OSError for
+    a signal that cannot be handled. A second call for a signal changes the file.
+
+    The signal handler reads the memory of threads that run. In rare cases it reads what is being
+    changed; it checks pointers before it follows them, but cannot be as safe as ``print_tree()``.
+    """
+    file = sys.stderr if file is None else file
+    _greenlet._dump_on_signal(signum, file.fileno(), chain)
+    _files[signum] = file
+
+
+def no_dump_on_signal(signum: int) -> bool:
+    """Undo ``dump_on_signal()``: put the previous handler back. False if there is nothing to undo."""
+    undone = _greenlet._no_dump_on_signal(signum)
+    _files.pop(signum, None)
+    return undone
+
+
+def dump(file: IO[Any] | None = None) -> None:
+    """Write at once what ``dump_on_signal()`` writes: for code that may not allocate."""
+    _greenlet._dump((sys.stderr if file is None else file).fileno())
 
 
 # --- what leaks ----------------------------------------------------------------------------------

@@ -1,10 +1,12 @@
 // The functions that greenlet.inspect wraps: which threads and greenlets there are, where they are.
 #include "module/inspect.h"
 
+#include "core/dump.h"
 #include "core/greenlet.h"
 #include "core/hints.h"
 #include "core/listing.h"
 #include "core/module_state.h"
+#include "platform/signal.h"
 
 namespace greenlet::module {
 namespace {
@@ -72,6 +74,33 @@ PyObject* set_name(PyObject* module, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+PyObject* dump_on_signal(PyObject*, PyObject* args) {
+  int signal, descriptor, chain;
+  if (!PyArg_ParseTuple(args, "iip", &signal, &descriptor, &chain)) {
+    return nullptr;
+  }
+  return platform::watch_signal(signal, &core::dump_greenlets, descriptor, chain != 0)
+             ? Py_NewRef(Py_None)
+             : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject* no_dump_on_signal(PyObject*, PyObject* signal) {
+  int number;
+  if (!PyArg_Parse(signal, "i", &number)) {
+    return nullptr;
+  }
+  return PyBool_FromLong(platform::stop_watching_signal(number) ? 1 : 0);
+}
+
+PyObject* dump_now(PyObject*, PyObject* descriptor) {
+  int number;
+  if (!PyArg_Parse(descriptor, "i", &number)) {
+    return nullptr;
+  }
+  core::dump_greenlets(number);
+  Py_RETURN_NONE;
+}
+
 // Sets the function that is called with each greenlet that a collection ends; returns the old one.
 PyObject* on_collected(PyObject* module, PyObject* callback) {
   return core::exchange_collected_callback(ModuleState::of(module),
@@ -100,6 +129,9 @@ PyMethodDef inspect_functions[] = {
     {"_list_frames", &list_frames, METH_O, nullptr},
     {"_describe", &describe, METH_O, nullptr},
     {"_set_name", &set_name, METH_VARARGS, nullptr},
+    {"_dump_on_signal", &dump_on_signal, METH_VARARGS, nullptr},
+    {"_no_dump_on_signal", &no_dump_on_signal, METH_O, nullptr},
+    {"_dump", &dump_now, METH_O, nullptr},
     {"_on_collected", &on_collected, METH_O, nullptr},
     {"_count_collected", &count_collected, METH_NOARGS, nullptr},
     {"_track_origin", &track_origin, METH_O, nullptr},
