@@ -3,7 +3,7 @@ from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, final, overload
 
-from . import stacks as stacks
+from . import inspect as inspect, stacks as stacks
 
 __all__ = [
     "__version__",
@@ -115,8 +115,10 @@ class greenlet:  # noqa: N801
         """Return the running greenlet of this thread."""
 
     @staticmethod
-    def settrace(callback: _TraceCallback | None, /) -> _TraceCallback | None:
-        """Set this thread's trace callback and return the previous one."""
+    def settrace(
+        callback: _TraceCallback | None, /, *, all_threads: bool = False
+    ) -> _TraceCallback | None:
+        """Set this thread's trace callback, or that of all threads; return the previous one."""
 
     @staticmethod
     def gettrace() -> _TraceCallback | None:
@@ -125,8 +127,13 @@ class greenlet:  # noqa: N801
 def getcurrent() -> greenlet:
     """Return the running greenlet of this thread. At first that is its main greenlet."""
 
-def settrace(callback: _TraceCallback | None, /) -> _TraceCallback | None:
+def settrace(
+    callback: _TraceCallback | None, /, *, all_threads: bool = False
+) -> _TraceCallback | None:
     """Set this thread's trace callback and return the previous one. ``None`` removes it.
+
+    With ``all_threads`` it is the callback of all threads of the interpreter that have none of
+    their own, from their next switch on, and of threads that use greenlets later.
 
     After each switch the callback is called in the target with ``"switch"`` or ``"throw"`` and the
     pair ``(origin, target)``. If it raises, it is removed and the target gets the exception.

@@ -46,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m greenlet", description=__doc__)
     parser.add_argument("--version", action="version", version=greenlet.__version__)
     commands = parser.add_subparsers(dest="command", title="commands")
+    arguments = sys.argv[1:] if arguments is None else arguments
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        import_module(f"greenlet.{module}").add_arguments(command)
+        if name in arguments[:1]:  # the others need not be imported
+            import_module(f"greenlet.{module}").add_arguments(command)
     options = parser.parse_args(arguments)
     if options.command is None:
         report()

@@ -90,6 +90,10 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/_greenlet.pyi",
         "greenlet/greenlet.h",
         "greenlet/py.typed",
+        "greenlet/__main__.py",
+        "greenlet/_hints.py",
+        "greenlet/_view.py",
+        "greenlet/inspect.py",
         "greenlet/stacks.py",
     }
     assert [name.endswith("/greenlet/greenlet.h") for name in headers] == [True]
