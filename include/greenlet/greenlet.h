@@ -38,9 +38,9 @@ typedef struct _greenlet {
 #define PyGreenlet_SWITCH_THROW 1    /* the target receives an exception, and no value */
 #define PyGreenlet_SWITCH_FINISHED 2 /* the origin has finished */
 
-/* A function for profilers, called after each switch in the thread of both: `origin` is the greenlet
- * that was left, `target` the one that goes on; borrowed. It must not switch, run Python code, or
- * set an exception, and none is set. */
+/* A function for profilers, called after each switch in the thread of both: `origin` is the
+ * greenlet that was left, `target` the one that goes on; borrowed. It must not switch, run Python
+ * code, or set an exception, and none is set. */
 typedef void (*PyGreenlet_SwitchHook)(int what, PyObject* origin, PyObject* target, void* data);
 
 /* The capsule "greenlet._C_API" points to this table. The first twelve pointers are those of every

@@ -3,10 +3,10 @@
 
 namespace greenlet::core {
 
-// Writes the greenlets of all threads, of all interpreters, with their frames, to a file descriptor.
-// Needs no thread state, no GIL and no memory, and waits for nobody; so it works while a thread
-// hangs in C. Other threads go on meanwhile, so that what they change at this moment may be shown
-// wrong.
+// Writes the greenlets of all threads, of all interpreters, with their frames, to a file
+// descriptor. Needs no thread state, no GIL and no memory, and waits for nobody; so it works while
+// a thread hangs in C. Other threads go on meanwhile, so that what they change at this moment may
+// be shown wrong.
 void dump_greenlets(int descriptor) noexcept;
 
 }  // namespace greenlet::core

@@ -15,10 +15,10 @@ void add_hint(const char* function, PyObject* subject, PyObject* other) noexcept
   Ref exception = Ref::take(cpython::take_exception());
   {
     const Ref hints = Ref::take(PyImport_ImportModule("greenlet._hints"));
-    const Ref done = Ref::take(
-        hints ? PyObject_CallMethod(hints.get(), function, other != nullptr ? "OOO" : "OO",
-                                    exception.get(), subject, other)
-              : nullptr);
+    const Ref done = Ref::take(hints ? PyObject_CallMethod(hints.get(), function,
+                                                           other != nullptr ? "OOO" : "OO",
+                                                           exception.get(), subject, other)
+                                     : nullptr);
     if (!done) {
       PyErr_Clear();
     }

@@ -121,9 +121,8 @@ Ref list_threads(const ModuleState& module) noexcept {
         if (count > most) {
           return count;
         }
-        ThreadRegistry::for_each(module, [&](const Thread& thread) {
-          *found++ = found_of(thread);
-        });
+        ThreadRegistry::for_each(module,
+                                 [&](const Thread& thread) { *found++ = found_of(thread); });
         return count;
       },
       &tuple_of_threads);

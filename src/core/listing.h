@@ -31,8 +31,8 @@ Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept;
 // other greenlet. Makes no frame objects. Empty with an exception set if there is no memory.
 Ref list_frames(Greenlet& greenlet) noexcept;
 
-// Notes where a new greenlet was made, if module.origin_frames says so: as many frames of the calling
-// thread, as list_frames(). Does nothing without memory.
+// Notes where a new greenlet was made, if module.origin_frames says so: as many frames of the
+// calling thread, as list_frames(). Does nothing without memory.
 void note_origin(Greenlet& greenlet) noexcept;
 
 // Sets the name that tools show, a str, or (empty) removes it; returns the old one.

@@ -160,12 +160,12 @@ PyObject* Thread::receive(PyObject* message) noexcept {
 bool Thread::tell_of_switch(const Greenlet& origin, bool is_throw, bool origin_finished) noexcept {
   set_attention(kWatched, false);
   if (const SwitchHook hook = module_->hook; has_attention(kHooked) && hook.function != nullptr) {
-    hook.function((is_throw ? SwitchHook::kThrow : 0) |
-                      (origin_finished ? SwitchHook::kOriginFinished : 0),
-                  origin.object(), running_->object(), hook.data);
+    hook.function(
+        (is_throw ? SwitchHook::kThrow : 0) | (origin_finished ? SwitchHook::kOriginFinished : 0),
+        origin.object(), running_->object(), hook.data);
   }
   const bool is_own = tracer_.callback() != nullptr;
-  const Ref callback = Ref::share(is_own                         ? tracer_.callback()
+  const Ref callback = Ref::share(is_own                        ? tracer_.callback()
                                   : has_attention(kTracedInAll) ? module_->tracer
                                                                 : nullptr);
   if (!callback || call_tracer(callback.get(), is_throw, origin, *running_)) {

@@ -248,8 +248,8 @@ class alignas(128) Thread {
   // `self`. Returns the argument of switch_to().
   PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
-  Thread* next_unused_ = nullptr;  // in ThreadRegistry's list of ended Threads
-  Thread* next_made_ = nullptr;    // in its list of all Threads; never changes
+  Thread* next_unused_ = nullptr;                       // in ThreadRegistry's list of ended Threads
+  Thread* next_made_ = nullptr;                         // in its list of all Threads; never changes
   std::atomic<const ModuleState*> listed_in_{nullptr};  // module_, for other threads
 
   // The thread state, as long as it lives and this is its Thread; otherwise `this`, which is the

@@ -7,9 +7,8 @@ namespace greenlet::core {
 
 bool call_tracer(PyObject* callback, bool is_throw, const Greenlet& origin,
                  const Greenlet& target) noexcept {
-  const Ref result =
-      Ref::take(PyObject_CallFunction(callback, "s(OO)", is_throw ? "throw" : "switch",
-                                      origin.object(), target.object()));
+  const Ref result = Ref::take(PyObject_CallFunction(
+      callback, "s(OO)", is_throw ? "throw" : "switch", origin.object(), target.object()));
   return static_cast<bool>(result);
 }
 

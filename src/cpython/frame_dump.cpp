@@ -18,8 +18,8 @@ constexpr Py_ssize_t kMostCharacters = 500;
 bool can_read(const void* address, std::size_t size) noexcept {
   const auto begin = reinterpret_cast<std::uintptr_t>(address);
   return begin % alignof(void*) == 0 && begin != 0 && platform::is_readable(address) &&
-         platform::is_readable(reinterpret_cast<const void*>((begin + size - 1) / alignof(void*) *
-                                                             alignof(void*)));
+         platform::is_readable(
+             reinterpret_cast<const void*>((begin + size - 1) / alignof(void*) * alignof(void*)));
 }
 
 void dump(_PyInterpreterFrame* frame, std::string_view indent, Dump& dump) noexcept {
@@ -75,9 +75,9 @@ Dump& Dump::add(std::size_t number) noexcept {
 
 Dump& Dump::add_address(const void* address) noexcept {
   char digits[24];
-  char* const end = std::to_chars(digits, digits + sizeof(digits),
-                                  reinterpret_cast<std::uintptr_t>(address), 16)
-                        .ptr;
+  char* const end =
+      std::to_chars(digits, digits + sizeof(digits), reinterpret_cast<std::uintptr_t>(address), 16)
+          .ptr;
   return add("0x").add({digits, static_cast<std::size_t>(end - digits)});
 }
 

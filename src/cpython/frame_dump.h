@@ -13,6 +13,7 @@ namespace greenlet::cpython {
 // Text that goes to a file descriptor a piece at a time. Safe in a signal handler.
 class Dump {
  public:
+  // cppcheck-suppress uninitMemberVar  ; only what has been added is read
   explicit Dump(int descriptor) noexcept : descriptor_(descriptor) {}
   ~Dump() { flush(); }
   Dump(const Dump&) = delete;
@@ -33,8 +34,8 @@ class Dump {
 };
 
 // Adds a line for each Python frame, the innermost first, with `indent` in front. The stack may run
-// meanwhile, in another thread: what is read then may be wrong, and a frame that cannot be read ends
-// the list.
+// meanwhile, in another thread: what is read then may be wrong, and a frame that cannot be read
+// ends the list.
 void dump_suspended(const StackState& stack, std::string_view indent, Dump& dump) noexcept;
 void dump_running(const PyThreadState* tstate, std::string_view indent, Dump& dump) noexcept;
 

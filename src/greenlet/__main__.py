@@ -24,6 +24,7 @@ COMMANDS = {
 
 def report() -> None:
     """Print what tells this installation from others."""
+    counts = stacks.statistics()._asdict()
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     lines = {
         "greenlet": greenlet.__version__,
@@ -31,10 +32,10 @@ def report() -> None:
         "interpreter": f"{platform.python_implementation()} {sys.version}"
         + (" free-threaded" if free_threaded else ""),
         "platform": f"{platform.machine()} {platform.platform()}",
-        "extension": greenlet._greenlet.__file__,  # type: ignore[attr-defined]
+        "extension": greenlet._greenlet.__file__,
         "headers": str(Path(greenlet.__file__).parent.parent),
         "stack size": f"{stacks.get_default_size():,} bytes of C stack",
-        "stacks": ", ".join(f"{count} {name}" for name, count in stacks.statistics()._asdict().items()),
+        "stacks": ", ".join(f"{number} {what}" for what, number in counts.items()),
     }
     width = max(map(len, lines))
     for name, value in lines.items():

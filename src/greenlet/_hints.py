@@ -1,4 +1,4 @@
-"""Notes on errors: what the message of a greenlet.error has no room for. The extension calls this."""
+"""Notes on errors: what the message has no room for. The extension module calls this."""
 
 import threading
 
@@ -21,12 +21,12 @@ def wrong_thread(error: BaseException, g: greenlet) -> None:
             f"This is thread {here}."
         )
         return
-    where = _place(g)
+    where, verb = _place(g), "runs" if found.state == "running" else "waits"
     error.add_note(
         f"Greenlet {found.name} belongs to thread {found.thread_name}; this is thread {here}."
-        + (f"\nIt {'runs' if found.state == 'running' else 'waits'} at {where}." if where else "")
-        + "\nA greenlet runs only in the thread that it has started in. Ask that thread to switch to"
-        " it, for instance by a queue or by a call that its event loop allows from other threads."
+        + (f"\nIt {verb} at {where}." if where else "")
+        + "\nA greenlet runs only in the thread that it has started in. Ask that thread to switch"
+        " to it, for instance by a queue or by a call that its event loop allows from other threads."
     )
 
 
@@ -44,7 +44,8 @@ def nothing_to_run(error: BaseException, g: greenlet) -> None:
 
 def cyclic_parents(error: BaseException, g: greenlet, parent: greenlet) -> None:
     """For a parent that descends from the greenlet."""
-    names, one = [], parent
+    names: list[str] = []
+    one = parent
     while one is not None and one is not g and len(names) < 10:
         names.append(inspect.get_name(one))
         one = one.parent  # type: ignore[assignment]
@@ -55,6 +56,6 @@ def cyclic_parents(error: BaseException, g: greenlet, parent: greenlet) -> None:
 def killed(error: BaseException, g: greenlet) -> None:
     """For an exception other than GreenletExit that leaves a greenlet which was killed."""
     error.add_note(
-        f"Raised in greenlet {inspect.get_name(g)}, in which GreenletExit was raised because nothing"
-        " refers to it any more, or because its thread ends."
+        f"Raised in greenlet {inspect.get_name(g)}, in which GreenletExit was raised because"
+        " nothing refers to it any more, or because its thread ends."
     )

@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import IO, Any, NamedTuple
+from contextlib import suppress
+from types import SimpleNamespace, TracebackType
+from typing import IO, Any, NamedTuple, Self
 
 from . import _greenlet, _view
 from ._greenlet import greenlet
@@ -122,10 +123,8 @@ def _name(g: greenlet, found: tuple[Any, ...]) -> str:
     if name is not None:
         return str(name)
     if type(g) is not greenlet:
-        try:
+        with suppress(Exception):  # whatever a class's attribute does
             name = g.name  # type: ignore[attr-defined]
-        except Exception:  # whatever a class's attribute does
-            pass
         if isinstance(name, str):
             return name
     if is_main:
@@ -298,7 +297,7 @@ def to_json(thread: int | threading.Thread | None = None, *, variables: bool = F
     return _view.as_json(snapshot(thread, variables=variables))
 
 
-# --- by a signal -------------------------------------------------------------------------------------
+# --- by a signal ---
 
 _files: dict[int, IO[Any]] = {}  # that signals write to; not to be closed meanwhile
 
@@ -320,7 +319,7 @@ def dump_on_signal(signum: int, file: IO[Any] | None = None, *, chain: bool = Fa
 
 
 def no_dump_on_signal(signum: int) -> bool:
-    """Undo ``dump_on_signal()``: put the previous handler back. False if there is nothing to undo."""
+    """Undo ``dump_on_signal()``: put the previous handler back. False if there was none."""
     undone = _greenlet._no_dump_on_signal(signum)
     _files.pop(signum, None)
     return undone
@@ -331,7 +330,7 @@ def dump(file: IO[Any] | None = None) -> None:
     _greenlet._dump((sys.stderr if file is None else file).fileno())
 
 
-# --- what leaks ----------------------------------------------------------------------------------
+# --- what leaks ---
 
 
 def collected() -> int:
@@ -367,7 +366,7 @@ class _Report:
         self.callback(_view_of(g)[1])
 
 
-# --- what holds a thread up ------------------------------------------------------------------------
+# --- what holds a thread up ---
 
 
 class HeldUp(NamedTuple):
@@ -401,7 +400,9 @@ class Watch:
         self._seconds, self._callback = seconds, callback
         self._stopped = threading.Event()
         # Not a thread that others wait for at the end of the program.
-        self._thread = threading.Thread(target=self._run, name="greenlet.inspect.watch", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name="greenlet.inspect.watch", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -410,7 +411,7 @@ class Watch:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -446,17 +447,15 @@ class Watch:
         try:
             self._callback(found)
         except Exception:
-            sys.unraisablehook(
-                _Unraisable(*sys.exc_info(), "Exception ignored in a watch's callback", self)  # type: ignore[arg-type]
+            kind, value, traceback = sys.exc_info()
+            report: Any = SimpleNamespace(
+                exc_type=kind,
+                exc_value=value,
+                exc_traceback=traceback,
+                err_msg="Exception ignored in the callback of a watch",
+                object=self._callback,
             )
-
-
-class _Unraisable(NamedTuple):
-    exc_type: type[BaseException] | None
-    exc_value: BaseException | None
-    exc_traceback: TracebackType | None
-    err_msg: str
-    object: object
+            sys.unraisablehook(report)
 
 
 def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:

@@ -234,7 +234,7 @@ PyObject* make_capi(const ModuleState& state) {
   }
   table->entries = {state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
                     &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,
-                    &is_active,          &get_parent,    &set_switch_hook};
+                    &is_active,          &get_parent,   &set_switch_hook};
   PyObject* const capsule = PyCapsule_New(table, kCapsuleName, is_main_table ? nullptr : &destroy);
   if (capsule == nullptr) {
     if (!is_main_table) {

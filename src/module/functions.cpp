@@ -25,8 +25,8 @@ PyObject* settrace(PyObject* module, PyObject* args, PyObject* kwargs) {
     return nullptr;
   }
   if (all_threads != 0) {
-    Ref old = core::exchange_tracer_of_all(
-        ModuleState::of(module), callback == Py_None ? Ref() : Ref::share(callback));
+    Ref old = core::exchange_tracer_of_all(ModuleState::of(module),
+                                           callback == Py_None ? Ref() : Ref::share(callback));
     return old ? old.release() : Py_NewRef(Py_None);
   }
   Thread* const thread = ThreadRegistry::current();

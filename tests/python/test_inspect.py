@@ -163,7 +163,7 @@ def test_the_stack_is_that_of_gr_frame() -> None:
         def __init__(self) -> None:
             self.got = next(generate())
 
-    g = suspended(lambda: sorted([1], key=lambda number: Called()))
+    g = suspended(lambda: sorted([1], key=lambda number: Called().got or 1))
     found, frame = [], g.gr_frame
     while frame is not None:
         found.append((frame.f_code.co_qualname, frame.f_code.co_filename, frame.f_lineno))
@@ -175,7 +175,10 @@ def test_the_stack_of_the_running_greenlet_ends_here() -> None:
     def run() -> Any:
         return inspect.stack(getcurrent())
 
-    assert [frame.function.rpartition(".")[2] for frame in greenlet(run).switch()] == ["run", "stack"]
+    assert [frame.function.rpartition(".")[2] for frame in greenlet(run).switch()] == [
+        "run",
+        "stack",
+    ]
     assert functions(getcurrent())[-2:] == ["functions", "stack"]
 
 
@@ -195,6 +198,7 @@ def test_the_stack_of_a_greenlet_that_runs_in_another_thread() -> None:
         assert names[0].endswith("blocks")
         assert names[1:3] == ["Event.wait", "Condition.wait"][: len(names) - 1]
         main = running[0].parent
+        assert main is not None
         assert functions(main)[-1].endswith("<lambda>")
     finally:
         end.set()
@@ -516,13 +520,17 @@ def test_a_callback_of_all_threads_is_called_in_old_and_new_ones() -> None:
         go.wait()
         suspended()
 
+    def new() -> None:
+        idents.append(threading.get_ident())
+        suspended()
+
     thread = threading.Thread(target=old)
     thread.start()
     done.wait()
     with traced_everywhere(callback):
         go.set()
         thread.join()
-        in_thread(lambda: idents.append(threading.get_ident()) or suspended())
+        in_thread(new)
         g = suspended()
     count = len(events)
     g.switch()
@@ -662,7 +670,8 @@ def lost() -> None:
 
 def test_collections_report_the_greenlets_that_they_end() -> None:
     collect()
-    before, told = inspect.collected(), []
+    before = inspect.collected()
+    told: list[inspect.GreenletView] = []
     assert inspect.on_collected(told.append) is None
     try:
         with origins(1):
@@ -741,7 +750,7 @@ def test_a_greenlet_without_a_run_says_what_to_do() -> None:
 
     class Failing(greenlet):
         @property
-        def run(self) -> Any:
+        def run(self) -> Any:  # type: ignore[override]
             raise AttributeError("my own")
 
     with pytest.raises(AttributeError, match="my own") as failure:
