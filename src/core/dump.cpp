@@ -11,13 +11,12 @@ namespace {
 
 constexpr std::size_t kMostGreenlets = 10'000;  // of a thread
 
-bool can_read(const void* address) noexcept {
-  return address != nullptr && platform::is_readable(address);
-}
+using GreenletCopy = platform::ReadableCopy<Greenlet>;
 
-void dump_one(const Greenlet& greenlet, const Greenlet* running, const PyThreadState* tstate,
-              cpython::Dump& dump) noexcept {
-  const bool runs = &greenlet == running;
+// `address` is the greenlet's, of which `greenlet` is a copy.
+void dump_one(const Greenlet* address, const Greenlet& greenlet, const Greenlet* running,
+              const PyThreadState* tstate, cpython::Dump& dump) noexcept {
+  const bool runs = address == running;
   dump.add("  greenlet ").add_address(greenlet.object());
   if (greenlet.name() != nullptr) {
     dump.add(" ").add_text(greenlet.name());
@@ -35,20 +34,23 @@ void dump_thread(const Thread& thread, cpython::Dump& dump) noexcept {
   const PyThreadState* const tstate = thread.peek_tstate();
   const Greenlet* const running = thread.peek_running();
   const Greenlet* const main = thread.peek_main();
-  if (!can_read(tstate) || !can_read(running) || !can_read(main)) {
+  platform::ReadableCopy<PyThreadState> copied_tstate(tstate);
+  GreenletCopy copied_main(main);
+  if (!copied_tstate.is_read || !copied_main.is_read) {
     return;  // it is ending
   }
-  dump.add("Thread ").add(static_cast<std::size_t>(tstate->native_thread_id));
+  dump.add("Thread ").add(static_cast<std::size_t>(copied_tstate->native_thread_id));
   dump.add(", ").add(1 + thread.started().size()).add(" greenlets\n");
-  dump_one(*main, running, tstate, dump);
+  dump_one(main, *copied_main, running, tstate, dump);
   std::size_t count = 0;
-  for (const Greenlet* greenlet = thread.started().first(); greenlet != nullptr;
-       greenlet = GreenletList::after(*greenlet)) {
-    if (++count > kMostGreenlets || !can_read(greenlet)) {
+  for (const Greenlet* greenlet = thread.started().first(); greenlet != nullptr;) {
+    GreenletCopy copied(greenlet);
+    if (++count > kMostGreenlets || !copied.is_read) {
       dump.add("  ...\n");
       return;
     }
-    dump_one(*greenlet, running, tstate, dump);
+    dump_one(greenlet, *copied, running, tstate, dump);
+    greenlet = GreenletList::after(*copied);
   }
 }
 

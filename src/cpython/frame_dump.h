@@ -23,7 +23,7 @@ class Dump {
   Dump& add(std::size_t number) noexcept;
   Dump& add_address(const void* address) noexcept;
   // A str; characters that are not ASCII are escaped, and a long one is cut off.
-  Dump& add_text(PyObject* text) noexcept;
+  Dump& add_text(const PyObject* text) noexcept;
   void flush() noexcept;
 
  private:

@@ -200,6 +200,11 @@ struct CurrentFrame {
   void finish() noexcept { frame = nullptr; }
 
   _PyInterpreterFrame* innermost() const noexcept { return frame; }
+  // Where the pointer to the innermost frame is; it need not be readable.
+  const void* place_of_innermost() const noexcept { return &frame; }
+  static const void* place_of_running(const PyThreadState* tstate) noexcept {
+    return &(tstate->*Current);
+  }
   // The innermost frame of the stack that a thread runs.
   static _PyInterpreterFrame* running(const PyThreadState* tstate) noexcept {
     return tstate->*Current;

@@ -135,6 +135,8 @@ class StackState {
 
   // The innermost frame of a suspended stack, complete or not; null if there is none.
   _PyInterpreterFrame* innermost() const noexcept { return fields_.innermost(); }
+  // Where the pointer to it is. For looks that copy what they read; it need not be readable.
+  const void* place_of_innermost() const noexcept { return fields_.place_of_innermost(); }
   // The innermost complete frame of a suspended stack, a new reference; null without an exception
   // if there is none. `tstate` is the calling thread's.
   PyFrameObject* innermost_frame(PyThreadState* tstate) const noexcept {

@@ -11,22 +11,23 @@ From outside of a process, ``python -m greenlet`` shows the same.
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import SimpleNamespace, TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, NamedTuple
 
 from . import _greenlet, _view
 from ._greenlet import greenlet
 from ._view import FrameView, GreenletView, ThreadView
+from ._watch import HeldUp, Watch
 
 __all__ = [
     "Counts",
     "Description",
     "FrameView",
     "GreenletView",
+    "HeldUp",
     "ThreadView",
+    "Watch",
     "all_greenlets",
     "collected",
     "count",
@@ -369,95 +370,6 @@ class _Report:
 # --- what holds a thread up ---
 
 
-class HeldUp(NamedTuple):
-    """A greenlet that has held its thread for long."""
-
-    greenlet: greenlet
-    name: str
-    seconds: float
-    """At least so long there was no switch in the thread."""
-    thread: int
-    """The thread's ident."""
-    thread_name: str
-    waiting: int
-    """How many greenlets of the thread wait meanwhile."""
-    stack: tuple[FrameView, ...]
-    """Where it is, the outermost frame first."""
-
-    def __str__(self) -> str:
-        lines = [
-            f"greenlet {self.name} has held thread {self.thread_name} for {self.seconds:.3g} s,"
-            f" {self.waiting:,} wait"
-        ]
-        lines += [f"  {frame.function}  {frame.file}:{frame.line}" for frame in self.stack]
-        return "\n".join(lines)
-
-
-class Watch:
-    """What ``watch()`` returns. ``stop()``, or leaving it as a context manager, ends it."""
-
-    def __init__(self, seconds: float, callback: Callable[[HeldUp], object]) -> None:
-        self._seconds, self._callback = seconds, callback
-        self._stopped = threading.Event()
-        # Not a thread that others wait for at the end of the program.
-        self._thread = threading.Thread(
-            target=self._run, name="greenlet.inspect.watch", daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the watch. It calls its callback no more once this has returned."""
-        self._stopped.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _run(self) -> None:
-        held: dict[int, float] = {}  # since when, by thread
-        looked = time.monotonic()
-        _greenlet._watch_threads()
-        while not self._stopped.wait(self._seconds):
-            found = _greenlet._watch_threads()
-            # No switch since the last look, which is the first one of this time or a later one.
-            held = {ident: held.get(ident, looked) for ident, *_ in found}
-            looked = time.monotonic()
-            while found:
-                ident, _, _, running, started = found.pop()
-                self._report(running, looked - held[ident], ident, started)
-                del running
-
-    def _report(self, running: greenlet, seconds: float, ident: int, started: int) -> None:
-        frames = stack(running)
-        if not frames or _greenlet._describe(running)[0] != "running":
-            return  # it has gone on meanwhile
-        waiting = started - (0 if running.parent is None else 1)
-        found = HeldUp(
-            running, get_name(running), seconds, ident, _thread_name(ident), waiting, frames
-        )
-        try:
-            self._callback(found)
-        except Exception:
-            kind, value, traceback = sys.exc_info()
-            report: Any = SimpleNamespace(
-                exc_type=kind,
-                exc_value=value,
-                exc_traceback=traceback,
-                err_msg="Exception ignored in the callback of a watch",
-                object=self._callback,
-            )
-            sys.unraisablehook(report)
-
-
 def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
     """Call ``callback`` when a greenlet holds its thread for ``seconds`` without a switch.
 
@@ -474,4 +386,12 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
     """
     if not seconds > 0:
         raise ValueError(f"cannot watch every {seconds} seconds")
-    return Watch(seconds, callback)
+    return Watch(seconds, callback, _held_up)
+
+
+def _held_up(ident: int, running: greenlet, started: int, seconds: float) -> HeldUp | None:
+    frames = stack(running)
+    if not frames or _greenlet._describe(running)[0] != "running":
+        return None  # it has gone on meanwhile
+    waiting = started - (0 if running.parent is None else 1)
+    return HeldUp(running, get_name(running), seconds, ident, _thread_name(ident), waiting, frames)

@@ -93,6 +93,7 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/__main__.py",
         "greenlet/_hints.py",
         "greenlet/_view.py",
+        "greenlet/_watch.py",
         "greenlet/inspect.py",
         "greenlet/stacks.py",
     }
