@@ -25,8 +25,8 @@ def wrong_thread(error: BaseException, g: greenlet) -> None:
     error.add_note(
         f"Greenlet {found.name} belongs to thread {found.thread_name}; this is thread {here}."
         + (f"\nIt {verb} at {where}." if where else "")
-        + "\nA greenlet runs only in the thread that it has started in. Ask that thread to switch to"
-        " it: by a queue, or by a call that its event loop allows from other threads."
+        + "\nA greenlet runs only in the thread that it has started in. Ask that thread to"
+        " switch to it: by a queue, or by a call that its event loop allows from other threads."
     )
 
 

@@ -140,7 +140,19 @@ def test_lists_do_not_keep_greenlets() -> None:
     assert sys.getrefcount(g) == before
 
 
-# --- where they are -----------------------------------------------------------------------------
+def test_another_interpreter_has_greenlets_of_its_own() -> None:
+    run_clean(
+        """
+        from child import Interpreter
+        from greenlet import getcurrent, greenlet, inspect
+        g = greenlet(getcurrent().switch)
+        g.switch()
+        assert len(inspect.all_greenlets()) == inspect.count().alive == 2
+        other = Interpreter(False)
+        other.run('from greenlet import getcurrent, greenlet, inspect\\nfamily = [greenlet(getcurrent().switch) for _ in range(5)]\\nfor g in family: g.switch()\\nassert len(inspect.all_greenlets()) == inspect.count().alive == 6\\n')
+        assert len(inspect.all_greenlets()) == inspect.count().alive == 2
+        other.close()
+        --------------------------------------------------------------------------
 
 
 def functions(g: greenlet) -> list[str]:
