@@ -140,19 +140,32 @@ def test_lists_do_not_keep_greenlets() -> None:
     assert sys.getrefcount(g) == before
 
 
+OF_ITS_OWN = """
+from greenlet import getcurrent, greenlet, inspect
+family = [greenlet(getcurrent().switch) for _ in range(5)]
+for g in family:
+    g.switch()
+assert len(inspect.all_greenlets()) == inspect.count().alive == 6
+"""
+
+
 def test_another_interpreter_has_greenlets_of_its_own() -> None:
     run_clean(
-        """
+        f"""
         from child import Interpreter
         from greenlet import getcurrent, greenlet, inspect
         g = greenlet(getcurrent().switch)
         g.switch()
-        assert len(inspect.all_greenlets()) == inspect.count().alive == 2
         other = Interpreter(False)
-        other.run('from greenlet import getcurrent, greenlet, inspect\\nfamily = [greenlet(getcurrent().switch) for _ in range(5)]\\nfor g in family: g.switch()\\nassert len(inspect.all_greenlets()) == inspect.count().alive == 6\\n')
+        other.run({OF_ITS_OWN!r})
         assert len(inspect.all_greenlets()) == inspect.count().alive == 2
         other.close()
-        --------------------------------------------------------------------------
+        assert inspect.count().alive == 2
+        """
+    )
+
+
+# --- where they are -----------------------------------------------------------------------------
 
 
 def functions(g: greenlet) -> list[str]:
