@@ -18,8 +18,9 @@ void dump_one(const Greenlet* address, const Greenlet& greenlet, const Greenlet*
               const PyThreadState* tstate, cpython::Dump& dump) noexcept {
   const bool runs = address == running;
   dump.add("  greenlet ").add_address(greenlet.object());
-  if (greenlet.name() != nullptr) {
-    dump.add(" ").add_text(greenlet.name());
+  platform::ReadableCopy<Greenlet::Notes> notes(greenlet.notes());
+  if (notes.is_read && notes->name != nullptr) {
+    dump.add(" ").add_text(notes->name);
   }
   dump.add(greenlet.is_main() ? ", main" : "").add(runs ? ", running" : ", suspended");
   dump.add(" (most recent call first):\n");
@@ -40,7 +41,7 @@ void dump_thread(const Thread& thread, cpython::Dump& dump) noexcept {
     return;  // it is ending
   }
   dump.add("Thread ").add(static_cast<std::size_t>(copied_tstate->native_thread_id));
-  dump.add(", ").add(1 + thread.started().size()).add(" greenlets\n");
+  dump.add(", ").add(1 + thread.stacks_in_use()).add(" greenlets\n");
   dump_one(main, *copied_main, running, tstate, dump);
   std::size_t count = 0;
   for (const Greenlet* greenlet = thread.started().first(); greenlet != nullptr;) {

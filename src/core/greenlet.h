@@ -74,7 +74,7 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 // has exactly one.
 //
 // Locks. After the start the owner thread alone writes the fields, with these exceptions:
-//   run_, name_, the start itself  the object's own lock (cpython::ObjectLock)
+//   run_, notes_, the start itself the object's own lock (cpython::ObjectLock)
 //   parent_                        written under the object's own lock and ModuleState::parents, so
 //                                  either is enough to read it; clear() and destroy() write it when
 //                                  no other thread can reach the greenlet by its object
@@ -229,13 +229,16 @@ class Greenlet {
   // finalized.
   bool claim_del() noexcept { return !std::exchange(del_called_, true); }
 
-  // What tools have noted of it (core/listing.h); borrowed, null if nothing.
-  PyObject* name() const noexcept { return name_; }
-  PyObject* origin() const noexcept { return origin_; }
-  // Returns the old name. Call it under the object's own lock.
-  PyObject* exchange_name(PyObject* name) noexcept { return std::exchange(name_, name); }
-  // Call it before other threads can reach the greenlet. Takes over a reference.
-  void set_origin(PyObject* origin) noexcept { origin_ = origin; }
+  // What tools have noted of a greenlet (core/listing.h). Few greenlets have any.
+  struct Notes {
+    PyObject* name = nullptr;    // a str that inspect.set_name() has set, or null; owned
+    PyObject* origin = nullptr;  // the frames that made it, as list_frames(), or null; owned
+  };
+  // Null if there are none. To read the name, hold the object's own lock.
+  const Notes* notes() const noexcept { return notes_; }
+  // Makes them if there are none; null without an exception if there is no memory. Call it under
+  // the object's own lock.
+  Notes* make_notes() noexcept;
 
   // Visits what the control block owns, and the suspended stack.
   int traverse(visitproc visit, void* arg) noexcept;
@@ -277,6 +280,8 @@ class Greenlet {
   // subclasses, which may append fields there.
   bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
 
+  void drop_notes() noexcept;
+
   // What destroy() and clear() have in common: drops all references, with the one to the parent
   // that they have taken from parent_.
   void drop_references(Ref parent) noexcept;
@@ -312,8 +317,7 @@ class Greenlet {
   PyObject* run_ = nullptr;
   PyObject* args_ = nullptr;    // of the call of run, while it lasts: a tuple, or a single argument
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
-  PyObject* name_ = nullptr;    // a str that inspect.set_name() has set, or null
-  PyObject* origin_ = nullptr;  // the frames that made it, as list_frames(); see track_origin()
+  Notes* notes_ = nullptr;
   stack::Region region_;      // of a main greenlet only the boundary, about where its stack begins
   Greenlet* next_ = nullptr;  // in the GreenletList of its thread
   Greenlet* previous_ = nullptr;

@@ -27,14 +27,12 @@ class GreenletList {
   Iterator end() const noexcept { return Iterator(nullptr); }
 
   bool is_empty() const noexcept { return first_ == nullptr; }
-  std::size_t size() const noexcept { return size_; }
   Greenlet* first() const noexcept { return first_; }
   static Greenlet* after(const Greenlet& greenlet) noexcept { return greenlet.next_; }
   // The one before it; of the first one the last.
   static Greenlet* before(const Greenlet& greenlet) noexcept { return greenlet.previous_; }
 
   void append(Greenlet& greenlet) noexcept {
-    ++size_;
     greenlet.next_ = nullptr;
     if (first_ == nullptr) {
       first_ = greenlet.previous_ = &greenlet;  // the first one's previous_ is the last one
@@ -47,7 +45,6 @@ class GreenletList {
   }
 
   void remove(Greenlet& greenlet) noexcept {
-    --size_;
     Greenlet* const next = greenlet.next_;
     Greenlet* const previous = greenlet.previous_;
     if (first_ == &greenlet) {
@@ -64,14 +61,10 @@ class GreenletList {
   }
 
   // Forgets all of them: their thread has ended.
-  void clear() noexcept {
-    first_ = nullptr;
-    size_ = 0;
-  }
+  void clear() noexcept { first_ = nullptr; }
 
  private:
   Greenlet* first_ = nullptr;
-  std::size_t size_ = 0;
 };
 
 }  // namespace greenlet::core

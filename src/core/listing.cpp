@@ -93,7 +93,7 @@ ThreadFound found_of(const Thread& thread) noexcept {
           .native_id = thread.tstate()->native_thread_id,
           .main = Py_NewRef(thread.main().object()),
           .running = Py_NewRef(thread.running().object()),
-          .started = thread.started().size()};
+          .started = thread.stacks_in_use()};
 }
 
 Ref tuple_of_threads(const ThreadFound* found, std::size_t count) noexcept {
@@ -160,7 +160,12 @@ Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept {
         };
         std::size_t count = 0;
         ThreadRegistry::for_each(module, [&](const Thread& thread) {
-          count += is_asked_for(thread) ? 1 + thread.started().size() : 0;
+          if (is_asked_for(thread)) {
+            ++count;
+            for ([[maybe_unused]] const Greenlet& greenlet : thread.started()) {
+              ++count;
+            }
+          }
         });
         if (count > most) {
           return count;
@@ -209,6 +214,12 @@ Ref list_frames(Greenlet& greenlet) noexcept {
   return !frames || is_known ? std::move(frames) : Ref::share(Py_None);
 }
 
+void track_origin(ModuleState& module, int frames) noexcept {
+  const cpython::StoppedWorld stopped;
+  module.origin_frames.store(frames, std::memory_order_relaxed);
+  ThreadRegistry::for_each(module, [&](Thread& thread) { thread.set_notes_origin(frames != 0); });
+}
+
 void note_origin(Greenlet& greenlet) noexcept {
   constexpr int kMost = 100;
   cpython::CodePosition found[kMost];
@@ -224,17 +235,23 @@ void note_origin(Greenlet& greenlet) noexcept {
   if (!frames) {
     PyErr_Clear();
   }
-  greenlet.set_origin(frames.release());
+  if (Greenlet::Notes* const notes = frames ? greenlet.make_notes() : nullptr) {
+    notes->origin = frames.release();
+  }
 }
 
-Ref exchange_name(Greenlet& greenlet, Ref name) noexcept {
+bool exchange_name(Greenlet& greenlet, Ref& name) noexcept {
   const cpython::ObjectLock lock(greenlet.object());
-  return Ref::take(greenlet.exchange_name(name.release()));
+  Greenlet::Notes* const notes = greenlet.make_notes();
+  if (notes != nullptr) {
+    name = Ref::take(std::exchange(notes->name, name.release()));
+  }
+  return notes != nullptr;
 }
 
 Ref name_of(const Greenlet& greenlet) noexcept {
   const cpython::ObjectLock lock(greenlet.object());
-  return Ref::share(greenlet.name());
+  return Ref::share(greenlet.notes() != nullptr ? greenlet.notes()->name : nullptr);
 }
 
 Description describe(Greenlet& greenlet) noexcept {
@@ -247,7 +264,10 @@ Description describe(Greenlet& greenlet) noexcept {
   }
   found.stack_in_use = greenlet.stack_in_use();
   found.run = Ref::share(greenlet.run_as_is());
-  found.name = Ref::share(greenlet.name());
+  if (const Greenlet::Notes* const notes = greenlet.notes()) {
+    found.name = Ref::share(notes->name);
+    found.origin = Ref::share(notes->origin);
+  }
   return found;
 }
 

@@ -31,12 +31,16 @@ Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept;
 // other greenlet. Makes no frame objects. Empty with an exception set if there is no memory.
 Ref list_frames(Greenlet& greenlet) noexcept;
 
-// Notes where a new greenlet was made, if module.origin_frames says so: as many frames of the
-// calling thread, as list_frames(). Does nothing without memory.
+// Notes where a new greenlet was made, which no other thread knows yet: frames of the calling
+// thread, as list_frames(). Does nothing without memory.
 void note_origin(Greenlet& greenlet) noexcept;
 
-// Sets the name that tools show, a str, or (empty) removes it; returns the old one.
-Ref exchange_name(Greenlet& greenlet, Ref name) noexcept;
+// How many frames note_origin() notes, in all threads; 0 turns it off.
+void track_origin(ModuleState& module, int frames) noexcept;
+
+// Sets the name that tools show, a str, or (empty) removes it; the old one is in `name` then. False
+// without an exception if there is no memory.
+bool exchange_name(Greenlet& greenlet, Ref& name) noexcept;
 Ref name_of(const Greenlet& greenlet) noexcept;
 
 // What a greenlet is at one moment.
@@ -47,6 +51,7 @@ struct Description {
   std::size_t stack_in_use = 0;  // as core::stack_in_use()
   Ref run;                       // what it runs or is to run; empty if there is nothing
   Ref name;                      // as exchange_name() has set it
+  Ref origin;                    // as note_origin() has noted it
 };
 Description describe(Greenlet& greenlet) noexcept;
 

@@ -134,8 +134,7 @@ PyObject* Thread::receive(PyObject* message) noexcept {
   if (message == nullptr) {
     exception = Ref::take(std::exchange(exception_, nullptr));
   }
-  const bool origin_finished = has_attention(kOriginFinished);
-  if (origin_finished) {
+  if (has_attention(kOriginFinished)) {
     set_attention(kOriginFinished, false);
     Greenlet& finished = Greenlet::of(origin.get());
     finished.context_.retire();
@@ -145,8 +144,8 @@ PyObject* Thread::receive(PyObject* message) noexcept {
       Py_DECREF(origin.get());  // the thread's reference; `origin` is still one
     }
   }
-  if (attention_ != 0 &&
-      !tell_of_switch(Greenlet::of(origin.get()), message == nullptr, origin_finished)) {
+  if (attention_ != 0 && !tell_of_switch(Greenlet::of(origin.get()), message == nullptr))
+      [[unlikely]] {
     Py_XDECREF(message);
     return nullptr;
   }
@@ -157,12 +156,12 @@ PyObject* Thread::receive(PyObject* message) noexcept {
   return message;
 }
 
-bool Thread::tell_of_switch(const Greenlet& origin, bool is_throw, bool origin_finished) noexcept {
+bool Thread::tell_of_switch(const Greenlet& origin, bool is_throw) noexcept {
   set_attention(kWatched, false);
   if (const SwitchHook hook = module_->hook; has_attention(kHooked) && hook.function != nullptr) {
-    hook.function(
-        (is_throw ? SwitchHook::kThrow : 0) | (origin_finished ? SwitchHook::kOriginFinished : 0),
-        origin.object(), running_->object(), hook.data);
+    hook.function((is_throw ? SwitchHook::kThrow : 0) |
+                      (origin.state() == State::kDead ? SwitchHook::kOriginFinished : 0),
+                  origin.object(), running_->object(), hook.data);
   }
   const bool is_own = tracer_.callback() != nullptr;
   const Ref callback = Ref::share(is_own                        ? tracer_.callback()

@@ -25,6 +25,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   owner_tstate_.store(tstate, std::memory_order_relaxed);
   set_attention(kTracedInAll, module->tracer != nullptr);
   set_attention(kHooked, module->hook.function != nullptr);
+  notes_origin_ = module->origin_frames.load(std::memory_order_relaxed) != 0;
   listed_in_.store(module, std::memory_order_release);
 }
 

@@ -136,6 +136,13 @@ class alignas(128) Thread {
   }
   bool has_attention(Attention bit) const noexcept { return (attention_ & bit) != 0; }
 
+  // True if note_origin() is to be called for each new greenlet. Set it of another thread only
+  // while the world is stopped.
+  bool notes_origin() const noexcept { return notes_origin_; }
+  void set_notes_origin(bool value) noexcept { notes_origin_ = value; }
+  // How many greenlets have a stack here. Any thread may ask.
+  std::size_t stacks_in_use() const noexcept { return pool_.in_use(); }
+
   // --- what the other jobs record here ---
 
   // How far the end of the thread has come, and so which greenlets it kills; see thread_end.h.
@@ -211,7 +218,7 @@ class alignas(128) Thread {
   }
   PyObject* arrive_slowly(PyObject* message) noexcept;
   // Calls the hook and the tracer. Returns false with an exception set if the tracer raises.
-  bool tell_of_switch(const Greenlet& origin, bool is_throw, bool origin_finished) noexcept;
+  [[gnu::noinline]] bool tell_of_switch(const Greenlet& origin, bool is_throw) noexcept;
   // The rest of arrive_slowly(), when the StackState has caught up; also for a switch from a
   // greenlet to itself.
   PyObject* receive(PyObject* message) noexcept;
@@ -266,6 +273,7 @@ class alignas(128) Thread {
   unsigned attention_ = 0;
   End end_phase_ = End::kNotYet;
   bool is_on_thread_stack_ = false;
+  bool notes_origin_ = false;
   DroppedQueue dropped_;
   cpython::ImplFields impl_fields_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned

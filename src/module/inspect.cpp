@@ -55,7 +55,7 @@ PyObject* describe(PyObject* module, PyObject* object) {
   static constexpr const char* kStates[] = {"new", "running", "dead", "abandoned", "suspended"};
   const Ref run = found.run ? std::move(found.run) : Ref::share(Py_None);
   const Ref name = found.name ? std::move(found.name) : Ref::share(Py_None);
-  const Ref origin = Ref::share(greenlet->origin() != nullptr ? greenlet->origin() : Py_None);
+  const Ref origin = found.origin ? std::move(found.origin) : Ref::share(Py_None);
   return Py_BuildValue("skkOnOOOO", kStates[static_cast<unsigned>(found.state)], found.ident,
                        found.native_id, run.get(), static_cast<Py_ssize_t>(found.stack_in_use),
                        greenlet->is_main() ? Py_True : Py_False,
@@ -70,8 +70,9 @@ PyObject* set_name(PyObject* module, PyObject* args) {
   if (name != Py_None && !PyUnicode_Check(name)) {
     return PyErr_Format(PyExc_TypeError, "a name is a str or None, not %s", Py_TYPE(name)->tp_name);
   }
-  core::exchange_name(Greenlet::of(object), name == Py_None ? Ref() : Ref::share(name));
-  Py_RETURN_NONE;
+  Ref exchanged = name == Py_None ? Ref() : Ref::share(name);
+  return core::exchange_name(Greenlet::of(object), exchanged) ? Py_NewRef(Py_None)
+                                                              : PyErr_NoMemory();
 }
 
 PyObject* dump_on_signal(PyObject*, PyObject* args) {
@@ -117,7 +118,10 @@ PyObject* track_origin(PyObject* module, PyObject* frames) {
   if (!PyArg_Parse(frames, "i", &number)) {
     return nullptr;
   }
-  return PyLong_FromLong(ModuleState::of(module).origin_frames.exchange(number));
+  ModuleState& state = ModuleState::of(module);
+  const int previous = state.origin_frames;
+  core::track_origin(state, number);
+  return PyLong_FromLong(previous);
 }
 
 }  // namespace

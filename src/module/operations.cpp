@@ -31,6 +31,14 @@ bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
   return !made;
 }
 
+[[gnu::noinline]] PyObject* new_with_origin(PyTypeObject* type, Greenlet& running) {
+  Ref made = Greenlet::create(type, &running.module(), running.object());
+  if (made) {
+    core::note_origin(Greenlet::of(made.get()));
+  }
+  return made.release();
+}
+
 }  // namespace
 
 PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
@@ -41,11 +49,10 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   core::kill_dropped(*thread);
   Greenlet& running = thread->running();
   core::adopt_finalizer(type, running.module());
-  Ref made = Greenlet::create(type, &running.module(), running.object());
-  if (running.module().origin_frames.load(std::memory_order_relaxed) != 0 && made) [[unlikely]] {
-    core::note_origin(Greenlet::of(made.get()));
+  if (thread->notes_origin()) [[unlikely]] {
+    return new_with_origin(type, running);
   }
-  return made.release();
+  return Greenlet::create(type, &running.module(), running.object()).release();
 }
 
 PyObject* get_current() {
