@@ -21,7 +21,9 @@ constexpr Py_ssize_t kMostCharacters = 500;
 
 PyCodeObject* code_pointer(_PyInterpreterFrame* frame) noexcept {
 #if PY_VERSION_HEX >= 0x030e0000
-  return reinterpret_cast<PyCodeObject*>(PyStackRef_AsPyObjectBorrow(frame->f_executable));
+  // Not by PyStackRef_AsPyObjectBorrow(): debug builds expect a valid reference there.
+  return reinterpret_cast<PyCodeObject*>(frame->f_executable.bits &
+                                         ~static_cast<std::uintptr_t>(Py_TAG_BITS));
 #elif PY_VERSION_HEX >= 0x030d0000
   return reinterpret_cast<PyCodeObject*>(frame->f_executable);
 #else
