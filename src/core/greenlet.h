@@ -240,6 +240,18 @@ class Greenlet {
   // the object's own lock.
   Notes* make_notes() noexcept;
 
+  // Its number in recordings; see timeline.h. Written by its owner, or while the world is stopped.
+  std::uint64_t serial() const noexcept { return serial_; }
+  void set_serial(std::uint64_t serial) noexcept { serial_ = serial; }
+  // The first argument of its run, borrowed; null if there is none. For its owner, before run is
+  // called.
+  PyObject* first_argument() const noexcept {
+    if (args_ == nullptr || args_is_single_) {
+      return args_;
+    }
+    return PyTuple_GET_SIZE(args_) > 0 ? PyTuple_GET_ITEM(args_, 0) : nullptr;
+  }
+
   // Visits what the control block owns, and the suspended stack.
   int traverse(visitproc visit, void* arg) noexcept;
   // Breaks cycles through a greenlet that is not suspended. A suspended one keeps everything.
@@ -318,6 +330,7 @@ class Greenlet {
   PyObject* args_ = nullptr;    // of the call of run, while it lasts: a tuple, or a single argument
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
   Notes* notes_ = nullptr;
+  std::uint64_t serial_ = 0;
   stack::Region region_;      // of a main greenlet only the boundary, about where its stack begins
   Greenlet* next_ = nullptr;  // in the GreenletList of its thread
   Greenlet* previous_ = nullptr;

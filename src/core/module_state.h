@@ -19,6 +19,15 @@ struct SwitchHook {
   void* data = nullptr;
 };
 
+// Where functools.partial objects keep their function. The type is only compared, so it may have
+// ended; null if it is not known.
+struct PartialField {
+  const PyTypeObject* type = nullptr;
+  Py_ssize_t offset = 0;
+};
+
+class Timeline;
+
 // Lives in the module object that owns it (module/module.cpp makes that object), and as long as the
 // object. Each Thread owns a reference to the object, and so does the greenlet type, for all
 // greenlets. The fields without a rule of their own are written before the module is registered,
@@ -68,6 +77,12 @@ struct ModuleState {
   std::atomic<Py_ssize_t> collected_greenlets{0};
   std::atomic<bool> reports_collected{false};
   PyObject* collected_callback = nullptr;  // owned
+
+  // The recording that runs, or null; and how many greenlets recordings have numbered so far (see
+  // timeline.h). Changed while the world is stopped.
+  Timeline* timeline = nullptr;
+  std::uint64_t numbered_greenlets = 0;
+  PartialField partial;  // for names; set by the first recording
 
   // How many frames to note of the code that makes a greenlet (Greenlet::origin()).
   std::atomic<int> origin_frames{0};

@@ -37,6 +37,7 @@ Thread::Owned Thread::reset() noexcept {
               Ref::take(std::exchange(running_, nullptr)->object())};
   started_.clear();
   sweep_ = {};
+  recorded_ = nullptr;
   attention_ = 0;
   end_phase_ = End::kNotYet;
   is_on_thread_stack_ = false;

@@ -31,6 +31,8 @@ namespace greenlet::core {
 // another kind of call.
 using cpython::Operands;
 
+struct RecordedThread;
+
 // Belongs to one Python thread state. Owns the main greenlet, the trace callback and the stack
 // pool, and a reference to the running greenlet. A capsule in the thread state's dict owns the
 // Thread. So CPython ends it from inside the dying thread, while that thread can still run Python
@@ -43,6 +45,7 @@ using cpython::Operands;
 //   read_ahead_, started_      a collection in another thread, under the GIL or in a stopped world
 //   tstate_, main_, running_   listing.h, in the same way
 //   attention_                 tracing.h, in the same way
+//   recorded_                  timeline.h, in the same way
 //
 // The memory of a Thread is never freed, only used for another Thread. The reason: an OS thread may
 // have several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread
@@ -153,6 +156,11 @@ class alignas(128) Thread {
   // True while the running greenlet is in call_on_thread_stack().
   bool is_on_thread_stack() const noexcept { return is_on_thread_stack_; }
   void set_on_thread_stack(bool value) noexcept { is_on_thread_stack_ = value; }
+
+  // What a recording keeps of this thread (timeline.h); null if there is none. Of another thread,
+  // only while the world is stopped.
+  RecordedThread* recorded() const noexcept { return recorded_; }
+  void set_recorded(RecordedThread* recorded) noexcept { recorded_ = recorded; }
 
   // Something has happened, so the sweep may do some work. Neither runs Python code nor allocates.
   void note_event() noexcept { sweep_.note(started_, *main_, pool_); }
@@ -286,6 +294,7 @@ class alignas(128) Thread {
   GreenletList started_;
   ReadAhead read_ahead_;
   Sweep sweep_;
+  RecordedThread* recorded_ = nullptr;
   stack::Pool pool_;
 };
 

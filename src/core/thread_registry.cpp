@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/thread_end.h"
+#include "core/timeline.h"
 #include "cpython/errors.h"
 #include "cpython/objects.h"
 #include "cpython/thread_states.h"
@@ -163,6 +164,7 @@ Thread* ThreadRegistry::attach() noexcept {
       os_thread.thread != nullptr || os_thread.thread_without_exceptions != nullptr;
   remember(*thread);
   hook_end_of_run();
+  Timeline::note_begin(*thread);
   if (is_second) {
     hook_exit(*module);
   }
@@ -211,6 +213,7 @@ void ThreadRegistry::end(Thread& thread, bool in_own_thread) noexcept {
         .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate)),
         .module_serial = thread.module_->serial};
   }
+  Timeline::note_end(thread);
   const Thread::Owned owned = thread.reset();  // dropped when the memory may be used again
   unused_.put(&thread);
 }

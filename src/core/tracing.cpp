@@ -23,6 +23,10 @@ Ref exchange_tracer_of_all(ModuleState& module, Ref callback) noexcept {
 
 bool set_hook(ModuleState& module, SwitchHook hook) noexcept {
   const cpython::StoppedWorld stopped;
+  return set_hook_when_stopped(module, hook);
+}
+
+bool set_hook_when_stopped(ModuleState& module, SwitchHook hook) noexcept {
   if (hook.function != nullptr && module.hook.function != nullptr) {
     return false;
   }

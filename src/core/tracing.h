@@ -40,5 +40,7 @@ Ref exchange_tracer_of_all(ModuleState& module, Ref callback) noexcept;
 
 // Sets or (null) removes the hook of all threads of the interpreter. False if another one is set.
 bool set_hook(ModuleState& module, SwitchHook hook) noexcept;
+// The same for a caller that has stopped the world.
+bool set_hook_when_stopped(ModuleState& module, SwitchHook hook) noexcept;
 
 }  // namespace greenlet::core

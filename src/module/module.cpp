@@ -19,6 +19,7 @@
 #include "module/greenlet_type.h"
 #include "module/inspect.h"
 #include "module/stacks.h"
+#include "module/timeline.h"
 #include "platform/process.h"
 #include "stack/stack.h"
 
@@ -133,6 +134,7 @@ int fill(PyObject* module) {
   if (state.capi == nullptr || PyModule_AddObjectRef(module, "_C_API", state.capi) < 0 ||
       PyModule_AddFunctions(module, stack_functions) < 0 ||
       PyModule_AddFunctions(module, inspect_functions) < 0 ||
+      PyModule_AddFunctions(module, timeline_functions) < 0 ||
       PyModule_AddStringConstant(module, "__version__", GREENLET_VERSION_STRING) < 0 ||
       PyModule_AddIntConstant(module, "_STACK_MIN_SIZE", stack::kMinSize) < 0 ||
       PyModule_AddIntConstant(module, "_STACK_MAX_SIZE", stack::kMaxSize) < 0 ||
