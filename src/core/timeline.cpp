@@ -227,17 +227,17 @@ void Timeline::hook(int what, PyObject* origin, PyObject* target, void*) noexcep
   if (self == nullptr) [[unlikely]] {
     return;
   }
-  const std::uint64_t time = platform::now(platform::Clock::kMonotonic) - self->start_;
   RecordedThread* const thread = to.thread()->recorded();
+  if (thread != nullptr && thread->is_full) [[unlikely]] {
+    ++thread->lost;
+    return;
+  }
+  const std::uint64_t time = platform::now(platform::Clock::kMonotonic) - self->start_;
   if (thread != nullptr && thread->at != thread->end_of_chunk && self->knows(from) &&
       self->knows(to) && (what & SwitchHook::kOriginFinished) == 0) [[likely]] {
     *thread->at++ = {.time_and_what = time << RecordedSwitch::kBits | static_cast<unsigned>(what),
                      .origin = self->index_of(from),
                      .target = self->index_of(to)};
-    return;
-  }
-  if (thread != nullptr && thread->is_full) {
-    ++thread->lost;
     return;
   }
   self->record_slowly(time, static_cast<unsigned>(what), from, to);
