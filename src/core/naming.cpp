@@ -1,5 +1,7 @@
 #include "core/naming.h"
 
+#include <structmember.h>
+
 #include <cstring>
 
 #include "core/listing.h"

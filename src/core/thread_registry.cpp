@@ -213,7 +213,7 @@ void ThreadRegistry::end(Thread& thread, bool in_own_thread) noexcept {
         .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate)),
         .module_serial = thread.module_->serial};
   }
-  Timeline::note_end(thread);
+  Timeline::note_end(thread, in_own_thread);
   const Thread::Owned owned = thread.reset();  // dropped when the memory may be used again
   unused_.put(&thread);
 }

@@ -399,13 +399,15 @@ void Timeline::note_begin(Thread& thread) noexcept {
   }
   if (thread.recorded() != nullptr) {
     thread.recorded()->name = std::move(name);
+    thread.recorded()->worked_at_begin = platform::now(platform::Clock::kThreadCpu);
   }
 }
 
-void Timeline::note_end(Thread& thread) noexcept {
+void Timeline::note_end(Thread& thread, bool in_own_thread) noexcept {
   const Timeline* const self = thread.module().timeline;
   if (RecordedThread* const recorded = thread.recorded(); self != nullptr && recorded != nullptr) {
     recorded->end = platform::now(platform::Clock::kMonotonic) - self->start_;
+    recorded->worked_at_end = in_own_thread ? platform::now(platform::Clock::kThreadCpu) : 0;
     thread.set_recorded(nullptr);
   }
 }

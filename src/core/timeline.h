@@ -53,6 +53,8 @@ struct RecordedThread {
   Ref name;                       // of a thread that has come during the recording
   std::uint64_t begin = 0;        // nanoseconds since the beginning
   std::uint64_t end = 0;          // 0 if it has not ended
+  // How long it had worked, on its own clock, when it came and when it ended; 0 if not known.
+  std::uint64_t worked_at_begin = 0, worked_at_end = 0;
   const void* running = nullptr;  // the running greenlet when the recording stops
   RecordedSwitch* at = nullptr;   // where the next switch goes, in the last chunk
   RecordedSwitch* end_of_chunk = nullptr;
@@ -87,9 +89,9 @@ class Timeline {
   // Ends the recording, if there is one, and forgets it.
   static void discard(ModuleState& module) noexcept;
 
-  // A Thread has been made, or ends, in the calling thread. May run Python code.
+  // A Thread has been made by the calling thread (this may run Python code), or ends.
   static void note_begin(Thread& thread) noexcept;
-  static void note_end(Thread& thread) noexcept;
+  static void note_end(Thread& thread, bool in_own_thread) noexcept;
 
   Timeline() = default;
   ~Timeline();

@@ -49,8 +49,9 @@ Ref Timeline::tuple_of_threads() noexcept {
     const Ref name = or_none(thread->name);
     const Ref switches = bytes_of(*thread);
     PyObject* const made =
-        switches ? Py_BuildValue("KKOKKKKkO", thread->ident, thread->native_id, name.get(),
-                                 thread->begin, thread->end, thread->lost, thread->lost_at,
+        switches ? Py_BuildValue("KKOKKKKKKkO", thread->ident, thread->native_id, name.get(),
+                                 thread->begin, thread->end, thread->worked_at_begin,
+                                 thread->worked_at_end, thread->lost, thread->lost_at,
                                  reinterpret_cast<unsigned long>(thread->running), switches.get())
                  : nullptr;
     if (made == nullptr) {

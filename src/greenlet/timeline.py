@@ -112,7 +112,7 @@ class ThreadTrack(NamedTuple):
     complete_until: int | None
     """When the first of these was; None if it has all."""
     processor_time: int | None
-    """How many nanoseconds it has worked during the recording; None if it has ended before.
+    """How many nanoseconds it has worked during the recording; None if that is not known.
 
     The rest of the time it has waited: for events, in the kernel, or for the GIL.
     """
@@ -171,7 +171,7 @@ class Recording:
                 at >> _WHAT_BITS, thread, origin, target, bool(at & _THROWN), bool(at & _FINISHED)
             )
 
-    def _columns(self, thread: int) -> tuple[array[int], memoryview, memoryview]:
+    def _columns(self, thread: int) -> "tuple[array[int], memoryview, memoryview]":
         """The times with their two bits, the origins and the targets of a thread's switches."""
         data = memoryview(self._switches[thread])
         steps = data.cast("Q")[::2] if data else data
@@ -200,7 +200,7 @@ class Recording:
         self._switches = [thread[-1] for thread in threads]
         places = {greenlet[3]: index for index, greenlet in enumerate(greenlets)}
         for index, thread in enumerate(threads):
-            ident, native_id, name, begin, end, lost, lost_at, running, data = thread
+            ident, native_id, name, begin, end, before, worked, lost, lost_at, running, data = thread
             was_there = begin == 0 and native_id in self._thread_names
             name = (
                 (not end and _thread_name(ident))
@@ -208,9 +208,9 @@ class Recording:
                 or (was_there and self._thread_names[native_id])
                 or ("MainThread" if native_id == self.process else f"thread {native_id}")
             )
-            worked = None if end else _processor_time(native_id)
-            if worked is not None and was_there:
-                worked -= self._processor_times.get(native_id, 0)
+            worked = (worked or None) if end else _processor_time(native_id)
+            if worked is not None:
+                worked -= self._processor_times.get(native_id, 0) if was_there else before
             first = int.from_bytes(data[8:12], sys.byteorder) if data else places.get(running)
             self.threads.append(
                 ThreadTrack(
