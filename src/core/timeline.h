@@ -50,9 +50,9 @@ struct RecordedThread {
   RecordedThread* next = nullptr;
   std::uint32_t index = 0;
   std::uint64_t ident = 0, native_id = 0;
-  Ref name;                       // of a thread that has come during the recording
-  std::uint64_t begin = 0;        // nanoseconds since the beginning
-  std::uint64_t end = 0;          // 0 if it has not ended
+  Ref name;                 // of a thread that has come during the recording
+  std::uint64_t begin = 0;  // nanoseconds since the beginning
+  std::uint64_t end = 0;    // 0 if it has not ended
   // How long it had worked, on its own clock, when it came and when it ended; 0 if not known.
   std::uint64_t worked_at_begin = 0, worked_at_end = 0;
   const void* running = nullptr;  // the running greenlet when the recording stops

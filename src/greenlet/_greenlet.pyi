@@ -74,3 +74,22 @@ def _count_collected() -> int: ...
 def _dump_on_signal(signum: int, descriptor: int, chain: bool, /) -> None: ...
 def _no_dump_on_signal(signum: int, /) -> bool: ...
 def _dump(descriptor: int, /) -> None: ...
+# The functions that greenlet.timeline wraps.
+
+def _timeline_start(limit: int, partial: object, member: object, /) -> None:
+    """Begin to record; `partial` and `member` are functools.partial and its attribute `func`."""
+
+def _timeline_stop() -> tuple[
+    int, tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]
+]:
+    """End the recording and return it.
+
+    The duration; of each thread ident, native id, name or None, begin, end or 0, the time on the
+    processor at the beginning and at the end, how many switches are missing, since when, the
+    address of the running greenlet, and the switches as bytes; of each greenlet the given name, the
+    function's, the class's (each a str or None), address, thread and flags; the greenlets that are
+    alive; and the index of each of these, or None.
+    """
+
+def _timeline_discard() -> None: ...
+def _timeline_is_recording() -> bool: ...

@@ -92,19 +92,19 @@ def trace_events(recording: Recording) -> Iterator[str]:
 
     yield from names(1, f"threads of {recording.title} ({recording.process})", 0)
     for thread in recording.threads:
-        yield from names_of_lane(1, thread.index + 1, thread.name, thread.index)
-        yield from names(2 + thread.index, f"greenlets of {thread.name}", 1 + thread.index)
+        yield from names_of_lane(1, thread.number + 1, thread.name, thread.number)
+        yield from names(2 + thread.number, f"greenlets of {thread.name}", 1 + thread.number)
     labels = []
     for one in recording.greenlets:
-        label = f"{one.name} #{one.index}"
+        label = f"{one.name} #{one.number}"
         labels.append(json.dumps(label))
-        yield from names_of_lane(2 + one.thread, one.index + 1, label, one.index)
+        yield from names_of_lane(2 + one.thread, one.number + 1, label, one.number)
     has_arrows = recording.switches <= MOST_ARROWS
     arrow = 0
     for thread in recording.threads:
-        place = thread.index + 1
-        lanes = thread.index + 2
-        for begin, end, greenlet, origin, thrown in runs(recording, thread.index):
+        place = thread.number + 1
+        lanes = thread.number + 2
+        for begin, end, greenlet, origin, thrown in runs(recording, thread.number):
             name = labels[greenlet]
             at = microseconds(begin)
             common = f'"ph":"X","ts":{at},"dur":{microseconds(end - begin)},"name":{name}'
@@ -184,9 +184,7 @@ def as_data(recording: Recording) -> dict[str, Any]:
         "alias": column(lambda one: number(one.alias)),
         "thread": column(lambda one: one.thread),
         "flags": column(
-            lambda one: (
-                one.is_main | one.is_scheduler << 1 | one.was_there << 2 | one.finished << 3
-            )
+            lambda one: one.is_main | one.is_scheduler << 1 | one.was_there << 2 | one.finished << 3
         ),
         "id": column(lambda one: one.id, "d"),
     }

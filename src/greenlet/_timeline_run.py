@@ -66,9 +66,8 @@ def run_module(name: str, arguments: Sequence[str], ending: "Ending", limit: int
     new_main()
     ending.title = name
     ending.begin(limit)
-    with_clean_traceback(
-        lambda: runpy._run_module_as_main(name)  # type: ignore[attr-defined]
-    )
+    run_as_main: Any = runpy._run_module_as_main  # type: ignore[attr-defined]
+    with_clean_traceback(lambda: run_as_main(name))
     return 0
 
 
@@ -83,14 +82,13 @@ def run_file(path: str, arguments: Sequence[str], ending: "Ending", limit: int) 
         sys.path[: 0 if sys.flags.safe_path else 1] = [os.path.abspath(path)]
         new_main()
         ending.begin(limit)
-        with_clean_traceback(
-            lambda: runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
-        )
+        run_as_main: Any = runpy._run_module_as_main  # type: ignore[attr-defined]
+        with_clean_traceback(lambda: run_as_main("__main__", False))
         return 0
     absolute = os.path.abspath(path)
     try:
         with io.open_code(absolute) as file:
-            code: Any = pkgutil.read_code(file)  # type: ignore[attr-defined]  # of a .pyc
+            code: Any = pkgutil.read_code(file)  # of a .pyc
         with io.open_code(absolute) as file:
             source = file.read()
     except OSError as problem:
@@ -103,6 +101,8 @@ def run_file(path: str, arguments: Sequence[str], ending: "Ending", limit: int) 
     if not sys.flags.safe_path:
         sys.path[0] = os.path.dirname(os.path.realpath(absolute))
     names: dict[str, object] = {"__file__": absolute}
+    if sys.version_info < (3, 14):
+        names["__annotations__"] = {}
     if sys.version_info < (3, 15):
         names["__cached__"] = None
     main = new_main(**names, __loader__=SourceFileLoader("__main__", absolute))

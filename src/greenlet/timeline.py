@@ -50,7 +50,7 @@ _MAIN, _SCHEDULER, _WAS_THERE, _HAS_FINISHED = 1, 2, 4, 8
 
 
 class Switch(NamedTuple):
-    """One switch. Threads and greenlets are given by their index in the recording."""
+    """One switch. Threads and greenlets are given by their numbers in the recording."""
 
     time: int
     """Nanoseconds since the recording began."""
@@ -68,7 +68,7 @@ class Switch(NamedTuple):
 class GreenletTrack(NamedTuple):
     """A greenlet that was alive during the recording. It may be long gone."""
 
-    index: int
+    number: int
     name: str
     """What ``inspect.set_name()`` or the attribute ``name`` says, or else the function's name."""
     function: str | None
@@ -80,7 +80,7 @@ class GreenletTrack(NamedTuple):
     id: int
     """Its address, as ``id()`` has told it. Two greenlets may have had the same one in turns."""
     thread: int
-    """The index of its thread."""
+    """The number of its thread."""
     is_main: bool
     is_scheduler: bool
     """Whether it is a scheduler, such as gevent's hub: it runs while its thread waits for events."""
@@ -93,7 +93,7 @@ class GreenletTrack(NamedTuple):
 class ThreadTrack(NamedTuple):
     """A thread that used greenlets during the recording."""
 
-    index: int
+    number: int
     name: str
     ident: int
     """``threading.get_ident()`` there."""
@@ -104,7 +104,7 @@ class ThreadTrack(NamedTuple):
     end: int | None
     """When it ended; None if it has not."""
     running: int | None
-    """The index of the greenlet that ran in it first."""
+    """The number of the greenlet that ran in it first; None if that is not known."""
     switches: int
     """How many of its switches the recording has."""
     lost: int
@@ -161,9 +161,9 @@ class Recording:
         )
 
     def events(self, thread: int | None = None) -> Iterator[Switch]:
-        """Yield the switches, of all threads or of one (by its index), in the order of time."""
+        """Yield the switches, of all threads or of one (by its number), in the order of time."""
         if thread is None:
-            yield from merge(*(self.events(one.index) for one in self.threads))
+            yield from merge(*(self.events(one.number) for one in self.threads))
             return
         times, origins, targets = self._columns(thread)
         for at, origin, target in zip(times, origins, targets, strict=True):
@@ -200,7 +200,9 @@ class Recording:
         self._switches = [thread[-1] for thread in threads]
         places = {greenlet[3]: index for index, greenlet in enumerate(greenlets)}
         for index, thread in enumerate(threads):
-            ident, native_id, name, begin, end, before, worked, lost, lost_at, running, data = thread
+            ident, native_id, name, begin, end, before, worked, lost, lost_at, running, data = (
+                thread
+            )
             was_there = begin == 0 and native_id in self._thread_names
             name = (
                 (not end and _thread_name(ident))

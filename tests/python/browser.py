@@ -178,7 +178,7 @@ class Browser:
 
     def frame(self) -> None:
         """Wait until the page has drawn what it has to."""
-        self.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
         self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
@@ -194,7 +194,9 @@ class Browser:
                 self.mouse(kind, x, y, button="left", clickCount=number)
         self.frame()
 
-    def drag(self, begin: tuple[float, float], end: tuple[float, float], *, shift: bool = False) -> None:
+    def drag(
+        self, begin: tuple[float, float], end: tuple[float, float], *, shift: bool = False
+    ) -> None:
         modifiers = 8 if shift else 0
         self.mouse("mousePressed", *begin, button="left", clickCount=1, modifiers=modifiers)
         for step in range(1, 5):

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from greenlet import (
     GreenletExit,
+    _greenlet,
     getcurrent,
     greenlet,
     inspect,
@@ -120,8 +121,9 @@ def test_exceptions_are_thrown_switches() -> None:
         g.throw(GreenletExit)
 
     events = [*recorded(action).events()]
-    assert [event.thrown for event in events] == [False, False, True, True] + [
-        *(False, False, True, False)
+    assert [event.thrown for event in events] == [
+        *(False, False, True, True),
+        *(False, False, True, False),
     ]
     assert [event.finished for event in events] == [False, False, False, True] * 2
 
@@ -242,7 +244,7 @@ class GivenAsArgument(greenlet):
         run()
 
 
-class Callable_:
+class Instance:
     def __call__(self) -> None:
         pass
 
@@ -254,7 +256,7 @@ def test_what_greenlets_run_gives_their_names() -> None:
         Method().switch()
         GivenByAttribute(returns).switch()
         GivenAsArgument().switch(returns)
-        greenlet(Callable_()).switch()
+        greenlet(Instance()).switch()
         greenlet([].clear).switch()
         greenlet(dict).switch()
         greenlet(len).switch([])
@@ -266,7 +268,7 @@ def test_what_greenlets_run_gives_their_names() -> None:
         ("Method.run", "Method.run", "Method"),
         ("returns", "returns", "GivenByAttribute"),
         ("returns", "returns", "GivenAsArgument"),
-        ("Callable_", "Callable_", "greenlet"),
+        ("Instance", "Instance", "greenlet"),
         ("list.clear", "list.clear", "greenlet"),
         ("dict", "dict", "greenlet"),
         ("len", "len", "greenlet"),
@@ -314,26 +316,23 @@ def test_properties_give_an_alias_to_those_that_live() -> None:
 
 
 def test_names_are_kept_and_greenlets_are_not() -> None:
-    class Kept(Exception):
-        pass
+    class Kept:
+        def method(self) -> None:
+            pass
 
     gone: list[weakref.ref[Any]] = []
 
     def action() -> None:
-        value = Kept()
-
-        def run() -> Kept:
-            return value
-
-        g = greenlet(run)
-        gone.extend(map(weakref.ref, (g, run, value)))
+        kept = Kept()
+        g = greenlet(kept.method)
+        gone.extend(map(weakref.ref, (g, kept)))
         g.switch()
-        del g, run, value
+        del g, kept
         collect()
-        assert [each() for each in gone] == [None] * 3
+        assert [each() for each in gone] == [None] * 2
 
     recording = recorded(action)
-    assert recording.greenlets[1].name.endswith("<locals>.run")
+    assert recording.greenlets[1].name.endswith("Kept.method")
 
 
 def test_an_address_that_is_used_again_is_another_greenlet() -> None:
@@ -361,7 +360,7 @@ def test_greenlets_that_do_not_switch_are_there_too() -> None:
     assert not idle.finished
     assert idle.id == id(g)
     assert one(recording, "main").is_main
-    assert recording.threads[0].running == one(recording, "main").index
+    assert recording.threads[0].running == one(recording, "main").number
 
 
 def test_a_scheduler_is_marked() -> None:
@@ -381,7 +380,7 @@ def test_numbers_of_an_earlier_recording_do_not_count() -> None:
     g = waiting()
     first = recorded(lambda: waiting())
     second = recorded(g.switch)
-    assert [each.index for each in second.greenlets] == [*range(len(second.greenlets))]
+    assert [each.number for each in second.greenlets] == [*range(len(second.greenlets))]
     assert names(second) == [("main", "waits"), ("waits", "main")]
     assert names(first) == names(first)
 
@@ -432,8 +431,9 @@ def test_names_run_no_code_during_the_recording() -> None:
 
     calls: list[str] = []
     odd = Odd(returns)
-    odd.__dict__[Key()] = 1
-    odd.__dict__["_run"] = Key()
+    attributes: dict[Any, Any] = odd.__dict__
+    attributes[Key()] = 1
+    attributes["_run"] = Key()
     dead = Odd(returns)
     dead.__dict__[Hostile("name")] = Hostile("a name")
     alive = Odd(waits)
@@ -619,9 +619,7 @@ def test_the_limit_keeps_the_first_switches_and_counts_the_others() -> None:
 
 
 def test_the_limit_bounds_the_greenlets_too() -> None:
-    recording = recorded(
-        lambda: [greenlet(returns).switch() for _ in range(10_000)], limit=2_000
-    )
+    recording = recorded(lambda: [greenlet(returns).switch() for _ in range(10_000)], limit=2_000)
     assert len(recording.greenlets) < 700
     assert recording.switches + recording.lost == 20_000
 
@@ -808,10 +806,10 @@ def test_without_memory_nothing_is_left_running() -> None:
     for allowed in range(400):
         testcapi.set_nomemory(allowed, 0)
         try:
-            timeline._greenlet._timeline_start(100, partial, partial)
+            _greenlet._timeline_start(100, partial, partial)
             for g in family:
                 g.switch()
-            timeline._greenlet._timeline_stop()
+            _greenlet._timeline_stop()
             outcome = "done"
         except MemoryError:
             outcome = "no memory"

@@ -196,7 +196,8 @@ def test_processes_of_multiprocessing_work(tmp_path: Path) -> None:
 
 def test_a_server_is_ended_by_a_signal(tmp_path: Path) -> None:
     program = write(
-        tmp_path, f"{SWITCHES}\nimport time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+        tmp_path,
+        f"{SWITCHES}\nimport time\nprint('ready', flush=True)\nwhile True: time.sleep(0.01)\n",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         with subprocess.Popen(

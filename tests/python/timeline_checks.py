@@ -10,12 +10,12 @@ from greenlet.timeline import Recording
 
 def check(recording: Recording) -> None:
     """Each thread goes from one greenlet to the next, and no greenlet runs after its end."""
-    assert [thread.index for thread in recording.threads] == [*range(len(recording.threads))]
-    assert [one.index for one in recording.greenlets] == [*range(len(recording.greenlets))]
-    finished = {one.index for one in recording.greenlets if one.finished}
+    assert [thread.number for thread in recording.threads] == [*range(len(recording.threads))]
+    assert [one.number for one in recording.greenlets] == [*range(len(recording.greenlets))]
+    finished = {one.number for one in recording.greenlets if one.finished}
     seen_finished: set[int] = set()
     for thread in recording.threads:
-        events = [*recording.events(thread.index)]
+        events = [*recording.events(thread.number)]
         assert len(events) == thread.switches
         at, running = thread.begin, thread.running
         dead: set[int] = set()
@@ -24,7 +24,7 @@ def check(recording: Recording) -> None:
             assert event.origin == running, (thread, event)
             assert event.target not in dead
             for one in (event.origin, event.target):
-                assert recording.greenlets[one].thread == thread.index
+                assert recording.greenlets[one].thread == thread.number
             if event.finished:
                 dead.add(event.origin)
             at, running = event.time, event.target
@@ -77,15 +77,15 @@ def check_trace_events(data: Any, recording: Recording, *, arrows: bool) -> None
     assert len(flows) == (
         sum(event.origin != event.target for event in recording.events()) if arrows else 0
     )
-    for begin, end in flows.values():
-        assert (begin["ph"], end["ph"]) == ("s", "f")
-        assert begin["ts"] <= end["ts"]
+    for leaves, arrives in flows.values():
+        assert (leaves["ph"], arrives["ph"]) == ("s", "f")
+        assert leaves["ts"] <= arrives["ts"]
         assert any(
-            start - 0.001 <= begin["ts"] <= start + length
-            for start, length in lanes[begin["pid"], begin["tid"]]
+            start - 0.001 <= leaves["ts"] <= start + length
+            for start, length in lanes[leaves["pid"], leaves["tid"]]
         )
-        assert any(start == end["ts"] for start, _ in lanes[end["pid"], end["tid"]])
-    slices = Counter(process for process, lane in lanes for _ in lanes[process, lane])
+        assert any(start == arrives["ts"] for start, _ in lanes[arrives["pid"], arrives["tid"]])
+    runs = Counter(process for (process, _), slices in lanes.items() for _ in slices)
     ran = sum(thread.running is not None for thread in recording.threads)
-    assert slices[1] == recording.switches + ran
-    assert sum(slices.values()) == 2 * slices[1]
+    assert runs[1] == recording.switches + ran
+    assert sum(runs.values()) == 2 * runs[1]
