@@ -92,10 +92,23 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/py.typed",
         "greenlet/__main__.py",
         "greenlet/_hints.py",
+        "greenlet/_page/app.js",
+        "greenlet/_page/details.js",
+        "greenlet/_page/input.js",
+        "greenlet/_page/lanes.js",
+        "greenlet/_page/model.js",
+        "greenlet/_page/overview.js",
+        "greenlet/_page/page.css",
+        "greenlet/_page/page.html",
+        "greenlet/_page/threads.js",
+        "greenlet/_timeline.py",
+        "greenlet/_timeline_files.py",
+        "greenlet/_timeline_run.py",
         "greenlet/_view.py",
         "greenlet/_watch.py",
         "greenlet/inspect.py",
         "greenlet/stacks.py",
+        "greenlet/timeline.py",
     }
     assert [name.endswith("/greenlet/greenlet.h") for name in headers] == [True]
 

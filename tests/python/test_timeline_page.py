@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from browser import Browser, find
 from greenlet import getcurrent, greenlet, inspect, timeline
-from helpers import TIME_SCALE, collect, in_thread, to_parent
+from helpers import FREE_THREADED, TIME_SCALE, VERSION, collect, in_thread, to_parent
 
 pytestmark = [
     pytest.mark.skipif(find() is None, reason="there is no Chromium"),
-    # The page does not depend on the interpreter; one of them is enough.
-    pytest.mark.skipif(TIME_SCALE > 1, reason="would take long in this build"),
+    pytest.mark.skipif(
+        VERSION != (3, 14) or FREE_THREADED or TIME_SCALE > 1,
+        reason="the page does not depend on the interpreter; 3.14 is enough",
+    ),
 ]
 
 READY = "window.timeline && timeline.lastFrame !== undefined"
