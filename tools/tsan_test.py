@@ -31,6 +31,11 @@ TESTS = (
     "test_thread_stack.py::test_greenlets_dropped_in_the_call_end_when_it_is_over",
     "test_thread_stack.py::test_many_calls_with_drops_by_other_threads_lose_nothing",
     "test_thread_stack.py::test_calls_mixed_with_everything_at_random_in_threads",
+    "test_timeline.py::test_all_threads_are_recorded_with_their_names",
+    "test_timeline.py::test_greenlets_of_other_threads_that_do_not_switch_are_there",
+    "test_timeline.py::test_no_switch_of_a_storm_is_missing",
+    "test_timeline.py::test_stop_and_start_during_a_storm",
+    "test_timeline.py::test_threads_that_come_and_go_during_recordings",
     "test_collection_deferred.py",
     "test_collection_endings.py::test_a_greenlet_of_another_thread_is_ended_by_its_own_thread",
 )

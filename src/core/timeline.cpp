@@ -89,8 +89,8 @@ bool Timeline::start(ModuleState& module, std::size_t limit, PartialField partia
   // The running greenlet, because `run` is gone when it finishes. (Those that other threads run
   // get their names at their first switch.)
   Greenlet& running = own->running();
-  Names names = timeline->names_of(running, running.run_as_is(), running.first_argument());
-  if (module.timeline == timeline && own->recorded() != nullptr) {
+  Names names = names_of(running, running.run_as_is(), running.first_argument());
+  if (module.timeline == timeline && own->recorded() != nullptr && !timeline->knows(running)) {
     const std::lock_guard lock(timeline->mutex_);
     timeline->number(running, names, *own->recorded());
   }
@@ -248,16 +248,18 @@ void Timeline::record_slowly(std::uint64_t time, unsigned what, Greenlet& origin
   const ModuleState& module = target.module();
   const std::uint64_t first = first_;
   const bool has_finished = (what & SwitchHook::kOriginFinished) != 0;
+  const bool is_origin_new = !knows(origin), is_target_new = !knows(target);
+  // To look for names may detach this thread, and another one may stop the recording. So `this` may
+  // be gone until the look whether the recording still runs.
   Names of_origin, of_target;
-  if (!knows(origin)) {
+  if (is_origin_new) {
     of_origin = names_of(origin, origin.run_as_is(), origin.first_argument());
   } else if (has_finished) {
     of_origin.given = name_given_to(origin);
   }
-  if (!knows(target)) {
+  if (is_target_new) {
     of_target = names_of(target, target.run_as_is(), target.first_argument());
   }
-  // To look for names may have detached this thread.
   if (module.timeline != this || first_ != first) {
     return;
   }
@@ -296,10 +298,10 @@ void Timeline::record_slowly(std::uint64_t time, unsigned what, Greenlet& origin
 Timeline::Names Timeline::names_of(const Greenlet& greenlet, PyObject* run,
                                    PyObject* first_argument) noexcept {
   PyTypeObject* const type = Py_TYPE(greenlet.object());
+  const bool is_plain = type == greenlet.module().greenlet_type;  // they have one string for all
   return {.given = name_given_to(greenlet),
           .function = name_of_function(greenlet, run, first_argument),
-          .type = type == greenlet.module().greenlet_type ? Ref::share(plain_type_.get())
-                                                          : name_of_type(type)};
+          .type = is_plain ? Ref() : name_of_type(type)};
 }
 
 // --- what it keeps ---
@@ -363,7 +365,7 @@ RecordedGreenlet* Timeline::add_greenlet(Names& names) noexcept {
   auto* const made = new (&greenlet_at(greenlet_count_++)) RecordedGreenlet();
   made->given = std::move(names.given);
   made->function = std::move(names.function);
-  made->type = std::move(names.type);
+  made->type = names.type ? std::move(names.type) : Ref::share(plain_type_.get());
   return made;
 }
 

@@ -114,7 +114,8 @@ class Timeline {
   struct Names {
     Ref given, function, type;
   };
-  Names names_of(const Greenlet& greenlet, PyObject* run, PyObject* first_argument) noexcept;
+  // Without the class if that is greenlet itself.
+  static Names names_of(const Greenlet& greenlet, PyObject* run, PyObject* first_argument) noexcept;
 
   // With the mutex held.
   bool take_units(std::size_t units) noexcept;

@@ -1,5 +1,7 @@
 // A recording that has stopped, as Python objects.
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/timeline.h"
 
@@ -30,7 +32,9 @@ Ref bytes_of(RecordedThread& thread) noexcept {
     RecordedChunk* const chunk = std::exchange(thread.first, thread.first->next);
     for (std::size_t i = 0; i < chunk->count; ++i, to += sizeof(RecordedSwitch)) {
       RecordedSwitch one = chunk->switches()[i];
-      const std::uint64_t time = one.time_and_what >> RecordedSwitch::kBits;
+      // Never less than the one before. (Where two threads race, the look for a name may run the
+      // end of an object, and that may switch.)
+      const std::uint64_t time = std::max(one.time_and_what >> RecordedSwitch::kBits, before);
       one.time_and_what = (time - std::exchange(before, time)) << RecordedSwitch::kBits |
                           (one.time_and_what & kWhat);
       std::memcpy(to, &one, sizeof(one));

@@ -223,7 +223,7 @@ def planes(switches: bytes) -> bytes:
     """All first bytes, then all second bytes, and so on: so they compress well.
 
     Of the fields, the step in time and the target. The origin of each switch is the target of the
-    one before.
+    one before. (All machines that greenlet runs on store the lowest byte first.)
     """
     return b"".join(switches[byte::16] for byte in (*range(8), *range(12, 16)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import gzip
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from greenlet import (
+    _C_API,
     GreenletExit,
     _greenlet,
     getcurrent,
@@ -700,6 +702,81 @@ def test_record_lets_the_block_stop_it(tmp_path: Path) -> None:
     with timeline.record() as recording:
         assert timeline.stop() is recording
     assert "0 switches" in repr(recording)
+
+
+def switch_hook() -> Callable[[Any, Any], int]:
+    """PyGreenlet_SetSwitchHook(), from the table of the C API."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype = ctypes.c_void_p
+    pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
+    table = ctypes.cast(
+        pointer(_C_API, b"greenlet._C_API"), ctypes.POINTER(ctypes.c_void_p)
+    )
+    address = table[12]
+    assert address is not None
+    return ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(address)
+
+
+def test_another_profiler_and_a_recording_exclude_each_other() -> None:
+    set_hook = switch_hook()
+    does_nothing = ctypes.cast(ctypes.pythonapi.Py_IsInitialized, ctypes.c_void_p)
+    assert set_hook(does_nothing, None) == 0
+    with pytest.raises(RuntimeError, match="^another profiler has set the hook for switches"):
+        timeline.start()
+    assert set_hook(None, None) == 0
+    with timeline.record() as recording:
+        with pytest.raises(RuntimeError, match="another switch hook is set"):
+            set_hook(does_nothing, None)
+        greenlet(returns).switch()
+    assert recording.switches == 2
+    with timeline.record() as recording:
+        greenlet(returns).switch()
+        assert set_hook(None, None) == 0  # removes ours
+        greenlet(returns).switch()
+        assert set_hook(does_nothing, None) == 0
+    assert recording.switches == 2
+    with pytest.raises(RuntimeError, match="another profiler"):
+        timeline.start()
+    assert set_hook(None, None) == 0
+
+
+def test_names_that_other_threads_change_during_a_recording() -> None:
+    ending = threading.Event()
+    shared: list[Any] = []
+
+    class Attributes(greenlet):
+        pass
+
+    def storm(index: int) -> None:
+        if index == 0:
+            for _ in range(20):
+                timeline.start(limit=20_000)
+                time.sleep(0.002)
+                recordings.append(timeline.stop())
+            ending.set()
+        count = 0
+        while not ending.is_set():
+            if index == 1:
+                for g in shared[-20:]:
+                    count += 1
+                    inspect.set_name(g, f"set {count}" if count % 3 else None)
+                    if count % 50 == 0:
+                        g.__dict__.clear()
+                    g.name = f"name {count}"
+                    setattr(g, f"attribute{count % 100}", count)
+            else:
+                family = [Attributes(waits) for _ in range(10)]
+                shared.extend(family)
+                for g in family:
+                    g.switch()
+                for g in family:
+                    g.switch()
+                del shared[:-60]
+
+    recordings: list[timeline.Recording] = []
+    parallelize(storm, threads=4)
+    for recording in recordings:
+        check(recording)
 
 
 def test_a_fork_is_not_recorded_in_the_child() -> None:
