@@ -277,3 +277,21 @@ def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
     assert "cannot write" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.status == 0
+
+
+def test_a_program_may_trace_another_one(tmp_path: Path) -> None:
+    write(tmp_path, SWITCHES, "inner.py")
+    program = write(
+        tmp_path,
+        f"""
+        import subprocess, sys
+        {SWITCHES.replace(chr(10), chr(10) + " " * 8)}
+        command = [sys.executable, "-m", "greenlet", "trace", "-q", "-o", "inner.json", "inner.py"]
+        assert subprocess.run(command).returncode == 0
+        g = greenlet(len)
+        g.switch("")
+        """,
+    )
+    assert trace("-o", "x.json", program, cwd=tmp_path) == (0, "", "")
+    assert written(tmp_path) == 6
+    assert written(tmp_path, "inner.json") == 4
