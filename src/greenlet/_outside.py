@@ -100,7 +100,7 @@ def look(target: str, variables: bool = False, may_ask: bool = True) -> Found:
 
 
 def _look_at_core(path: str, variables: bool) -> Found:
-    from ._structures import Reader, TornError
+    from ._structures import Reader
 
     if variables:
         raise OutsideError("a core file does not show local variables: leave out --locals")
@@ -113,7 +113,7 @@ def _look_at_core(path: str, variables: bool) -> Found:
             f"{core.what} lacks memory that is needed ({failure}): it was cut off (ulimit -c), "
             "or /proc/PID/coredump_filter left memory out"
         ) from None
-    except TornError:
+    except ValueError:
         raise OutsideError(f"what is in {core.what} does not fit together: it is damaged") from None
     lacks = WITHOUT_STACK.format(core.what, reader.without_stack) if reader.without_stack else ""
     return Found(threads, warning=lacks)
@@ -121,7 +121,7 @@ def _look_at_core(path: str, variables: bool) -> Found:
 
 def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
     from . import _remote
-    from ._structures import Reader, TornError
+    from ._structures import Reader
 
     process = Process(pid)
     try:
@@ -139,7 +139,7 @@ def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
         if process.has_ended():
             raise OutsideError(f"process {pid} has ended")
         return Found(threads)
-    except (UnreadableError, TornError):
+    except (UnreadableError, ValueError):
         if process.has_ended():
             raise OutsideError(f"process {pid} has ended") from None
         raise OutsideError(f"process {pid} changes too fast to be read: try again") from None

@@ -22,6 +22,8 @@ __all__ = ["ask", "can_ask", "from_json"]
 
 #: Seconds to wait for the answer to begin, and for its end.
 PATIENCE = 1.0
+#: The same, if its main thread waits for something in the kernel all the time.
+PATIENCE_WITH_IDLE = 0.3
 PREFIX = "greenlet-ask-"
 
 # Runs in the process. Leaves nothing behind there, and takes its folder away if nobody waits.
@@ -86,7 +88,7 @@ def ask(pid: int, *, variables: bool = False) -> list[ThreadView] | None:
             sys.remote_exec(pid, str(script))  # type: ignore[attr-defined,unused-ignore]
         except (OSError, RuntimeError):
             return None  # it does not allow it, or is of another release candidate
-        found = _wait(folder)
+        found = _wait(folder, pid)
         # The process may still come to it. Then it takes the folder away.
         keep = not (folder / "begun").exists()
         if keep:
@@ -110,17 +112,35 @@ def _clean(pid: int) -> None:
                     shutil.rmtree(old, ignore_errors=True)
 
 
-def _wait(folder: Path) -> list[ThreadView] | None:
-    end = time.monotonic() + PATIENCE
+def _runs_of(pid: int) -> str:
+    """What changes when the main thread of a process runs: its state, and how often it has waited."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/status") as file:
+            return "".join(line for line in file if line.startswith(("State", "vol", "nonvol")))
+    except OSError:
+        return ""
+
+
+def _wait(folder: Path, pid: int) -> list[ThreadView] | None:
+    begin = time.monotonic()
+    end, idle = begin + PATIENCE, begin + PATIENCE_WITH_IDLE
+    at_first = _runs_of(pid)
     pause, has_begun = 0.001, False
     while True:
-        for name in ("answer", "failure"):
-            if (folder / name).exists():
-                return from_json(json.loads((folder / name).read_text())) if name == "answer" else None
+        if (folder / "answer").exists():
+            return from_json(json.loads((folder / "answer").read_text()))
+        if (folder / "failure").exists():
+            return None
+        now = time.monotonic()
         if not has_begun and (folder / "begun").exists():
             has_begun, end = True, end + 30 * PATIENCE  # reading of variables takes what it takes
-        if time.monotonic() > end:
+        if now > end:
             return None
+        if not has_begun and now > idle:
+            # The main thread waits in the kernel and has not moved since: for a client, perhaps.
+            if "running" not in at_first and _runs_of(pid) == at_first:
+                return None
+            idle = end
         time.sleep(pause)
         pause = min(pause * 1.5, 0.02)
 

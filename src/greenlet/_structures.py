@@ -36,8 +36,8 @@ ATTEMPTS = 6
 PAUSE = 0.0005
 
 
-class TornError(Exception):
-    """What was read does not fit together."""
+class TornError(ValueError):
+    """What was read does not fit together. Strings that cannot be decoded are ValueErrors, too."""
 
 
 class Table:
@@ -100,7 +100,11 @@ class Record:
         formats = [*fields.values()]
         self._first = offsets[0][0]
         layout, at = "<", self._first
+        if offsets[-1][0] - self._first > 1 << 16:
+            raise OutsideError("the debug table of that greenlet is damaged")
         for offset, index in offsets:
+            if offset < at:
+                raise OutsideError("the debug table of that greenlet is damaged")
             layout += f"{offset - at}x{formats[index]}"
             at = offset + struct.calcsize(f"<{formats[index]}")
             self._order.append(index)
@@ -425,6 +429,7 @@ class Reader:
         self._tag_bits = table["frame.code_tag_bits"]
         self._codes: dict[int, tuple[Code, int]] = {}
         self._copies: dict[tuple[int, int], int] = {}
+        self._return_address = table.entries.get("register.rip") or table["register.pc"]
         self._greenlet_type = 0
         #: How many greenlets the last snapshot shows without their stacks, which it could not read.
         self.without_stack = 0
@@ -445,7 +450,9 @@ class Reader:
                 continue
             if thread.interpreter not in names:
                 names[thread.interpreter] = self._thread_names(thread.interpreter)
-            name = names[thread.interpreter].get(thread.ident, f"{thread.ident:#x}")
+            # The module threading may not be imported.
+            unnamed = "MainThread" if thread.native_id == self.memory.pid else f"{thread.ident:#x}"
+            name = names[thread.interpreter].get(thread.ident, unnamed)
             found.append(ThreadView(thread.ident, thread.native_id, name, thread.greenlets))
         found.sort(key=lambda thread: thread.native_id != self.memory.pid)
         return found
@@ -467,7 +474,7 @@ class Reader:
         for attempt in range(1, ATTEMPTS):
             try:
                 return look()
-            except (TornError, UnreadableError):
+            except (ValueError, UnreadableError):
                 if not self.memory.is_live:
                     raise
             time.sleep(PAUSE * attempt)
@@ -498,7 +505,7 @@ class Reader:
             while block and len(blocks) < count and block not in seen:
                 try:
                     fields = self._greenlet.read(self.memory, block)
-                except (TornError, UnreadableError):
+                except (ValueError, UnreadableError):
                     if not self.memory.is_live:
                         raise
                     break
@@ -528,7 +535,7 @@ class Reader:
                 # The same state, stack pointer and so on: it has not run, or is where it was.
                 if self._greenlet.read(self.memory, block) == before:
                     return view
-            except (TornError, UnreadableError):
+            except (ValueError, UnreadableError):
                 time.sleep(PAUSE * attempt)
         if view is not None:
             return view  # one that fits together, though it goes on
@@ -536,7 +543,7 @@ class Reader:
         try:
             fields = self._greenlet.read(self.memory, block)
             return self._view_of(block, fields, 0) if self._is_in(fields, thread) else None
-        except (TornError, UnreadableError):
+        except (ValueError, UnreadableError):
             if not self.memory.is_live:
                 raise
             return None
@@ -554,6 +561,8 @@ class Reader:
         if thread_state and shown == "running":
             stack = self._insist(lambda: self._frames(self._running_frame(thread_state)))
         elif thread_state and shown == "suspended":
+            if not self.objects.word(pointer + self._return_address):
+                raise TornError  # its C stack is not there: a core file without it
             stack = self._frames(self._suspended_frame(block))
         in_use = boundary - pointer if pointer < boundary else 1
         kind = self.objects.type_of(number)
@@ -587,13 +596,13 @@ class Reader:
                 found = objects.get(attributes, "name") if attributes else 0
                 if found and objects.type_of(found) == self.table.address("PyUnicode_Type"):
                     return objects.string(found)
-            except (TornError, UnreadableError):
+            except (ValueError, UnreadableError):
                 pass
         if is_main:
             return "main"
         try:
             called = objects.callable_name(run) if run else ""
-        except (TornError, UnreadableError):
+        except (ValueError, UnreadableError):
             called = ""
         if not called and run and stack:
             called = stack[0].function
@@ -699,6 +708,6 @@ class Reader:
                 name = objects.attribute(thread, "_name")
                 if name:
                     found[objects.integer(ident)] = objects.string(name)
-        except (TornError, UnreadableError):
+        except (ValueError, UnreadableError):
             pass
         return found

@@ -22,6 +22,7 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gdb
@@ -29,7 +30,7 @@ import gdb.unwinder
 
 if TYPE_CHECKING:
     from greenlet._memory import Mapping, Memory, OutsideError, UnreadableError
-    from greenlet._structures import Reader, TornError
+    from greenlet._structures import Reader
     from greenlet._view import GreenletView, ThreadView, frame_lines, Style
 else:
     # The package itself is not imported: its extension module is for another interpreter.
@@ -44,7 +45,7 @@ else:
         getattr(_parts["_memory"], name)
         for name in ("Mapping", "Memory", "OutsideError", "UnreadableError")
     )
-    Reader, TornError = _parts["_structures"].Reader, _parts["_structures"].TornError
+    Reader = _parts["_structures"].Reader
     GreenletView, ThreadView = _parts["_view"].GreenletView, _parts["_view"].ThreadView
     frame_lines, Style = _parts["_view"].frame_lines, _parts["_view"].Style
 
@@ -96,7 +97,17 @@ class Selected(NamedTuple):
 
     found: Found
     thread: int  # gdb's number of it
+    at: tuple[int, int]  # the stack pointer and the program counter of the thread itself
     registers: dict[str, int]
+
+    @property
+    def pc(self) -> int:
+        return self.registers["pc"] if "pc" in self.registers else self.registers["rip"]
+
+    def is_shown(self) -> bool:
+        """Whether gdb looks at that thread."""
+        thread = gdb.selected_thread()
+        return thread is not None and thread.num == self.thread
 
 
 class State:
@@ -131,7 +142,7 @@ class State:
             except OutsideError as failure:
                 cls.forget()
                 raise gdb.GdbError(str(failure)) from None
-            except (UnreadableError, TornError) as failure:
+            except (UnreadableError, ValueError) as failure:
                 cls.forget()
                 raise gdb.GdbError(f"the greenlets cannot be read: {failure}") from None
         return cls.all
@@ -152,10 +163,7 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc,name-defined,unused-
 
     def __call__(self, pending: Any) -> Any:
         selected = State.selected
-        if selected is None or pending.level() != 0:
-            return None
-        thread = gdb.selected_thread()
-        if thread is None or thread.num != selected.thread:
+        if selected is None or not selected.is_shown() or place_of(pending) != selected.at:
             return None
         pointer = gdb.Value(selected.registers["sp"])
         # The stack pointer of the frame is that of the greenlet: gdb checks that stacks go one way.
@@ -166,6 +174,10 @@ class Unwinder(gdb.unwinder.Unwinder):  # type: ignore[misc,name-defined,unused-
         return info
 
 
+def place_of(frame: Any) -> tuple[int, int]:
+    return int(frame.read_register("sp")), int(frame.read_register("pc"))
+
+
 class FrameId:
     def __init__(self, sp: Any, pc: Any) -> None:
         self.sp = sp
@@ -173,7 +185,7 @@ class FrameId:
 
 
 class HideThread:
-    """A frame filter: without the frame of the thread, if a greenlet is selected."""
+    """A frame filter: without the innermost frame of the thread, if a greenlet is selected."""
 
     name, enabled, priority = "greenlet", True, 1000
 
@@ -182,10 +194,10 @@ class HideThread:
 
     def filter(self, frames: Iterator[Any]) -> Iterable[Any]:
         selected = State.selected
-        thread = gdb.selected_thread()
-        if selected is None or thread is None or thread.num != selected.thread:
+        if selected is None or not selected.is_shown():
             return frames
-        return (frame for frame in frames if frame.inferior_frame().level() != 0)
+        # Inlined functions may be several frames at one place.
+        return dropwhile(lambda frame: frame.inferior_frame().pc() != selected.pc, frames)
 
 
 def thread_of(found: Found) -> Any:
@@ -204,10 +216,17 @@ def select(found: Found) -> None:
     if found.greenlet.state == "suspended":
         try:
             registers = State.reader.registers(found.greenlet)
-        except (UnreadableError, TornError) as failure:
+        except (UnreadableError, ValueError) as failure:
             raise gdb.GdbError(f"its stack cannot be read: {failure}") from None
-        State.select(Selected(found, thread.num, registers))
-        gdb.newest_frame().older().select()
+        selected = Selected(found, thread.num, place_of(gdb.newest_frame()), registers)
+        State.select(selected)
+        frame = gdb.newest_frame()
+        while frame is not None and frame.pc() != selected.pc:
+            frame = frame.older()
+        if frame is None:
+            State.select(None)
+            raise gdb.GdbError("gdb does not unwind to it")
+        frame.select()
 
 
 def is_selected(found: Found) -> bool:

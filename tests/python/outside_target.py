@@ -130,6 +130,7 @@ def describe(path: str) -> None:
 
 def main(path: str, how: str) -> None:
     build()
+    own = [*keep]
     threading.Thread(target=work, name="the second thread", daemon=True).start()
     started.wait()
     if how == "in a greenlet":
@@ -148,8 +149,9 @@ def main(path: str, how: str) -> None:
         os.abort()
     elif how == "ends":
         input()
-        for one in keep:
-            one.switch()
+        for one in own:
+            while not one.dead:
+                one.switch()
         print("went on")
 
 
