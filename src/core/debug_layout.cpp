@@ -21,7 +21,8 @@ using cpython::DebugEntry;
 // A friend of the classes whose private members it tells.
 struct DebugLayout {
   static constexpr DebugEntry kEntries[] = {
-      // The pointer to the first Thread. Threads that have ended stay in the list, without a module.
+      // The pointer to the first Thread. Threads that have ended stay in the list, without a
+      // module.
       {"threads", {.address = &ThreadRegistry::made_}},
       {"thread.next", {offsetof(Thread, next_made_)}},
       {"thread.module", {offsetof(Thread, listed_in_)}},
@@ -49,8 +50,10 @@ struct DebugLayout {
       {"greenlet.origin", {offsetof(Greenlet, origin_)}},
       {"greenlet.stack_state", {offsetof(Greenlet, stack_state_)}},
       // The C stack in use of a suspended greenlet reaches from the stack pointer to the boundary.
-      {"greenlet.stack_pointer", {offsetof(Greenlet, context_) + context::Context::offset_of_stack_pointer()}},
-      {"greenlet.stack_boundary", {offsetof(Greenlet, region_) + offsetof(stack::Region, boundary)}},
+      {"greenlet.stack_pointer",
+       {offsetof(Greenlet, context_) + context::Context::offset_of_stack_pointer()}},
+      {"greenlet.stack_boundary",
+       {offsetof(Greenlet, region_) + offsetof(stack::Region, boundary)}},
 
       // The object of a greenlet.
       {"greenlet_object.greenlet", {offsetof(Object, greenlet)}},
@@ -70,8 +73,8 @@ struct AllEntries {
   DebugEntry all[kCount] = {};
 
   constexpr AllEntries() noexcept {
-    DebugEntry* next = std::copy(std::begin(DebugLayout::kEntries),
-                                 std::end(DebugLayout::kEntries), all);
+    DebugEntry* next =
+        std::copy(std::begin(DebugLayout::kEntries), std::end(DebugLayout::kEntries), all);
     for (const context::SavedRegister& each : context::kSavedRegisters) {
       constexpr char kPrefix[] = "register.";
       char* const end = std::copy(std::begin(kPrefix), std::end(kPrefix) - 1, next->name);

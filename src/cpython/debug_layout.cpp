@@ -154,7 +154,7 @@ constexpr DebugEntry kEntries[] = {
     {"string_entry.key", {offsetof(PyDictUnicodeEntry, me_key)}},
     {"string_entry.value", {offsetof(PyDictUnicodeEntry, me_value)}},
     {"values.first", {offsetof(PyDictValues, values)}},
-    // The pointer to an object's dict. If there is none yet, its attributes are in an array.
+// The pointer to an object's dict. If there is none yet, its attributes are in an array.
 #if PY_VERSION_HEX >= 0x030d0000
     {"instance.dict", {MANAGED_DICT_OFFSET}},
 #else

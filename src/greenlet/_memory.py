@@ -1,6 +1,6 @@
 """The memory of a process, or of a core file, from outside of it.
 
-This imports nothing of the package, as ``greenlet_gdb.py`` uses it in the Python of gdb.
+This imports nothing of the package, as ``greenlet/gdb.py`` uses it in the Python of gdb.
 """
 
 from __future__ import annotations
@@ -181,9 +181,10 @@ class CoreFile(Memory):
         except OSError as failure:
             raise OutsideError(f"cannot read {path}: {failure.strerror}") from None
         try:
-            self._segments = sorted(self._load())
+            #: The pieces of memory that the file has: address, size, offset in the file.
+            self.segments = sorted(self._load())
         except struct.error:
-            raise OutsideError(f"{path} is no core file that this can read: it is cut off") from None
+            raise OutsideError(f"{path} is no complete core file: it is cut off") from None
         self._last = _Segment(0, 0, 0)
 
     def _load(self) -> list[_Segment]:
@@ -244,15 +245,15 @@ class CoreFile(Memory):
         return data if here == size else data + self.read(address + here, size - here)
 
     def _segment_of(self, address: int) -> _Segment | None:
-        low, high = 0, len(self._segments)
+        low, high = 0, len(self.segments)
         while low < high:
             middle = (low + high) // 2
-            if self._segments[middle].start <= address:
+            if self.segments[middle].start <= address:
                 low = middle + 1
             else:
                 high = middle
-        if low and address < sum(self._segments[low - 1][:2]):
-            return self._segments[low - 1]
+        if low and address < sum(self.segments[low - 1][:2]):
+            return self.segments[low - 1]
         return None
 
     def _read_file(self, address: int, size: int) -> bytes:
@@ -283,7 +284,7 @@ class CoreFile(Memory):
         if self._named:
             yield from super().addresses_of(pattern)
             return
-        for start, size, offset in self._segments:  # nothing names the files
+        for start, size, offset in self.segments:  # nothing names the files
             at = self._bytes.find(pattern, offset, offset + size)
             while at >= 0:
                 yield start + at - offset

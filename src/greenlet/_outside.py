@@ -2,7 +2,7 @@
 
 A process of the same version of CPython (3.14+) is asked; see ``_remote.py``. Otherwise, or if it
 does not answer, its memory is read without its help, as that of a core file is; see
-``_structures.py``.
+``_reader.py``.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ._memory import CoreFile, OutsideError, Process, UnreadableError
 from ._view import ThreadView
@@ -20,8 +20,9 @@ __all__ = ["add_arguments", "run"]
 
 
 WITHOUT_STACK = (
-    "{} lacks the stacks of {:,} greenlets: gcore of gdb leaves out memory with guard pages "
-    "of Linux 6.13 or newer; the kernel writes complete core files (kill -ABRT, ulimit -c)"
+    "{} lacks the stacks of {:,} greenlets: gcore of gdb leaves out memory near guard pages "
+    "on Linux 6.13 and newer; take core files by the kernel (kill -ABRT, ulimit -c), "
+    "or by the command `greenlet gcore` of greenlet/gdb.py"
 )
 
 
@@ -100,7 +101,7 @@ def look(target: str, variables: bool = False, may_ask: bool = True) -> Found:
 
 
 def _look_at_core(path: str, variables: bool) -> Found:
-    from ._structures import Reader
+    from ._reader import Reader
 
     if variables:
         raise OutsideError("a core file does not show local variables: leave out --locals")
@@ -121,7 +122,7 @@ def _look_at_core(path: str, variables: bool) -> Found:
 
 def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
     from . import _remote
-    from ._structures import Reader
+    from ._reader import Reader
 
     process = Process(pid)
     try:
@@ -165,7 +166,7 @@ def _chosen(threads: list[ThreadView], options: argparse.Namespace) -> list[Thre
     if not chosen:
         known = ", ".join(f"{thread.native_id} ({thread.name})" for thread in threads)
         raise OutsideError(
-            f"no thread {options.thread} has used greenlets in {options.target}; these have: {known}"
+            f"no thread {options.thread} has used greenlets in {options.target}, but: {known}"
         )
     return chosen
 
@@ -188,7 +189,7 @@ def _lines(options: argparse.Namespace, threads: list[ThreadView]) -> Iterator[s
         yield from _view.format_tree(threads, group=not options.no_group, color=color)
 
 
-def _counts(thread: ThreadView) -> dict[str, object]:
+def _counts(thread: ThreadView) -> dict[str, Any]:
     waiting = sum(one.state == "suspended" for one in thread.greenlets)
     return {
         "ident": thread.ident,
@@ -201,11 +202,13 @@ def _counts(thread: ThreadView) -> dict[str, object]:
 
 def _count_lines(threads: list[ThreadView]) -> Iterator[str]:
     counted = [*map(_counts, threads)]
-    rows = [(f"thread {one['native_id']} {one['name']}", one["alive"], one["waiting"]) for one in counted]
+    rows = [
+        (f"thread {one['native_id']} {one['name']}", one["alive"], one["waiting"])
+        for one in counted
+    ]
     if len(rows) != 1:
-        alive = sum(len(thread.greenlets) for thread in threads)
-        waiting = sum(one.state == "suspended" for thread in threads for one in thread.greenlets)
-        rows.append((f"{len(rows):,} threads", alive, waiting))
+        total = f"{len(rows):,} threads"
+        rows.append((total, *(sum(one[key] for one in counted) for key in ("alive", "waiting"))))
     width = max(len(name) for name, _, _ in rows)
     for name, alive, waiting in rows:
         yield f"{name:<{width}}  {alive:>10,} greenlets  {waiting:>10,} waiting"

@@ -113,7 +113,7 @@ def _clean(pid: int) -> None:
 
 
 def _runs_of(pid: int) -> str:
-    """What changes when the main thread of a process runs: its state, and how often it has waited."""
+    """What changes when the main thread runs: its state, and how often it has waited."""
     try:
         with open(f"/proc/{pid}/task/{pid}/status") as file:
             return "".join(line for line in file if line.startswith(("State", "vol", "nonvol")))

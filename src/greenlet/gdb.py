@@ -10,15 +10,18 @@ greenlet by an unwinder, which tells gdb that the thread's innermost frame was c
     greenlet py-bt              the Python frames of the selected greenlet
     greenlet apply all COMMAND  run bt, py-bt or another command for each greenlet
     greenlet apply 3 7 COMMAND  the same for some
+    greenlet gcore FILE         gcore, and the memory near guard pages that gcore leaves out
 
 What is selected is forgotten when the process goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
+import struct
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -29,9 +32,9 @@ import gdb
 import gdb.unwinder
 
 if TYPE_CHECKING:
-    from greenlet._memory import Mapping, Memory, OutsideError, UnreadableError
-    from greenlet._structures import Reader
-    from greenlet._view import GreenletView, ThreadView, frame_lines, Style
+    from greenlet._memory import CoreFile, Mapping, Memory, OutsideError, UnreadableError
+    from greenlet._reader import Reader
+    from greenlet._view import GreenletView, Style, ThreadView, frame_lines
 else:
     # The package itself is not imported: its extension module is for another interpreter.
     _package = types.ModuleType("_greenlet_for_gdb")
@@ -39,13 +42,13 @@ else:
     sys.modules[_package.__name__] = _package
     _parts = {
         name: importlib.import_module(f"{_package.__name__}.{name}")
-        for name in ("_memory", "_structures", "_view")
+        for name in ("_memory", "_reader", "_view")
     }
-    Mapping, Memory, OutsideError, UnreadableError = (
+    CoreFile, Mapping, Memory, OutsideError, UnreadableError = (
         getattr(_parts["_memory"], name)
-        for name in ("Mapping", "Memory", "OutsideError", "UnreadableError")
+        for name in ("CoreFile", "Mapping", "Memory", "OutsideError", "UnreadableError")
     )
-    Reader = _parts["_structures"].Reader
+    Reader = _parts["_reader"].Reader
     GreenletView, ThreadView = _parts["_view"].GreenletView, _parts["_view"].ThreadView
     frame_lines, Style = _parts["_view"].frame_lines, _parts["_view"].Style
 
@@ -304,6 +307,49 @@ class PythonFrames(gdb.Command):  # type: ignore[misc,name-defined,unused-ignore
                 print_python_frames(found)
 
 
+class Gcore(gdb.Command):  # type: ignore[misc,name-defined,unused-ignore]
+    """Write a core file that has the stacks of greenlets: greenlet gcore FILE.
+
+    The kernel has had guard pages inside of mappings since 6.13, and stacks of greenlets have them.
+    gcore reads a mapping in large pieces, and leaves out the rest of it if a piece has a guard.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("greenlet gcore", gdb.COMMAND_DATA, gdb.COMPLETE_FILENAME)
+
+    def invoke(self, argument: str, from_tty: bool) -> None:
+        memory = Inferior()
+        path = os.path.expanduser(argument.strip()) or f"core.{memory.pid}"
+        gdb.execute(f"gcore {path}", to_string=True)
+        try:
+            print(f"Saved {path}, and {complete(path, memory):,} pages that gcore had left out")
+        except (OSError, OutsideError) as failure:
+            raise gdb.GdbError(f"{path} is what gcore has written: {failure}") from None
+
+
+def complete(path: str, memory: Memory) -> int:
+    """Add to a core file what gcore has left out; return the number of pages."""
+    page, added = os.sysconf("SC_PAGE_SIZE"), 0
+    nothing, has_contents = bytes(page), 3 << 62  # in memory or swapped: proc_pid_pagemap(5)
+    with open(path, "r+b") as core, open(f"/proc/{memory.pid}/pagemap", "rb") as map_:
+        for start, size, offset in CoreFile(path).segments:
+            if start >= 1 << 47:  # of the kernel
+                continue
+            map_.seek(start // page * 8)
+            for index, (entry,) in enumerate(struct.iter_unpack("<Q", map_.read(size // page * 8))):
+                if not entry & has_contents:
+                    continue
+                core.seek(offset + index * page)
+                if core.read(page) == nothing:
+                    with contextlib.suppress(UnreadableError):
+                        found = memory.read(start + index * page, page)
+                        if found != nothing:
+                            core.seek(offset + index * page)
+                            core.write(found)
+                            added += 1
+    return added
+
+
 class Apply(gdb.Command):  # type: ignore[misc,name-defined,unused-ignore]
     """Run a command for all greenlets, or for those with some numbers: greenlet apply all bt."""
 
@@ -343,7 +389,7 @@ class Apply(gdb.Command):  # type: ignore[misc,name-defined,unused-ignore]
 
 gdb.unwinder.register_unwinder(None, Unwinder(), replace=True)
 HideThread()
-for _command in (InfoGreenlets, SelectGreenlet, PythonFrames, Apply):
+for _command in (InfoGreenlets, SelectGreenlet, PythonFrames, Gcore, Apply):
     _command()
 for _event in (gdb.events.cont, gdb.events.exited, gdb.events.new_objfile):
     _event.connect(State.forget)

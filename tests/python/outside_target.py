@@ -48,11 +48,16 @@ def uses_a_generator() -> None:
         pass
 
 
+def key(number: int) -> int:
+    wait()
+    return number
+
+
 def uses_c() -> None:
-    sorted([3, 1, 2], key=lambda _: wait() or 0)
+    sorted([3, 1, 2], key=key)
 
 
-def größe() -> None:  # noqa: PLC2401
+def größe() -> None:
     wait()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import greenlet
 import pytest
 from helpers import TIME_SCALE
-from outside import Target, core_of, target
+from outside import Target, core_of, target, told_by_tool, without_running
 
 SCRIPT = Path(greenlet.__file__).with_name("gdb.py")
 
@@ -70,7 +70,9 @@ def test_info_greenlets_lists_all_with_numbers(process: Target) -> None:
 def test_a_selected_greenlet_shows_its_native_stack(process: Target) -> None:
     listed = in_process(process, "info greenlets")
     chosen = number_of(listed, "uses_c")
-    shown = in_process(process, f"greenlet {chosen}", "bt", "up", "info greenlets", "greenlet 0", "bt")
+    shown = in_process(
+        process, f"greenlet {chosen}", "bt", "up", "info greenlets", "greenlet 0", "bt"
+    )
     inside, _, outside = shown.partition("thread ")[2].partition("#0 ")
     # The frames of the greenlet's own stack: its switch, what has called it, and its first frame.
     numbers = [int(number) for number in re.findall(r"^#(\d+) ", inside, re.MULTILINE)]
@@ -96,7 +98,9 @@ def test_all_greenlets_at_once(process: Target) -> None:
 def test_python_frames(process: Target) -> None:
     listed = in_process(process, "info greenlets")
     chosen = number_of(listed, "recursive")
-    shown = in_process(process, f"greenlet {chosen}", "greenlet py-bt", f"greenlet apply {chosen} py-bt")
+    shown = in_process(
+        process, f"greenlet {chosen}", "greenlet py-bt", f"greenlet apply {chosen} py-bt"
+    )
     assert len(re.findall(r"  recursive  \S+outside_target.py:\d+ × 4\n.*\n.*wait  ", shown)) == 2
 
 
@@ -131,12 +135,27 @@ def test_the_process_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
 def test_the_selection_ends_when_the_process_goes_on(tmp_path: Path) -> None:
     with target("runs", tmp_path) as one:
         shown = in_process(
-            one, "break clock_nanosleep", "greenlet 3", "continue", "greenlet", "bt", "greenlet 3", "bt 3"
+            one,
+            "break clock_nanosleep",
+            "greenlet 3",
+            "continue",
+            "greenlet",
+            "bt",
+            "greenlet 3",
+            "bt 3",
         )
     stopped = shown.partition("Breakpoint 1, ")[2]
     assert re.search(r"\[Greenlet 1: main", stopped)
     assert re.search(r"^#0 ", stopped, re.MULTILINE)
     assert re.search(r"\[Greenlet 3: recursive", stopped)
+
+
+def test_a_core_file_of_gdb_has_the_stacks_of_greenlets(tmp_path: Path) -> None:
+    with target("sleeps", tmp_path) as one:
+        shown = in_process(one, f"greenlet gcore {tmp_path / 'core'}")
+        assert re.search(r"Saved \S+core, and [\d,]+ pages that gcore had left out", shown)
+        found = told_by_tool(tmp_path / "core")
+        assert without_running(found) == without_running(one.threads)
 
 
 def test_a_core_file(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import greenlet._greenlet
 import pytest
 from elftools.elf.elffile import ELFFile
-from greenlet import _memory, _structures
+from greenlet import _memory, _objects, _reader, _table
 from helpers import FREE_THREADED, TIME_SCALE, VERSION, run_script, since
 from outside import (
     PROGRAM,
@@ -43,7 +43,7 @@ def snapshot(pid: int) -> Any:
     """What the memory of a process shows, without its help."""
     process = _memory.Process(pid)
     try:
-        return _structures.Reader(process).snapshot()
+        return _reader.Reader(process).snapshot()
     finally:
         process.close()
 
@@ -91,7 +91,9 @@ def test_the_text_is_the_same_whether_a_process_answers_or_not(
         assert (read.returncode, read.stderr) == (0, "")
 
     def text(outcome: Any) -> list[str]:
-        shown = re.sub(r"\bthread \d+|^\d+ ", "thread", without_addresses(outcome.stdout), flags=re.M)
+        shown = re.sub(
+            r"\bthread \d+|^\d+ ", "thread", without_addresses(outcome.stdout), flags=re.M
+        )
         return [re.sub(r" +", " ", line) for line in shown.splitlines()]
 
     assert text(answered) == text(read)
@@ -256,7 +258,7 @@ def test_no_greenlet_in_the_process(command: list[str]) -> None:
 def test_no_permission(tmp_path: Path) -> None:
     program = """
         import argparse, os, sys
-        from greenlet import _outside, _remote, _structures
+        from greenlet import _outside, _reader, _remote
         if os.geteuid() == 0:
             os.setgroups([]); os.setgid(65534); os.setuid(65534)
         options = argparse.Namespace(target=sys.argv[1], watch=None, locals=False, command="ps")
@@ -266,7 +268,9 @@ def test_no_permission(tmp_path: Path) -> None:
         pid = one.pid if os.geteuid() == 0 else 1
         outcome = run_script(program, args=[str(pid)])
     assert outcome.returncode == 1, outcome.stdout
-    assert outcome.stderr.startswith(f"may not read process {pid}: run this as root, or as the user")
+    assert outcome.stderr.startswith(
+        f"may not read process {pid}: run this as root, or as the user"
+    )
     assert outcome.stderr.count("\n") == 1
 
 
@@ -302,14 +306,18 @@ def test_files_that_are_no_core_files(tmp_path: Path) -> None:
     text.write_text("a text that is long enough")
     empty.touch()
     # 56 program headers of 56 bytes each, behind the end of the file.
-    short.write_bytes(b"\x7fELF\x02\x01" + bytes(10) + b"\x04" + bytes(15) + b"\x40" + bytes(21) + b"8\x008\x00")
+    short.write_bytes(
+        b"\x7fELF\x02\x01" + bytes(10) + b"\x04" + bytes(15) + b"\x40" + bytes(21) + b"8\x008\x00"
+    )
     assert failure_of("ps", tmp_path / "gone") == f"there is no file {tmp_path / 'gone'}"
     assert failure_of("ps", text) == f"{text} is not an ELF file, so it is no core file"
     assert failure_of("ps", empty) == f"{empty} is empty"
     assert failure_of("ps", tmp_path) == f"cannot read {tmp_path}: Is a directory"
     assert failure_of("ps", sys.executable) == f"{sys.executable} is an ELF file, but no core file"
-    assert failure_of("ps", short) == f"{short} is no core file that this can read: it is cut off"
-    assert failure_of("ps", text, "--locals").startswith("a core file does not show local variables")
+    assert failure_of("ps", short) == f"{short} is no complete core file: it is cut off"
+    assert failure_of("ps", text, "--locals").startswith(
+        "a core file does not show local variables"
+    )
     assert failure_of("ps", text, "--watch", "0") == "--watch takes a number of seconds above zero"
 
 
@@ -319,10 +327,10 @@ def test_core_files_that_are_damaged(tmp_path: Path) -> None:
         memory = _memory.CoreFile(str(core))
         places = [
             segment.offset + address - segment.start
-            for address in memory.addresses_of(_structures.MAGIC)
+            for address in memory.addresses_of(_table.MAGIC)
             if (segment := memory._segment_of(address)) is not None
         ]
-        first = _structures.Reader(memory).threads()[0]
+        first = _reader.Reader(memory).threads()[0]
         segment = memory._segment_of(first)
         assert segment is not None
         # A version of the table that is not known.
@@ -333,7 +341,7 @@ def test_core_files_that_are_damaged(tmp_path: Path) -> None:
             data[place + 16] -= 1
         # A pointer that leads nowhere.
         place = segment.offset + first - segment.start
-        damaged = place + _structures.Table(memory)["thread.main"]
+        damaged = place + _table.Table(memory)["thread.main"]
         before = data[damaged : damaged + 8]
         data[damaged : damaged + 8] = (0x7FFF_FFFF_0000).to_bytes(8, "little")
         assert "lacks memory that is needed" in failure_of("ps", core)
@@ -362,7 +370,9 @@ def test_a_core_file_of_gcore_shows_the_same_or_says_what_it_lacks(tmp_path: Pat
         found = json.loads(outcome.stdout)
     if outcome.stderr:  # guards by advice (Linux 6.13+)
         assert outcome.returncode == 1
-        assert re.search(r"lacks the stacks of \d+ greenlets: gcore of gdb leaves out", outcome.stderr)
+        assert re.search(
+            r"lacks the stacks of \d+ greenlets: gcore of gdb leaves out", outcome.stderr
+        )
         for thread in (*found, *one.threads):
             for each in thread["greenlets"]:
                 each["stack"] = []
@@ -436,8 +446,8 @@ input()
             process = _memory.Process(pid)
             killer.start()
             try:
-                _structures.Reader(process).snapshot()
-            except (_structures.TornError, _memory.UnreadableError, _memory.OutsideError):
+                _reader.Reader(process).snapshot()
+            except (ValueError, _memory.UnreadableError, _memory.OutsideError):
                 pass
             killer.join()
             end = time.monotonic() + 10
@@ -488,7 +498,7 @@ def test_lines_are_those_that_the_interpreter_tells() -> None:
     while pending:
         code = pending.pop()
         pending += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-        read = _structures.Code("", "", code.co_firstlineno, code.co_linetable)
+        read = _objects.Code("", "", code.co_firstlineno, code.co_linetable)
         for start, end, line in code.co_lines():
             for offset in range(start, end, 2):
                 assert read.line_at(offset) == (line or 0), (code, offset)
@@ -501,7 +511,7 @@ def blocks_in(library: Path) -> int:
         section = ELFFile(file).get_section_by_name(".greenlet_debug")
         assert section is not None
         data: bytes = section.data()
-    return data.count(_structures.MAGIC)
+    return data.count(_table.MAGIC)
 
 
 def test_the_table_survives_the_linker_and_strip(tmp_path: Path) -> None:
@@ -515,7 +525,7 @@ def test_the_table_survives_the_linker_and_strip(tmp_path: Path) -> None:
 
 
 def test_the_table_tells_the_version() -> None:
-    reader = _structures.Reader(_memory.Process(os.getpid()))
+    reader = _reader.Reader(_memory.Process(os.getpid()))
     assert reader.python_version == VERSION
     assert reader.is_free_threaded == FREE_THREADED
     assert reader.table.greenlet_version == greenlet.__version__
@@ -526,7 +536,7 @@ def test_the_document_explains_every_entry_of_the_table() -> None:
     if not document.exists():
         pytest.skip("the documents are not here")
     explained = set(re.findall(r"`([a-zA-Z_]+(?:\.\w+)?)`", document.read_text()))
-    entries = _structures.Table(_memory.Process(os.getpid())).entries
+    entries = _table.Table(_memory.Process(os.getpid())).entries
     registers = {name for name in entries if name.startswith("register.")}
     assert entries.keys() - registers - explained == set()
 

@@ -5,123 +5,32 @@ CPython, so this reads processes of other versions than its own. A process may g
 read: then pointers lead anywhere. So each one is checked, loops have bounds, and what does not fit
 together is read again.
 
-This imports nothing of the package but ``_memory`` and ``_view``, as ``greenlet_gdb.py`` uses it in
-the Python of gdb.
+This imports nothing of the package but what lies beside it without an extension module, as
+``greenlet/gdb.py`` uses it in the Python of gdb.
 """
 
 from __future__ import annotations
 
-import struct
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from ._memory import Memory, OutsideError, UnreadableError
+from ._memory import Memory, UnreadableError
+from ._objects import Code, Objects
+from ._table import Record, Table, TornError
 from ._view import FrameView, GreenletView, ThreadView
 
-__all__ = ["Reader", "Table"]
+__all__ = ["Reader"]
 
 T = TypeVar("T")
 
-MAGIC = b"greenlet debug\0\0"
-VERSION = 1
 MOST_THREADS = 1_000_000
 MOST_GREENLETS = 50_000_000
 MOST_FRAMES = 10_000_000
-MOST_CHARACTERS = 1 << 20
 ATTEMPTS = 6
 #: Seconds until the next attempt, for a process that goes on.
 PAUSE = 0.0005
-
-
-class TornError(ValueError):
-    """What was read does not fit together. Strings that cannot be decoded are ValueErrors, too."""
-
-
-class Table:
-    """The entries of all blocks, by name."""
-
-    def __init__(self, memory: Memory) -> None:
-        self.entries: dict[str, int] = {}
-        self.greenlet_version = ""
-        for address in memory.addresses_of(MAGIC):
-            try:
-                self._add(memory, address)
-            except UnreadableError:
-                continue
-        if not self.entries:
-            if memory.has_extension():
-                raise OutsideError(
-                    f"the greenlet in {memory.what} has no debug table: it is the published one, "
-                    "or an older one than this"
-                )
-            raise OutsideError(f"there is no greenlet in {memory.what}")
-        if not {"threads", "python.version"} <= self.entries.keys():
-            raise OutsideError(f"the debug table of greenlet in {memory.what} is not complete")
-
-    def _add(self, memory: Memory, address: int) -> None:
-        _, version, size, first, entry_size, itself, name, count = struct.unpack(
-            "<16sIIIIQ16sQ", memory.read(address, 64)
-        )
-        if itself != address or address % 16:
-            return  # a copy, such as the one in the file
-        if version != VERSION:
-            raise OutsideError(
-                f"the debug table of greenlet in {memory.what} has version {version}, and this "
-                f"greenlet knows version {VERSION}: use the greenlet of that process, or a newer one"
-            )
-        if size > 1 << 20 or first + count * entry_size > size or entry_size < 40:
-            raise OutsideError(f"the debug table of greenlet in {memory.what} is damaged")
-        block = memory.read(address, size)
-        self.greenlet_version = name.rstrip(b"\0").decode(errors="replace")
-        for at in range(first, first + count * entry_size, entry_size):
-            key, value = struct.unpack_from("<32sq", block, at)
-            self.entries[key.partition(b"\0")[0].decode(errors="replace")] = value
-
-    def __getitem__(self, name: str) -> int:
-        try:
-            return self.entries[name]
-        except KeyError:
-            raise OutsideError(f"the debug table of that greenlet has no {name}") from None
-
-    def address(self, name: str) -> int:
-        return self[name] & 0xFFFF_FFFF_FFFF_FFFF
-
-
-class Record:
-    """Some fields of a structure that are read at once: their offsets in the table, and formats."""
-
-    def __init__(self, table: Table, **fields: str) -> None:
-        names = [name.replace("__", ".") for name in fields]
-        self._order: list[int] = []
-        offsets = sorted((table[name], index) for index, name in enumerate(names))
-        formats = [*fields.values()]
-        self._first = offsets[0][0]
-        layout, at = "<", self._first
-        if offsets[-1][0] - self._first > 1 << 16:
-            raise OutsideError("the debug table of that greenlet is damaged")
-        for offset, index in offsets:
-            if offset < at:
-                raise OutsideError("the debug table of that greenlet is damaged")
-            layout += f"{offset - at}x{formats[index]}"
-            at = offset + struct.calcsize(f"<{formats[index]}")
-            self._order.append(index)
-        self._struct = struct.Struct(layout)
-        self._in_order = self._order == sorted(self._order)
-
-    def read(self, memory: Memory, address: int) -> tuple[int, ...]:
-        """Return the values in the order of the fields given."""
-        if address % 8 or not address:
-            raise TornError
-        found = self._struct.unpack(memory.read(address + self._first, self._struct.size))
-        if self._in_order:
-            return found
-        values = [0] * len(found)
-        for position, index in enumerate(self._order):
-            values[index] = found[position]
-        return tuple(values)
 
 
 class ThreadFound(NamedTuple):
@@ -129,240 +38,6 @@ class ThreadFound(NamedTuple):
     native_id: int
     interpreter: int
     greenlets: list[GreenletView]
-
-
-class Code:
-    """A code object."""
-
-    def __init__(self, function: str, file: str, first_line: int, table: bytes) -> None:
-        self.function = function
-        self.file = file
-        self.first_line = first_line
-        self._table = table
-        self._starts: list[int] = []
-        self._lines: list[int] = []
-        self._views: dict[int, FrameView] = {}
-
-    def frame_at(self, offset: int) -> FrameView:
-        """The frame that is at the instruction with this offset, in bytes."""
-        view = self._views.get(offset)
-        if view is None:
-            line = self.line_at(offset)
-            view = self._views[offset] = FrameView(self.function, self.file, max(line, 0))
-        return view
-
-    def line_at(self, offset: int) -> int:
-        if offset < 0:
-            return self.first_line
-        if not self._starts:
-            self._parse()
-        index = bisect_right(self._starts, offset) - 1
-        return self._lines[index] if index >= 0 else 0
-
-    def _parse(self) -> None:
-        """Read the location table: InternalDocs/code_objects.md of CPython."""
-        table, at, start, line = self._table, 0, 0, self.first_line
-        while at < len(table):
-            first = table[at]
-            kind = first >> 3 & 15
-            delta = 0
-            if kind in (13, 14):  # a signed number: six bits a byte, and the sign in the lowest one
-                number, shift, following = 0, 0, at + 1
-                while following < len(table):
-                    number |= (table[following] & 63) << shift
-                    if not table[following] & 64:
-                        break
-                    shift += 6
-                    following += 1
-                delta = -(number >> 1) if number & 1 else number >> 1
-            elif 10 <= kind <= 12:
-                delta = kind - 10
-            line += delta
-            self._starts.append(start)
-            self._lines.append(0 if kind == 15 else line)
-            start += ((first & 7) + 1) * 2
-            at += 1
-            while at < len(table) and not table[at] & 128:
-                at += 1
-        self._starts.append(start)
-        self._lines.append(0)
-
-
-class Objects:
-    """Objects of CPython: strings, numbers, tuples, dicts, and what things are called."""
-
-    def __init__(self, memory: Memory, table: Table) -> None:
-        self.memory = memory
-        self.table = table
-        self._string = Record(table, object__type="Q", string__length="q", string__state="I")
-        self._type = Record(table, object__type="Q", type__name="Q", type__flags="Q")
-        self._keys = Record(table, keys__kind="B", keys__log2_index_bytes="B", keys__count="q")
-        self._type_names: dict[int, str] = {}
-
-    def word(self, address: int) -> int:
-        if address % 8:
-            raise TornError
-        return int.from_bytes(self.memory.read(address, 8), "little")
-
-    def field(self, address: int, name: str) -> int:
-        """The pointer in a field that the table names."""
-        if not address:
-            raise TornError
-        return self.word(address + self.table[name])
-
-    def type_of(self, address: int) -> int:
-        return self.field(address, "object.type")
-
-    def string(self, address: int) -> str:
-        kind, length, state = self._string.read(self.memory, address)
-        table = self.table
-        if kind != table.address("PyUnicode_Type"):
-            raise TornError  # a subclass of str has its own layout
-        if not 0 <= length <= MOST_CHARACTERS or not state & table["string.state_compact"]:
-            raise TornError
-        if state & table["string.state_ascii"]:
-            data = self.memory.read(address + table["string.ascii_data"], length)
-            return data.decode("ascii", errors="replace")
-        mask = table["string.state_kind"]
-        size = (state & mask) // (mask & -mask)
-        codecs = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
-        if size not in codecs:
-            raise TornError
-        data = self.memory.read(address + table["string.data"], length * size)
-        # Lone surrogates, as in names of files that are not UTF-8, are escaped.
-        return data.decode(codecs[size], "surrogatepass").encode(errors="backslashreplace").decode()
-
-    def c_string(self, address: int) -> str:
-        found = b""
-        while b"\0" not in found and len(found) < 1024:
-            # Not beyond the page: the next one may not be there.
-            found += self.memory.read(address + len(found), 64 - (address + len(found)) % 64)
-        return found.partition(b"\0")[0].decode(errors="replace")
-
-    def data(self, address: int) -> bytes:
-        """The contents of a bytes object."""
-        length = self.field(address, "bytes.length")
-        if length > 64 << 20:
-            raise TornError
-        return self.memory.read(address + self.table["bytes.data"], length)
-
-    def integer(self, address: int) -> int:
-        """A positive int of at most 64 bits or so."""
-        table = self.table
-        digits = self.field(address, "int.size") >> table["int.size_shift"]
-        if digits > 8:
-            raise TornError
-        found = self.memory.read(address + table["int.digits"], 4 * digits)
-        bits = table["int.digit_bits"]
-        return sum(digit << bits * i for i, (digit,) in enumerate(struct.iter_unpack("<I", found)))
-
-    def items(self, address: int, most: int = 1000) -> list[int]:
-        """The objects in a tuple."""
-        length = self.field(address, "tuple.length")
-        if length > most:
-            raise TornError
-        found = self.memory.read(address + self.table["tuple.items"], 8 * length)
-        return [*struct.unpack(f"<{length}Q", found)]
-
-    def type_name(self, address: int) -> str:
-        """The __qualname__ of a class."""
-        if address not in self._type_names:
-            _, name, flags = self._type.read(self.memory, address)
-            if flags & self.table["type.is_heap_type"]:
-                found = self.string(self.field(address, "heap_type.qualified_name"))
-            else:
-                found = self.c_string(name).rpartition(".")[2]
-            self._type_names[address] = found
-        return self._type_names[address]
-
-    # --- dicts and attributes ---
-
-    def _pairs(self, keys: int, values: int) -> Iterator[tuple[int, int]]:
-        """The keys, and the values: in the same table, or in an array at `values`."""
-        kind, log2_bytes, count = self._keys.read(self.memory, keys)
-        group = "string_entry" if kind else "entry"
-        size = self.table[f"{group}.bytes"]
-        if not 0 <= count <= 10_000_000 or log2_bytes > 40:
-            raise TornError
-        start = keys + self.table["keys.indices"] + (1 << log2_bytes)
-        found = self.memory.read(start, count * size)
-        key_at, value_at = self.table[f"{group}.key"], self.table[f"{group}.value"]
-        array = self.memory.read(values, 8 * count) if values and count else b""
-        for index in range(count):
-            (key,) = struct.unpack_from("<Q", found, index * size + key_at)
-            (value,) = (
-                struct.unpack_from("<Q", array, index * 8)
-                if values
-                else struct.unpack_from("<Q", found, index * size + value_at)
-            )
-            if key and value:
-                yield key, value
-
-    def pairs(self, address: int) -> Iterator[tuple[int, int]]:
-        """The keys and values of a dict."""
-        values = self.field(address, "dict.values")
-        if values:
-            values += self.table["values.first"]
-        return self._pairs(self.field(address, "dict.keys"), values)
-
-    def _find(self, pairs: Iterator[tuple[int, int]], name: str) -> int:
-        for key, value in pairs:
-            _, length, _ = self._string.read(self.memory, key)
-            if length == len(name) and self.string(key) == name:
-                return value
-        return 0
-
-    def get(self, address: int, name: str) -> int:
-        """The value in a dict whose keys are strings; 0 if there is none."""
-        return self._find(self.pairs(address), name)
-
-    def attribute(self, address: int, name: str) -> int:
-        """An attribute that an instance of an ordinary class has for itself; 0 if it has none."""
-        table, kind = self.table, self.type_of(address)
-        flags = self.field(kind, "type.flags")
-        if not flags & table["type.has_managed_dict"]:
-            return 0
-        pointer, values = self.word(address + table["instance.dict"]), 0
-        if "type.has_inline_values" in table.entries:
-            if not pointer and flags & table["type.has_inline_values"]:
-                values = address + self.field(kind, "type.basic_bytes")
-        elif "instance.values_tag" in table.entries:
-            if pointer & 1:
-                pointer, values = 0, pointer - table["instance.values_tag"]
-        elif not pointer:
-            values = self.word(address + table["instance.values"])
-        if pointer:
-            return self.get(pointer, name)
-        if not values:
-            return 0
-        keys = self.field(kind, "heap_type.keys")
-        return self._find(self._pairs(keys, values + table["values.first"]), name)
-
-    def callable_name(self, address: int) -> str:
-        """The __qualname__ of a callable; empty if only the object itself could tell it."""
-        kind = self.type_of(address)
-        if self.type_name(kind) == "partial":
-            address = self.field(address, "partial.function")
-            kind = self.type_of(address)
-        for _ in range(2):  # a method of a function
-            if kind == self.table.address("PyMethod_Type"):
-                address = self.field(address, "method.function")
-                kind = self.type_of(address)
-        if kind == self.table.address("PyFunction_Type"):
-            return self.string(self.field(address, "function.qualified_name"))
-        if kind == self.table.address("PyCFunction_Type"):
-            definition = self.field(address, "c_function.definition")
-            name = self.c_string(self.field(definition, "definition.name"))
-            owner = self.field(address, "c_function.self")
-            if not owner or self.type_of(owner) == self.table.address("PyModule_Type"):
-                return name
-            is_type = self.type_of(owner) == self.table.address("PyType_Type")
-            return f"{self.type_name(owner if is_type else self.type_of(owner))}.{name}"
-        if kind == self.table.address("PyType_Type"):
-            return self.type_name(address)
-        name = self.type_name(kind)
-        # A function that Cython has compiled knows its name, in a place that differs by version.
-        return "" if "function" in name else name
 
 
 class Reader:
@@ -585,7 +260,13 @@ class Reader:
             return "greenlet" if kind == self._greenlet_type else f"{kind:#x}"
 
     def _name(
-        self, number: int, kind: int, is_main: bool, run: int, name: int, stack: tuple[FrameView, ...]
+        self,
+        number: int,
+        kind: int,
+        is_main: bool,
+        run: int,
+        name: int,
+        stack: tuple[FrameView, ...],
     ) -> str:
         objects = self.objects
         if name:
