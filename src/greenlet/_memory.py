@@ -39,8 +39,10 @@ class Memory:
 
     #: What it is the memory of, as messages name it.
     what: str
-    #: The process: its number is that of its main thread. 0 if it is not known.
+    #: The process. 0 if it is not known.
     pid: int = 0
+    #: The number of its main thread, as the process itself knows it: in its namespace.
+    main_thread: int = 0
     #: True if it changes while it is read.
     is_live: bool = False
 
@@ -87,6 +89,7 @@ class Process(Memory):
     def __init__(self, pid: int) -> None:
         self.what = f"process {pid}"
         self.pid = pid
+        self.main_thread = number_inside(pid)
         try:
             with open(f"/proc/{pid}/maps", errors="surrogateescape") as file:
                 self._maps = [*_parse_maps(file)]
@@ -122,6 +125,15 @@ class Process(Memory):
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def number_inside(pid: int) -> int:
+    """The number that a process has for itself. It is another one if it is in a container."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next(int(line.split()[-1]) for line in file if line.startswith("NSpid:"))
+    except (OSError, StopIteration):
+        return pid
 
 
 def _parse_maps(lines: Iterator[str]) -> Iterator[Mapping]:
@@ -220,6 +232,7 @@ class CoreFile(Memory):
                     self._load_files(self._bytes[begin : begin + size])
                 elif kind == _PROCESS_INFO:
                     (self.pid,) = struct.unpack_from("<i", self._bytes, begin + 24)
+                    self.main_thread = self.pid
             at = begin + (size + 3) // 4 * 4
 
     def _load_files(self, note: bytes) -> None:

@@ -126,10 +126,10 @@ class Reader:
             if thread.interpreter not in names:
                 names[thread.interpreter] = self._thread_names(thread.interpreter)
             # The module threading may not be imported.
-            unnamed = "MainThread" if thread.native_id == self.memory.pid else f"{thread.ident:#x}"
+            unnamed = "MainThread" if thread.native_id == self.memory.main_thread else f"{thread.ident:#x}"
             name = names[thread.interpreter].get(thread.ident, unnamed)
             found.append(ThreadView(thread.ident, thread.native_id, name, thread.greenlets))
-        found.sort(key=lambda thread: thread.native_id != self.memory.pid)
+        found.sort(key=lambda thread: thread.native_id != self.memory.main_thread)
         return found
 
     def threads(self) -> list[int]:

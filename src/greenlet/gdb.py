@@ -32,7 +32,14 @@ import gdb
 import gdb.unwinder
 
 if TYPE_CHECKING:
-    from greenlet._memory import CoreFile, Mapping, Memory, OutsideError, UnreadableError
+    from greenlet._memory import (
+        CoreFile,
+        Mapping,
+        Memory,
+        OutsideError,
+        UnreadableError,
+        number_inside,
+    )
     from greenlet._reader import Reader
     from greenlet._view import GreenletView, Style, ThreadView, frame_lines
 else:
@@ -44,10 +51,11 @@ else:
         name: importlib.import_module(f"{_package.__name__}.{name}")
         for name in ("_memory", "_reader", "_view")
     }
-    CoreFile, Mapping, Memory, OutsideError, UnreadableError = (
-        getattr(_parts["_memory"], name)
-        for name in ("CoreFile", "Mapping", "Memory", "OutsideError", "UnreadableError")
+    CoreFile, Mapping, Memory = (
+        getattr(_parts["_memory"], name) for name in ("CoreFile", "Mapping", "Memory")
     )
+    OutsideError, UnreadableError = _parts["_memory"].OutsideError, _parts["_memory"].UnreadableError
+    number_inside = _parts["_memory"].number_inside
     Reader = _parts["_reader"].Reader
     GreenletView, ThreadView = _parts["_view"].GreenletView, _parts["_view"].ThreadView
     frame_lines, Style = _parts["_view"].frame_lines, _parts["_view"].Style
@@ -59,6 +67,7 @@ class Inferior(Memory):
     def __init__(self) -> None:
         self._inferior = gdb.selected_inferior()
         self.pid = self._inferior.pid
+        self.main_thread = number_inside(self.pid)
         self.what = f"process {self.pid}" if self.pid else "this program"
         self._mappings: list[Mapping] | None = None
 
@@ -204,9 +213,14 @@ class HideThread:
 
 
 def thread_of(found: Found) -> Any:
-    for thread in gdb.selected_inferior().threads():
+    threads = gdb.selected_inferior().threads()
+    for thread in threads:
         if found.thread.native_id in thread.ptid[1:]:
             return thread
+    for thread in threads:  # in a container it has another number; this is the pthread_t
+        with contextlib.suppress(gdb.error):
+            if int.from_bytes(thread.handle(), sys.byteorder) == found.thread.ident:
+                return thread
     raise gdb.GdbError(f"gdb does not know thread {found.thread.native_id} ({found.thread.name})")
 
 
@@ -235,8 +249,11 @@ def select(found: Found) -> None:
 def is_selected(found: Found) -> bool:
     if State.selected is not None:
         return State.selected.found is found
-    thread = gdb.selected_thread()
-    return found.greenlet.state == "running" and found.thread.native_id in thread.ptid[1:]
+    if found.greenlet.state != "running":
+        return False
+    with contextlib.suppress(gdb.GdbError):
+        return bool(thread_of(found).num == gdb.selected_thread().num)
+    return False
 
 
 def title(found: Found) -> str:

@@ -541,6 +541,24 @@ def test_the_document_explains_every_entry_of_the_table() -> None:
     assert entries.keys() - registers - explained == set()
 
 
+@pytest.mark.parametrize("python", [Path(sys.executable), *environments()], ids=str)
+def test_the_example_finds_the_stacks_by_the_table_alone(python: Path, tmp_path: Path) -> None:
+    example = CHECKOUT / "examples" / "read_debug_table.py"
+    with target("sleeps", tmp_path, python=python) as one:
+        command = [sys.executable, example, str(one.pid)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    shown = {tuple(line.split()) for line in done.stdout.splitlines() if line.startswith(" ")}
+    told = {
+        (hex(each["id"]), *(frame["function"] for frame in each["stack"]))
+        for thread in one.threads
+        for each in thread["greenlets"]
+        if each["state"] == "suspended" and each["name"] != "größe"  # it reads ASCII alone
+    }
+    assert told <= shown
+    assert len(shown) == sum(len(thread["greenlets"]) for thread in one.threads)
+
+
 def test_the_extension_keeps_the_names_of_its_functions() -> None:
     with open(greenlet._greenlet.__file__ or "", "rb") as file:
         table = ELFFile(file).get_section_by_name(".symtab")
