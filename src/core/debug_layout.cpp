@@ -31,7 +31,6 @@ struct DebugLayout {
       {"thread.running", {offsetof(Thread, running_)}},
       // The suspended greenlets, and the running one unless it is the main greenlet.
       {"thread.first_started", {offsetof(Thread, started_) + offsetof(GreenletList, first_)}},
-      {"thread.started", {offsetof(Thread, started_) + offsetof(GreenletList, size_)}},
 
       // The control block of a greenlet.
       {"greenlet.next", {offsetof(Greenlet, next_)}},
@@ -46,8 +45,9 @@ struct DebugLayout {
       {"state.suspended", {static_cast<int>(State::kSuspended)}},  // and all numbers above it
       {"greenlet.parent", {offsetof(Greenlet, parent_)}},          // an object, or null
       {"greenlet.run", {offsetof(Greenlet, run_)}},
-      {"greenlet.name", {offsetof(Greenlet, name_)}},
-      {"greenlet.origin", {offsetof(Greenlet, origin_)}},
+      {"greenlet.notes", {offsetof(Greenlet, notes_)}},  // what tools have noted, or null
+      {"notes.name", {offsetof(Greenlet::Notes, name)}},
+      {"notes.origin", {offsetof(Greenlet::Notes, origin)}},
       {"greenlet.stack_state", {offsetof(Greenlet, stack_state_)}},
       // The C stack in use of a suspended greenlet reaches from the stack pointer to the boundary.
       {"greenlet.stack_pointer",

@@ -57,7 +57,6 @@ class Reader:
             thread__main="Q",
             thread__running="Q",
             thread__first_started="Q",
-            thread__started="Q",
         )
         self._greenlet = Record(
             table,
@@ -68,8 +67,7 @@ class Reader:
             greenlet__next="Q",
             greenlet__parent="Q",
             greenlet__run="Q",
-            greenlet__name="Q",
-            greenlet__origin="Q",
+            greenlet__notes="Q",
             greenlet__stack_pointer="Q",
             greenlet__stack_boundary="Q",
         )
@@ -125,8 +123,8 @@ class Reader:
                 continue
             if thread.interpreter not in names:
                 names[thread.interpreter] = self._thread_names(thread.interpreter)
-            # The module threading may not be imported.
-            unnamed = "MainThread" if thread.native_id == self.memory.main_thread else f"{thread.ident:#x}"
+            is_main = thread.native_id == self.memory.main_thread
+            unnamed = "MainThread" if is_main else f"{thread.ident:#x}"  # without threading
             name = names[thread.interpreter].get(thread.ident, unnamed)
             found.append(ThreadView(thread.ident, thread.native_id, name, thread.greenlets))
         found.sort(key=lambda thread: thread.native_id != self.memory.main_thread)
@@ -170,14 +168,11 @@ class Reader:
 
     def started(self, thread: int) -> list[int]:
         """The control blocks of the started greenlets of a Thread."""
-        blocks: list[int] = []
+        blocks: dict[int, None] = {}
         for attempt in range(ATTEMPTS if self.memory.is_live else 1):
-            _, _, _, _, block, count = self._thread.read(self.memory, thread)
-            if count > MOST_GREENLETS:
-                raise TornError
-            blocks = []
-            seen: set[int] = set()
-            while block and len(blocks) < count and block not in seen:
+            blocks = {}
+            block = self.objects.field(thread, "thread.first_started")
+            while block and block not in blocks and len(blocks) < MOST_GREENLETS:
                 try:
                     fields = self._greenlet.read(self.memory, block)
                 except (ValueError, UnreadableError):
@@ -186,13 +181,12 @@ class Reader:
                     break
                 if fields[1] != thread:
                     break  # it has finished, and is in another list or in none
-                seen.add(block)
-                blocks.append(block)
+                blocks[block] = None
                 block = fields[4]
-            if len(blocks) == count:
+            if not block:
                 break
             time.sleep(PAUSE * attempt)
-        return blocks
+        return [*blocks]
 
     # --- a greenlet ---
 
@@ -228,7 +222,9 @@ class Reader:
 
     def _view_of(self, block: int, fields: tuple[int, ...], thread_state: int) -> GreenletView:
         """Without a stack if no thread state is given."""
-        number, _, state, is_main, _, parent, run, name, origin, pointer, boundary = fields
+        number, _, state, is_main, _, parent, run, notes, pointer, boundary = fields
+        name = self.objects.field(notes, "notes.name") if notes else 0
+        origin = self.objects.field(notes, "notes.origin") if notes else 0
         shown = self._states.get(state, "suspended")
         if self.objects.field(number, "greenlet_object.greenlet") != block:
             raise TornError

@@ -50,7 +50,7 @@ class Table:
         if version != VERSION:
             raise OutsideError(
                 f"the debug table of greenlet in {memory.what} has version {version}, and this "
-                f"greenlet knows version {VERSION}: use the greenlet of that process, or a newer one"
+                f"greenlet knows version {VERSION}: use the one of that process, or a newer one"
             )
         if size > 1 << 20 or first + count * entry_size > size or entry_size < 40:
             raise OutsideError(f"the debug table of greenlet in {memory.what} is damaged")

@@ -47,18 +47,16 @@ else:
     _package = types.ModuleType("_greenlet_for_gdb")
     _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules[_package.__name__] = _package
-    _parts = {
-        name: importlib.import_module(f"{_package.__name__}.{name}")
+    _memory, _reader, _view = (
+        importlib.import_module(f"{_package.__name__}.{name}")
         for name in ("_memory", "_reader", "_view")
-    }
-    CoreFile, Mapping, Memory = (
-        getattr(_parts["_memory"], name) for name in ("CoreFile", "Mapping", "Memory")
     )
-    OutsideError, UnreadableError = _parts["_memory"].OutsideError, _parts["_memory"].UnreadableError
-    number_inside = _parts["_memory"].number_inside
-    Reader = _parts["_reader"].Reader
-    GreenletView, ThreadView = _parts["_view"].GreenletView, _parts["_view"].ThreadView
-    frame_lines, Style = _parts["_view"].frame_lines, _parts["_view"].Style
+    CoreFile, Mapping, Memory = _memory.CoreFile, _memory.Mapping, _memory.Memory
+    OutsideError, UnreadableError = _memory.OutsideError, _memory.UnreadableError
+    number_inside = _memory.number_inside
+    Reader = _reader.Reader
+    GreenletView, ThreadView = _view.GreenletView, _view.ThreadView
+    frame_lines, Style = _view.frame_lines, _view.Style
 
 
 class Inferior(Memory):

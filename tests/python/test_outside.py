@@ -545,7 +545,7 @@ def test_the_document_explains_every_entry_of_the_table() -> None:
 def test_the_example_finds_the_stacks_by_the_table_alone(python: Path, tmp_path: Path) -> None:
     example = CHECKOUT / "examples" / "read_debug_table.py"
     with target("sleeps", tmp_path, python=python) as one:
-        command = [sys.executable, example, str(one.pid)]
+        command = [sys.executable, str(example), str(one.pid)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     shown = {tuple(line.split()) for line in done.stdout.splitlines() if line.startswith(" ")}
