@@ -258,6 +258,7 @@ class Greenlet {
   void clear() noexcept;
 
  private:
+  friend struct DebugLayout;  // debug_layout.cpp
   friend class DroppedQueue;  // next_queued_, is_queued_, queued_by_collector_
   friend class GreenletList;  // next_, previous_
   friend class Sweep;         // marks, and the pages that a suspended stack does not need

@@ -64,6 +64,8 @@ class GreenletList {
   void clear() noexcept { first_ = nullptr; }
 
  private:
+  friend struct DebugLayout;  // debug_layout.cpp
+
   Greenlet* first_ = nullptr;
 };
 

@@ -176,6 +176,7 @@ class alignas(128) Thread {
   void give_back_thread_state() noexcept;
 
  private:
+  friend struct DebugLayout;    // debug_layout.cpp
   friend class ThreadRegistry;  // makes Threads, and puts the memory of ended ones aside
 
   // kAlreadyStarted: other code has started the greenlet during the preparations of start().

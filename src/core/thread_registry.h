@@ -59,6 +59,8 @@ class ThreadRegistry {
   }
 
  private:
+  friend struct DebugLayout;  // debug_layout.cpp
+
   // The slow half of current(): finds the Thread, or makes it and hooks the ends of the thread and
   // of the interpreter (thread_end.h).
   static Thread* attach() noexcept;

@@ -166,6 +166,7 @@ class StackState {
 
  private:
   friend class BorrowedStack;
+  friend struct DebugLayout;  // offsets for the debug table
 
   int visit_frames(visitproc visit, void* arg) noexcept;
   void mark_generator(_PyInterpreterFrame* frame) noexcept;

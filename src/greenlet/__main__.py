@@ -34,6 +34,7 @@ def report() -> None:
         "platform": f"{platform.machine()} {platform.platform()}",
         "extension": greenlet._greenlet.__file__,
         "headers": str(Path(greenlet.__file__).parent.parent),
+        "commands for gdb": f"source {Path(greenlet.__file__).with_name('gdb.py')}",
         "stack size": f"{stacks.get_default_size():,} bytes of C stack",
         "stacks": ", ".join(f"{number} {what}" for what, number in counts.items()),
     }

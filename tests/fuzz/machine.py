@@ -39,8 +39,12 @@ class Thrown(Exception):
 
 
 class Unmakable(Exception):
-    def __init__(self) -> None:
-        raise Thrown("constructor")
+    """Its constructor fails, in C: the frame of one in Python would lead to all that called it.
+
+    The error has that frame in its traceback, but not in the model, which has frames in between.
+    """
+
+    __init__ = None
 
 
 class Library:
@@ -437,6 +441,8 @@ def switch(m: Machine, operation: Operation) -> None:
     g = m.choose(index)
     if g is None:
         return
+    if g.dead and ("simple",) in m.program:
+        first = 0  # the published one keeps what no ancestor takes (docs/compatibility.md)
     try:
         value = SWITCHES[shape](g, payload(m, first), payload(m, second))
     except BaseException as failure:
@@ -548,10 +554,11 @@ def create(m: Machine, operation: Operation) -> None:
     except BaseException as failure:
         m.tell("not created", m.failure(failure))
         return
-    g.m, g.name, g.age, g.world = m, m.names, m.names, m.world
+    g.m, g.name, g.age = m, m.names, m.names
+    g.world = getattr(g.parent, "world", m.world)  # m.world may be another, while a thread ends
     g.has_children = g.looking = False
     if above is not None:
-        g.world, above.has_children = above.world, True
+        above.has_children = True
     m.names += 1
     m.family.append(weakref.ref(g))
     m.slots[slot] = g
@@ -682,7 +689,9 @@ def trim(m: Machine, operation: Operation) -> None:
 # --- calls that take operations
 
 
-def recursion(m: Machine, depth: int = 20) -> Any:
+def recursion(m: Machine, depth: int = 5) -> Any:
+    # Not deeper: in a finalizer, CPython up to 3.12 puts off what goes away fifty levels deep, as a
+    # traceback of many frames does. In the model such a traceback has more of them.
     return recursion(m, depth - 1) if depth else perform(m)
 
 
@@ -1142,18 +1151,24 @@ def make_callback(m: Machine, kind: int) -> Any:
         if m.quiet:
             return
         m.tell("event", event, pair[0].name, pair[1].name)
-        if kind == 2:
-            perform(m, 1)
-        elif kind == 3:
-            raise Thrown("callback")
-        elif kind == 4:
-            m.library.settrace(None)
-        elif kind == 5:
-            m.library.settrace(make_callback(m, 1))
-        elif kind == 6:
-            raise m.library.GreenletExit("callback")
-        elif kind == 7:
-            reparent(m, ("reparent", 0, -1))
+        world, mark = m.world, object()
+        if event == "throw":
+            world.dying.add(mark)  # perhaps by what ends a greenlet: see set_parent()
+        try:
+            if kind == 2:
+                perform(m, 1)
+            elif kind == 3:
+                raise Thrown("callback")
+            elif kind == 4:
+                m.library.settrace(None)
+            elif kind == 5:
+                m.library.settrace(make_callback(m, 1))
+            elif kind == 6:
+                raise m.library.GreenletExit("callback")
+            elif kind == 7:
+                reparent(m, ("reparent", 0, -1))
+        finally:
+            world.dying.discard(mark)
 
     return None if kind == 0 else callback
 
@@ -1357,7 +1372,13 @@ def run(library: Library, program: list[Operation]) -> tuple[list[Any], int]:
     """Run a program; return its history, and how many operations were performed."""
     m = _Machine(library, program)
     usual = sys.unraisablehook
-    sys.unraisablehook = lambda report: m.tell("unraisable", m.kind(report.exc_value))
+
+    def unraisable(report: Any) -> None:
+        m.tell("unraisable", m.kind(report.exc_value))
+        # CPython's begins where it reports, with the frame of one that is being finalized, perhaps.
+        report.exc_value.__traceback__ = None
+
+    sys.unraisablehook = unraisable
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about coroutines that nobody awaited

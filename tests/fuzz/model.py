@@ -127,13 +127,16 @@ class _Thread:
         self.pending: list[greenlet] = []
         self.dying: list[tuple[greenlet, greenlet]] = []  # with their parents until then
         self.kept: list[greenlet] = []
-        self.stacks: weakref.WeakSet[greenlet] = weakref.WeakSet()
+        # In the order of their starts, in which the end of the thread ends them.
+        self.stacks: weakref.WeakValueDictionary[_Stack, greenlet] = weakref.WeakValueDictionary()
         self.ending = self.ended = self.abandoned = False
 
     def drain(self) -> None:
         """End the greenlets that others dropped or found unreachable."""
         while self.pending:
-            self.pending.pop(0)._end()
+            box = [self.pending.pop(0)]
+            box[0]._end()
+            _let_go(box)
 
     def kills(self, one: greenlet) -> bool:
         return any(killed is one for killed, _ in self.dying)
@@ -191,7 +194,7 @@ class _Thread:
                 target._run = None  # this may do anything, too
             if target._state == NEW:
                 target._state, target._thread, target._stack = ACTIVE, self, _Stack()
-                self.stacks.add(target)
+                self.stacks[target._stack] = target
                 if isinstance(message, _Value) and message.ended:
                     message = _Value((), {})  # GreenletExit starts a parent without arguments
                 _thread.start_new_thread(_live, (self, target._stack, [run]))
@@ -244,17 +247,19 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
     stack.done.acquire()
     _local.thread = thread
     box: list[Any] = [None, stack.wait()]
+    problem = None
     try:
         box[1] = thread.arrive(box[1])
         if isinstance(box[1], _Problem):
             box[1].open()
         box[1] = _Value((run.pop()(*box[1].args, **box[1].kwargs),), {})
     except BaseException as failure:
-        box[1] = _Problem(failure)
+        problem = _Problem(failure)
+    if problem is not None:  # nothing is handled when the arguments go
+        problem.typ.__traceback__ = _without_ours(problem.typ.__traceback__)
+        box[1] = problem.at_the_end()
+        del problem
     run.clear()
-    if isinstance(box[1], _Problem):
-        box[1].typ.__traceback__ = _without_ours(box[1].typ.__traceback__)
-        box[1] = box[1].at_the_end()
     if thread.abandoned:
         stack.done.release()
         return
@@ -342,17 +347,14 @@ class greenlet:  # noqa: N801
 
             def finalize(self: greenlet) -> None:
                 # The frames that called this may outlive it, so this one keeps no reference to it.
-                known, box = weakref.ref(self), [self]
+                known, box, references = weakref.ref(self), [self], sys.getrefcount(self)
                 was_finalized, self._finalized = self._finalized, True
                 del self
                 if not was_finalized:
-                    try:
-                        user(box.pop())
-                    except BaseException as failure:
-                        failure.__traceback__ = _without_ours(failure.__traceback__)
-                        _report(failure)
+                    _attempt(lambda: user(box.pop()))
                 box.clear()
-                if (again := known()) is not None:
+                # Not if something refers to it again. (Python does not finalize it another time.)
+                if (again := known()) is not None and sys.getrefcount(again) < references:
                     greenlet.__del__(again)
                     del again
 
@@ -467,6 +469,7 @@ class greenlet:  # noqa: N801
         if not self._lives or self._parent is None:
             return
         # Python finalizes an object once. Another one takes its place, and may be dropped again.
+        # It takes all with it: what this one kept until it is freed would end too late.
         heir = object.__new__(type(self))
         heir.__dict__ = self.__dict__
         for cls in type(self).__mro__:
@@ -474,10 +477,12 @@ class greenlet:  # noqa: N801
             for name in slots:
                 if hasattr(self, name):
                     setattr(heir, name, getattr(self, name))
-        thread = self._thread
+                    delattr(self, name)
+        thread, stack = heir._thread, heir._stack
         assert thread is not None
+        assert stack is not None
         self._state = DEAD
-        thread.stacks.add(heir)
+        thread.stacks[stack] = heir
         if heir._refused or (thread.ending and heir._scheduler):
             thread.kept.append(heir)
         elif thread is _here():
@@ -485,11 +490,9 @@ class greenlet:  # noqa: N801
             heir._end()
         else:
             thread.pending.append(heir)
-        known = weakref.ref(heir)
-        heir._refused = True  # if this was the only reference still, it stays as it is
+        box = [heir]
         del heir
-        if (living := known()) is not None:
-            living._refused = False
+        _let_go(box)
 
     def _end(self, kind: type[GreenletExit] = GreenletExit) -> None:
         thread = _here()
@@ -503,25 +506,34 @@ class greenlet:  # noqa: N801
         del death
         held = self, former
         thread.dying.append(held)
-        try:
-            thread.send(self, message)
-        except BaseException as failure:
-            failure.__traceback__ = _without_ours(failure.__traceback__)
-            _report(failure)
+        _attempt(lambda: thread.send(self, message))
         thread.dying.remove(held)
         # Not if it has got another parent, or has become an ancestor of the former one.
         if self._parent is killer and all(one is not self for one in former._line()):
             self._parent = former
 
 
-def _report(failure: BaseException) -> None:
-    if failure.__traceback__ is None:  # CPython gives it one that begins where it is reported
-        frame = sys._getframe()
-        while frame.f_code.co_filename == __file__ and frame.f_back is not None:
-            frame = frame.f_back
-        failure.__traceback__ = types.TracebackType(None, frame, frame.f_lasti, frame.f_lineno)
-    report: Any = types.SimpleNamespace(exc_type=type(failure), exc_value=failure)
-    sys.unraisablehook(report)
+def _let_go(box: list[greenlet]) -> None:
+    """Drop a greenlet; if this is the last reference, it has refused to end, and stays as it is."""
+    known = weakref.ref(box[0])
+    box[0]._refused = True
+    box.clear()
+    if (living := known()) is not None:
+        living._refused = False
+
+
+def _attempt(function: Callable[[], object]) -> None:
+    """Call it, and report what it raises."""
+    problem = None
+    try:
+        function()
+    except BaseException as failure:
+        problem = failure
+    if problem is not None:  # nothing is handled when the hook lets go of frames
+        problem.__traceback__ = _without_ours(problem.__traceback__)
+        report: Any = types.SimpleNamespace(exc_type=type(problem), exc_value=problem)
+        sys.unraisablehook(report)
+        del problem, report  # or a traceback with this frame leads to itself
 
 
 # --- context variables
@@ -549,6 +561,7 @@ class Context:
                 del failure, handled  # or a traceback with this frame leads to itself
                 problem.open()
             getcurrent()._context, self.entered = outer, False
+            handled = None  # or a traceback with this frame keeps it
 
 
 def copy_context() -> Context:
@@ -600,7 +613,7 @@ def end_thread() -> None:
     thread = _here()
     thread.ending = True
     for _ in range(10):
-        for one in list(thread.stacks):
+        for one in list(thread.stacks.values()):
             if one._lives and not one._scheduler:
                 one._end(EndOfThread)
     thread.ended = True
@@ -637,7 +650,7 @@ def collect(roots: list[Any]) -> None:
         else:
             ahead += gc.get_referents(found)
     for thread in threads:
-        lost = [one for one in thread.stacks if one._lives and id(one) not in reached]
+        lost = [one for one in thread.stacks.values() if one._lives and id(one) not in reached]
         if thread is not _here() and not thread.ended:
             thread.pending += lost
         while lost and thread is _here():
@@ -649,7 +662,7 @@ def collect(roots: list[Any]) -> None:
 def suspended() -> list[greenlet]:
     """The suspended greenlets of this thread of the program."""
     thread = _here()
-    return [one for one in list(thread.stacks) if one and one is not thread.current]
+    return [one for one in list(thread.stacks.values()) if one and one is not thread.current]
 
 
 def abandon() -> None:
@@ -657,7 +670,7 @@ def abandon() -> None:
     stacks = {}
     for thread in threads:
         thread.abandoned, thread.trace = True, None
-        for one in [*thread.stacks, *thread.kept, *thread.pending]:
+        for one in [*thread.stacks.values(), *thread.kept, *thread.pending]:
             if one._state == ACTIVE and one is not thread.current:
                 one._state = DEAD
                 stacks[id(one._stack)] = one._stack

@@ -1,8 +1,11 @@
 // Where regions run short: smaller ones first, then a failure that names the limit, and in the end
 // a program that goes on.
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
@@ -257,6 +260,89 @@ TEST_F(LargestMapping, OfNothingFailsAndNamesTheLimits) {
   EXPECT_NE(text.find("vm.overcommit_memory"), std::string::npos);
   platform::for_tests::switches.largest_mapping = 0;
   EXPECT_TRUE(regions.acquire(1)) << "the pool is unusable after a failure";
+}
+
+// A file of the system as this process alone reads it, after in_own_mounts().
+class FileOfSystem {
+ public:
+  explicit FileOfSystem(const char* path) {
+    char name[] = "/tmp/greenlet-file-XXXXXX";
+    file_ = mkstemp(name);
+    replaced_ = file_ >= 0 && mount(name, path, nullptr, MS_BIND, nullptr) == 0;
+    unlink(name);
+  }
+  FileOfSystem(const FileOfSystem&) = delete;
+  FileOfSystem& operator=(const FileOfSystem&) = delete;
+  ~FileOfSystem() { close(file_); }
+  // Not by the path: the machine's own settings could be behind it.
+  bool write(const std::string& text) const {
+    return replaced_ && ftruncate(file_, 0) == 0 &&
+           pwrite(file_, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size());
+  }
+
+ private:
+  int file_;
+  bool replaced_;
+};
+
+bool in_own_mounts() {
+  return (unshare(CLONE_NEWNS) == 0 || unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0) &&
+         mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+}
+
+std::string committed(std::size_t megabytes, std::size_t of) {
+  const auto kilobytes = [](std::size_t count) { return std::to_string(count << 10) + " kB\n"; };
+  return "MemTotal:       16384000 kB\nCommitLimit:    " + kilobytes(of) +
+         "Committed_AS:   " + kilobytes(megabytes);
+}
+
+TEST(Commitment, OfAMachineThatDoesNotOvercommitIsNotUsedUp) {
+  const auto ending = in_child([] {
+    empty_the_reserve();
+    if (!in_own_mounts()) {
+      return kNoLimit;
+    }
+    const FileOfSystem mode("/proc/sys/vm/overcommit_memory");
+    const FileOfSystem memory("/proc/meminfo");
+    if (!mode.write("2\n") || !memory.write(committed(4096, 4096))) {
+      return kNoLimit;
+    }
+    Pool pool;
+    Regions regions(pool);
+    // The machine's settings are read when a mapping fails, and now and then.
+    platform::for_tests::switches.largest_mapping = 1;
+    if (regions.acquire(1) || regions.failure() != Failure::kCommit) {
+      return 1;
+    }
+    const std::string text = describe(regions.failure());
+    if (text.find("CommitLimit") == std::string::npos ||
+        text.find("vm.overcommit_ratio") == std::string::npos) {
+      return 2;
+    }
+    platform::for_tests::switches.largest_mapping = 0;
+    if (regions.acquire(1) || regions.failure() != Failure::kCommit) {
+      return 3;
+    }
+    // A sixteenth of 4 GiB is left to others, and 8 MiB to the administrator.
+    if (!memory.write(committed(4096 - 256 - 8, 4096)) || regions.acquire(1)) {
+      return 4;
+    }
+    if (!memory.write(committed(2048, 4096)) || !regions.acquire(1)) {
+      return 5;
+    }
+    if (!memory.write(committed(4096, 4096)) || regions.acquire(10'000)) {
+      return 6;
+    }
+    const std::size_t before = regions.all().size();
+    if (!mode.write("0\n") || !regions.acquire(1000) || regions.all().size() != before + 1000) {
+      return 7;
+    }
+    return regions.all().back().stack_bytes() >= default_size() ? 0 : 8;
+  });
+  if (ending == exited(kNoLimit)) {
+    GTEST_SKIP() << "the system does not let this process replace its files for itself";
+  }
+  EXPECT_EQ(ending, exited(0));
 }
 
 class Mappings : public ::testing::Test {

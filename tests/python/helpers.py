@@ -35,9 +35,11 @@ _OPTIONS = sysconfig.get_config_var("CONFIG_ARGS") or ""
 ADDRESS_SANITIZER = "--with-address-sanitizer" in _OPTIONS
 THREAD_SANITIZER = "--with-thread-sanitizer" in _OPTIONS
 
-# Interpreters compiled with assertions or a sanitizer are several times slower. There the time
-# limits are longer, and tests repeat less often.
-TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if DEBUG_BUILD or ADDRESS_SANITIZER else 1.0
+COUNTS_LINES = "GREENLET_COVERAGE" in os.environ  # make coverage
+# With assertions, with a sanitizer, or without optimization all is several times slower. There the
+# time limits are longer, and tests repeat less often.
+IS_SLOW = DEBUG_BUILD or ADDRESS_SANITIZER or COUNTS_LINES
+TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if IS_SLOW else 1.0
 
 COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 

@@ -237,6 +237,16 @@ def test_keywords_arrive_as_a_dict_of_their_own(entries: Any) -> None:
     assert arrived == keywords and arrived is not keywords
 
 
+def test_keywords_that_are_no_strings_are_for_switches_not_for_calls(entries: Any) -> None:
+    waiting = greenlet(to_parent)
+    waiting.switch()
+    assert entries.switch(waiting, (), {1: 2}) == {1: 2}
+    started = greenlet(lambda **kwargs: kwargs)
+    with pytest.raises(TypeError, match="keywords must be strings"):
+        entries.switch(started, (), {1: 2})
+    assert started.dead
+
+
 def test_an_exception_that_is_set_already_is_what_switch_returns(entries: Any) -> None:
     ran: list[str] = []
     waiting = suspended()

@@ -57,6 +57,17 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> str:
           action.sa_flags = SA_SIGINFO | SA_ONSTACK;
           sigaction(SIGSEGV, &action, 0);
         }
+        static void plain_handler(int number) {
+          ++faults;
+          siglongjmp(landing, 1);
+        }
+        void handle_once(void) {
+          struct sigaction action;
+          memset(&action, 0, sizeof action);
+          action.sa_handler = plain_handler;
+          action.sa_flags = SA_RESETHAND | SA_ONSTACK;
+          sigaction(SIGSEGV, &action, 0);
+        }
         int fault(void) {
           if (sigsetjmp(landing, 1) == 0) *(volatile int *)8 = 1;
           return faults;
@@ -221,6 +232,28 @@ def test_a_handler_that_expects_faults_goes_on_handling_them(order: str, library
         library,
     )
     assert outcome == (0, "[1, 2, 3] 4\n5\n", "")
+
+
+def test_a_handler_for_one_fault_handles_one(library: str) -> None:
+    outcome = run(
+        "library.handle_once()\nstacks.report_overflow()\nprint(library.fault())"
+        "\nassert not library.has_handler()",
+        library,
+    )
+    assert outcome == (0, "1\n", "")
+
+
+def test_signals_that_are_sent_and_ignored_stay_ignored(library: str) -> None:
+    outcome = run(
+        "for number in signal.SIGSEGV, signal.SIGBUS:\n"
+        "    signal.signal(number, signal.SIG_IGN)\n"
+        "stacks.report_overflow()\n"
+        "for number in signal.SIGSEGV, signal.SIGBUS:\n"
+        "    os.kill(os.getpid(), number)\n"
+        "print('goes on')",
+        library,
+    )
+    assert outcome == (0, "goes on\n", "")
 
 
 @without_signal_stacks_of_others

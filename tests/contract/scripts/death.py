@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from typing import Any
 
 from behaviour import (
+    Deviation,
     Greenlet,
     GreenletExit,
     arguments,
@@ -258,6 +260,52 @@ def greenlet_exit_thrown_into_a_dead_one_starts_an_unstarted_parent() -> None:
     child = dead()
     child.parent = parent
     say(attempt(child.throw, GreenletExit, 5), parent.dead)
+
+
+@behaviour(
+    deviations=(
+        Deviation(
+            reason="The parent starts without arguments, whatever its run is.",
+            ours=("'parent has no arguments' True",),
+            published=(
+                'raised TypeError: can only concatenate tuple (not "GreenletExit") to tuple True',
+            ),
+        ),
+    )
+)
+def greenlet_exit_starts_a_parent_whose_run_is_a_partial_of_a_class() -> None:
+    class Parent:
+        def __init__(self, *args: Any) -> None:
+            self.args = args
+
+        def __repr__(self) -> str:
+            return f"'parent has {self.args or 'no arguments'}'"
+
+    parent = Greenlet(functools.partial(Parent))
+    child = Greenlet(arguments, parent)
+    say(attempt(child.throw), parent.dead)
+
+
+@behaviour(
+    deviations=(
+        Deviation(
+            reason="What nobody can receive any more is not kept.",
+            ours=("raised AttributeError: run", "the message is gone: True"),
+            published=("raised AttributeError: run", "the message is gone: False"),
+        ),
+    )
+)
+def a_message_to_a_dead_greenlet_whose_parent_cannot_start() -> None:
+    class Sent:
+        pass
+
+    made = Greenlet(None, Greenlet())
+    attempt(made.switch)
+    sent = Sent()
+    reference = weakref.ref(sent)
+    say(attempt(made.switch, sent))
+    del sent
+    say(f"the message is gone: {reference() is None}")
 
 
 @behaviour

@@ -1,0 +1,304 @@
+"""The memory of a process, or of a core file, from outside of it.
+
+This imports nothing of the package, as ``greenlet/gdb.py`` uses it in the Python of gdb.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+__all__ = ["CoreFile", "Mapping", "Memory", "OutsideError", "Process", "UnreadableError"]
+
+
+class OutsideError(Exception):
+    """A sentence that says why nothing can be shown."""
+
+
+class UnreadableError(Exception):
+    """There is no memory at an address."""
+
+    def __init__(self, address: int) -> None:
+        super().__init__(f"there is no memory at {address:#x}")
+        self.address = address
+
+
+class Mapping(NamedTuple):
+    """A piece of address space that belongs to a file."""
+
+    start: int
+    end: int
+    file: str
+
+
+class Memory:
+    """What a reader of structures needs. Subclasses read from a process, a file, or gdb."""
+
+    #: What it is the memory of, as messages name it.
+    what: str
+    #: The process. 0 if it is not known.
+    pid: int = 0
+    #: The number of its main thread, as the process itself knows it: in its namespace.
+    main_thread: int = 0
+    #: True if it changes while it is read.
+    is_live: bool = False
+
+    def read(self, address: int, size: int) -> bytes:
+        """Return that many bytes; raise UnreadableError if they are not all there."""
+        raise NotImplementedError
+
+    def mappings(self) -> list[Mapping]:
+        """Return the pieces that belong to files."""
+        raise NotImplementedError
+
+    def addresses_of(self, pattern: bytes) -> Iterator[int]:
+        """Yield where these bytes are in the pieces of the extension module of greenlet."""
+        for mapping in self.mappings():
+            if is_extension(mapping.file):
+                try:
+                    found = self.read(mapping.start, min(mapping.end - mapping.start, 16 << 20))
+                except UnreadableError:
+                    continue
+                at = found.find(pattern)
+                while at >= 0:
+                    yield mapping.start + at
+                    at = found.find(pattern, at + 1)
+
+    def has_extension(self) -> bool:
+        return any(is_extension(mapping.file) for mapping in self.mappings())
+
+
+def is_extension(file: str) -> bool:
+    """Whether a file may be the extension module. Its name says for which interpreter it is."""
+    name = os.path.basename(file)
+    return name.startswith("_greenlet.") and ".so" in name
+
+
+#: Above all addresses of programs (five levels of page tables).
+END = 1 << 56
+
+
+class Process(Memory):
+    """A process that goes on while it is read."""
+
+    is_live = True
+
+    def __init__(self, pid: int) -> None:
+        self.what = f"process {pid}"
+        self.pid = pid
+        self.main_thread = number_inside(pid)
+        try:
+            with open(f"/proc/{pid}/maps", errors="surrogateescape") as file:
+                self._maps = [*_parse_maps(file)]
+            self._file = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise OutsideError(f"there is no process {pid}") from None
+        except ProcessLookupError:
+            raise OutsideError(f"process {pid} has ended") from None
+        except PermissionError:
+            raise OutsideError(f"may not read process {pid}: {_permission()}") from None
+
+    def read(self, address: int, size: int) -> bytes:
+        if not 0 < address < END:
+            raise UnreadableError(address)
+        try:
+            found = os.pread(self._file, size, address)
+        except (OSError, OverflowError):
+            raise UnreadableError(address) from None
+        if len(found) != size:
+            raise UnreadableError(address)
+        return found
+
+    def mappings(self) -> list[Mapping]:
+        return self._maps
+
+    def has_ended(self) -> bool:
+        """Whether it has no memory any more."""
+        try:
+            with open(f"/proc/{self.pid}/statm") as file:
+                return file.read(2) == "0 "
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def number_inside(pid: int) -> int:
+    """The number that a process has for itself. It is another one if it is in a container."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next(int(line.split()[-1]) for line in file if line.startswith("NSpid:"))
+    except (OSError, StopIteration):
+        return pid
+
+
+def _parse_maps(lines: Iterator[str]) -> Iterator[Mapping]:
+    for line in lines:
+        # start-end permissions offset device inode path
+        fields = line.rstrip("\n").split(None, 5)
+        if len(fields) == 6 and fields[5].startswith("/"):
+            start, _, end = fields[0].partition("-")
+            yield Mapping(int(start, 16), int(end, 16), fields[5].removesuffix(" (deleted)"))
+
+
+def _permission() -> str:
+    """Why a process may not be read, and what to do."""
+    advice = "run this as root, or as the user of that process"
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope") as file:
+            scope = int(file.read())
+    except (OSError, ValueError):
+        scope = 0
+    if scope:
+        advice += (
+            f"; kernel.yama.ptrace_scope is {scope} here, and only if it is 0 "
+            "(sysctl kernel.yama.ptrace_scope=0) may a user read all processes of their own"
+        )
+    return f"{advice} (in a container: with the capability SYS_PTRACE)"
+
+
+# --- core files -----------------------------------------------------------------------------------
+
+# Of <elf.h>: the kind of a file, of a segment, and of a note.
+_CORE, _LOAD, _NOTE = 4, 1, 4
+_PROCESS_INFO, _FILES = 3, 0x46494C45
+_MANY_SEGMENTS = 0xFFFF  # then the first section header has the number
+
+
+class _Segment(NamedTuple):
+    start: int
+    size: int  # what the file has of it
+    offset: int
+
+
+class CoreFile(Memory):
+    """What was in the memory of a process: an ELF file by the kernel, or by gcore of gdb."""
+
+    def __init__(self, path: str) -> None:
+        self.what = f"core file {path}"
+        self._path = path
+        self._named: list[tuple[Mapping, int]] = []  # and where the piece begins in its file
+        self._opened: dict[str, mmap.mmap | None] = {}
+        try:
+            with open(path, "rb") as file:
+                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise OutsideError(f"there is no file {path}") from None
+        except ValueError:
+            raise OutsideError(f"{path} is empty") from None
+        except OSError as failure:
+            raise OutsideError(f"cannot read {path}: {failure.strerror}") from None
+        try:
+            #: The pieces of memory that the file has: address, size, offset in the file.
+            self.segments = sorted(self._load())
+        except struct.error:
+            raise OutsideError(f"{path} is no complete core file: it is cut off") from None
+        self._last = _Segment(0, 0, 0)
+
+    def _load(self) -> list[_Segment]:
+        if self._bytes[:4] != b"\x7fELF":
+            raise OutsideError(f"{self._path} is not an ELF file, so it is no core file")
+        if self._bytes[4:6] != b"\x02\x01":
+            raise OutsideError(f"{self._path} is not of a 64-bit little-endian machine")
+        (kind,) = struct.unpack_from("<H", self._bytes, 16)
+        if kind != _CORE:
+            raise OutsideError(f"{self._path} is an ELF file, but no core file")
+        headers, sections = struct.unpack_from("<QQ", self._bytes, 32)
+        entry_size, count = struct.unpack_from("<HH", self._bytes, 54)
+        if count == _MANY_SEGMENTS:
+            (count,) = struct.unpack_from("<I", self._bytes, sections + 44)
+        segments = []
+        for index in range(count):
+            kind, _, offset, start, _, size, _, _ = struct.unpack_from(
+                "<IIQQQQQQ", self._bytes, headers + index * entry_size
+            )
+            if kind == _LOAD and size:
+                segments.append(_Segment(start, size, offset))
+            elif kind == _NOTE:
+                self._load_notes(offset, min(offset + size, len(self._bytes)))
+        return segments
+
+    def _load_notes(self, at: int, end: int) -> None:
+        while at + 12 <= end:
+            name_size, size, kind = struct.unpack_from("<III", self._bytes, at)
+            name = self._bytes[at + 12 : at + 12 + name_size]
+            begin = at + 12 + (name_size + 3) // 4 * 4
+            if name.startswith(b"CORE"):
+                if kind == _FILES:
+                    self._load_files(self._bytes[begin : begin + size])
+                elif kind == _PROCESS_INFO:
+                    (self.pid,) = struct.unpack_from("<i", self._bytes, begin + 24)
+                    self.main_thread = self.pid
+            at = begin + (size + 3) // 4 * 4
+
+    def _load_files(self, note: bytes) -> None:
+        count, page = struct.unpack_from("<QQ", note)
+        names = note[16 + 24 * count :].split(b"\0")
+        for index, name in enumerate(names[:count]):
+            start, end, first = struct.unpack_from("<QQQ", note, 16 + 24 * index)
+            file = os.fsdecode(name.removesuffix(b" (deleted)"))
+            self._named.append((Mapping(start, end, file), first * page))
+
+    def read(self, address: int, size: int) -> bytes:
+        segment = self._last
+        if not segment.start <= address < segment.start + segment.size:
+            found = self._segment_of(address)
+            if found is None:
+                return self._read_file(address, size)
+            segment = self._last = found
+        offset = segment.offset + address - segment.start
+        here = min(size, segment.start + segment.size - address)
+        data = self._bytes[offset : offset + here]
+        if len(data) != here:
+            raise UnreadableError(address)
+        return data if here == size else data + self.read(address + here, size - here)
+
+    def _segment_of(self, address: int) -> _Segment | None:
+        low, high = 0, len(self.segments)
+        while low < high:
+            middle = (low + high) // 2
+            if self.segments[middle].start <= address:
+                low = middle + 1
+            else:
+                high = middle
+        if low and address < sum(self.segments[low - 1][:2]):
+            return self.segments[low - 1]
+        return None
+
+    def _read_file(self, address: int, size: int) -> bytes:
+        """Read what core files leave out, because the files on the disk have it."""
+        for mapping, first in self._named:
+            if mapping.start <= address and address + size <= mapping.end:
+                file = self._open(mapping.file)
+                if file is not None:
+                    offset = first + address - mapping.start
+                    data = file[offset : offset + size]
+                    if len(data) == size:
+                        return data
+        raise UnreadableError(address)
+
+    def _open(self, path: str) -> mmap.mmap | None:
+        if path not in self._opened:
+            try:
+                with open(path, "rb") as file:
+                    self._opened[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError):
+                self._opened[path] = None
+        return self._opened[path]
+
+    def mappings(self) -> list[Mapping]:
+        return [mapping for mapping, _ in self._named]
+
+    def addresses_of(self, pattern: bytes) -> Iterator[int]:
+        if self._named:
+            yield from super().addresses_of(pattern)
+            return
+        for start, size, offset in self.segments:  # nothing names the files
+            at = self._bytes.find(pattern, offset, offset + size)
+            while at >= 0:
+                yield start + at - offset
+                at = self._bytes.find(pattern, at + 1, offset + size)

@@ -1,0 +1,390 @@
+"""Greenlets in the memory of a process, found by the debug table of the extension module.
+
+``docs/debug-table.md`` explains the table. It tells all that depends on a version of greenlet or of
+CPython, so this reads processes of other versions than its own. A process may go on while it is
+read: then pointers lead anywhere. So each one is checked, loops have bounds, and what does not fit
+together is read again.
+
+This imports nothing of the package but what lies beside it without an extension module, as
+``greenlet/gdb.py`` uses it in the Python of gdb.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from ._memory import Memory, UnreadableError
+from ._objects import Code, Objects
+from ._table import Record, Table, TornError
+from ._view import FrameView, GreenletView, ThreadView
+
+__all__ = ["Reader"]
+
+T = TypeVar("T")
+
+MOST_THREADS = 1_000_000
+MOST_GREENLETS = 50_000_000
+MOST_FRAMES = 10_000_000
+ATTEMPTS = 6
+#: Seconds until the next attempt, for a process that goes on.
+PAUSE = 0.0005
+
+
+class ThreadFound(NamedTuple):
+    ident: int
+    native_id: int
+    interpreter: int
+    greenlets: list[GreenletView]
+
+
+class Reader:
+    """All greenlets of a process, as ``greenlet.inspect.snapshot()`` gives them there."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.table = table = Table(memory)
+        self.objects = Objects(memory, table)
+        version = table["python.version"]
+        self.python_version = (version >> 24 & 0xFF, version >> 16 & 0xFF)
+        self.is_free_threaded = bool(table["python.free_threaded"])
+        self._thread = Record(
+            table,
+            thread__module="Q",
+            thread__state="Q",
+            thread__main="Q",
+            thread__running="Q",
+            thread__first_started="Q",
+        )
+        self._greenlet = Record(
+            table,
+            greenlet__object="Q",
+            greenlet__thread="Q",
+            greenlet__state="B",
+            greenlet__is_main="B",
+            greenlet__next="Q",
+            greenlet__parent="Q",
+            greenlet__run="Q",
+            greenlet__notes="Q",
+            greenlet__stack_pointer="Q",
+            greenlet__stack_boundary="Q",
+        )
+        frame = {
+            "frame__previous": "Q",
+            "frame__code": "Q",
+            "frame__instruction": "Q",
+            "frame__owner": "B",
+        }
+        self._has_copies = "frame.copy" in table.entries
+        if self._has_copies:
+            frame["frame__copy"] = "i"
+        self._frame = Record(table, **frame)
+        self._code = Record(
+            table,
+            object__type="Q",
+            code__qualified_name="Q",
+            code__file="Q",
+            code__lines="Q",
+            code__first_line="i",
+            code__first_traceable="i",
+        )
+        self._ident = Record(
+            table,
+            thread_state__ident="Q",
+            thread_state__native_id="Q",
+            thread_state__interpreter="Q",
+        )
+        self._states = {table[f"state.{name}"]: name for name in ("new", "running", "dead")}
+        self._states[table["state.abandoned"]] = "abandoned"
+        self._owners = (table["frame.owner_thread"], table["frame.owner_generator"])
+        self._tag_bits = table["frame.code_tag_bits"]
+        self._codes: dict[int, tuple[Code, int]] = {}
+        self._copies: dict[tuple[int, int], int] = {}
+        self._return_address = table.entries.get("register.rip") or table["register.pc"]
+        self._greenlet_type = 0
+        #: How many greenlets the last snapshot shows without their stacks, which it could not read.
+        self.without_stack = 0
+
+    # --- the whole ---
+
+    def snapshot(self) -> list[ThreadView]:
+        """Return the greenlets of all threads. A process that goes on may change meanwhile."""
+        self._codes.clear()
+        self._copies.clear()
+        self.objects = Objects(self.memory, self.table)
+        self.without_stack = 0
+        found = []
+        names: dict[int, dict[int, str]] = {}
+        for address in self._insist(self.threads):
+            thread = self._insist(partial(self._read_thread, address))
+            if thread is None:
+                continue
+            if thread.interpreter not in names:
+                names[thread.interpreter] = self._thread_names(thread.interpreter)
+            is_main = thread.native_id == self.memory.main_thread
+            unnamed = "MainThread" if is_main else f"{thread.ident:#x}"  # without threading
+            name = names[thread.interpreter].get(thread.ident, unnamed)
+            found.append(ThreadView(thread.ident, thread.native_id, name, thread.greenlets))
+        found.sort(key=lambda thread: thread.native_id != self.memory.main_thread)
+        return found
+
+    def threads(self) -> list[int]:
+        """The addresses of the Threads that belong to living threads."""
+        found: list[int] = []
+        seen: set[int] = set()
+        address = self.objects.word(self.table.address("threads"))
+        while address and address not in seen and len(seen) < MOST_THREADS:
+            seen.add(address)
+            if self.objects.field(address, "thread.module"):
+                found.append(address)
+            address = self.objects.field(address, "thread.next")
+        return found
+
+    def _insist(self, look: Callable[[], T]) -> T:
+        """What `look` returns, in one of some attempts; raises what the last one raises."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return look()
+            except (ValueError, UnreadableError):
+                if not self.memory.is_live:
+                    raise
+            time.sleep(PAUSE * attempt)
+        return look()
+
+    def _read_thread(self, address: int) -> ThreadFound | None:
+        module, state, main = self._thread.read(self.memory, address)[:3]
+        if not module:
+            return None  # has ended meanwhile
+        ident, native_id, interpreter = self._ident.read(self.memory, state)
+        if not self._greenlet_type:
+            main_object = self.objects.field(main, "greenlet.object")
+            self._greenlet_type = self.objects.type_of(main_object)
+        views = (
+            self._read_greenlet(block, address, state) for block in [main, *self.started(address)]
+        )
+        return ThreadFound(ident, native_id, interpreter, [view for view in views if view])
+
+    def started(self, thread: int) -> list[int]:
+        """The control blocks of the started greenlets of a Thread."""
+        blocks: dict[int, None] = {}
+        for attempt in range(ATTEMPTS if self.memory.is_live else 1):
+            blocks = {}
+            block = self.objects.field(thread, "thread.first_started")
+            while block and block not in blocks and len(blocks) < MOST_GREENLETS:
+                try:
+                    fields = self._greenlet.read(self.memory, block)
+                except (ValueError, UnreadableError):
+                    if not self.memory.is_live:
+                        raise
+                    break
+                if fields[1] != thread:
+                    break  # it has finished, and is in another list or in none
+                blocks[block] = None
+                block = fields[4]
+            if not block:
+                break
+            time.sleep(PAUSE * attempt)
+        return [*blocks]
+
+    # --- a greenlet ---
+
+    def _read_greenlet(self, block: int, thread: int, thread_state: int) -> GreenletView | None:
+        """None if it has finished meanwhile."""
+        view = None
+        for attempt in range(ATTEMPTS if self.memory.is_live else 1):
+            try:
+                before = self._greenlet.read(self.memory, block)
+                if not self._is_in(before, thread):
+                    return None
+                view = self._view_of(block, before, thread_state)
+                if not self.memory.is_live:
+                    return view
+                # The same state, stack pointer and so on: it has not run, or is where it was.
+                if self._greenlet.read(self.memory, block) == before:
+                    return view
+            except (ValueError, UnreadableError):
+                time.sleep(PAUSE * attempt)
+        if view is not None:
+            return view  # one that fits together, though it goes on
+        self.without_stack += 1
+        try:
+            fields = self._greenlet.read(self.memory, block)
+            return self._view_of(block, fields, 0) if self._is_in(fields, thread) else None
+        except (ValueError, UnreadableError):
+            if not self.memory.is_live:
+                raise
+            return None
+
+    def _is_in(self, fields: tuple[int, ...], thread: int) -> bool:
+        return fields[1] == thread and self._states.get(fields[2]) != "dead"
+
+    def _view_of(self, block: int, fields: tuple[int, ...], thread_state: int) -> GreenletView:
+        """Without a stack if no thread state is given."""
+        number, _, state, is_main, _, parent, run, notes, pointer, boundary = fields
+        name = self.objects.field(notes, "notes.name") if notes else 0
+        origin = self.objects.field(notes, "notes.origin") if notes else 0
+        shown = self._states.get(state, "suspended")
+        if self.objects.field(number, "greenlet_object.greenlet") != block:
+            raise TornError
+        stack: tuple[FrameView, ...] = ()
+        if thread_state and shown == "running":
+            stack = self._insist(lambda: self._frames(self._running_frame(thread_state)))
+        elif thread_state and shown == "suspended":
+            if not self.objects.word(pointer + self._return_address):
+                raise TornError  # its C stack is not there: a core file without it
+            stack = self._frames(self._suspended_frame(block))
+        in_use = boundary - pointer if pointer < boundary else 1
+        kind = self.objects.type_of(number)
+        return GreenletView(
+            id=number,
+            name=self._name(number, kind, bool(is_main), run, name, stack),
+            type=self._type_name(kind),
+            state=shown,
+            is_main=bool(is_main),
+            parent=parent,
+            stack=stack,
+            stack_in_use=in_use if shown == "suspended" else 0,
+            origin=self._origin(origin) if origin else (),
+        )
+
+    def _type_name(self, kind: int) -> str:
+        try:
+            return self.objects.type_name(kind)
+        except UnreadableError:  # a core file, and the extension module is not on this machine
+            return "greenlet" if kind == self._greenlet_type else f"{kind:#x}"
+
+    def _name(
+        self,
+        number: int,
+        kind: int,
+        is_main: bool,
+        run: int,
+        name: int,
+        stack: tuple[FrameView, ...],
+    ) -> str:
+        objects = self.objects
+        if name:
+            return objects.string(name)
+        if kind != self._greenlet_type:
+            try:
+                attributes = objects.field(number, "greenlet_object.dict")
+                found = objects.get(attributes, "name") if attributes else 0
+                if found and objects.type_of(found) == self.table.address("PyUnicode_Type"):
+                    return objects.string(found)
+            except (ValueError, UnreadableError):
+                pass
+        if is_main:
+            return "main"
+        try:
+            called = objects.callable_name(run) if run else ""
+        except (ValueError, UnreadableError):
+            called = ""
+        if not called and run and stack:
+            called = stack[0].function
+        return called or self._type_name(kind)
+
+    def _origin(self, address: int) -> tuple[FrameView, ...]:
+        objects, found = self.objects, []
+        for item in objects.items(address):
+            code, _, line = objects.items(item)
+            known, _ = self._code_at(code)
+            found.append(FrameView(known.function, known.file, objects.integer(line)))
+        return tuple(reversed(found))
+
+    def registers(self, greenlet: GreenletView) -> dict[str, int]:
+        """The registers with which a suspended greenlet goes on, by the names of debuggers."""
+        block = self.objects.field(greenlet.id, "greenlet_object.greenlet")
+        pointer = self.objects.field(block, "greenlet.stack_pointer")
+        found = {
+            name.partition(".")[2]: self.objects.word(pointer + offset)
+            for name, offset in self.table.entries.items()
+            if name.startswith("register.")
+        }
+        return found | {"sp": pointer + self.table["registers.bytes"]}
+
+    # --- frames ---
+
+    def _suspended_frame(self, block: int) -> int:
+        state = block + self.table["greenlet.stack_state"]
+        if "stack_state.frame" in self.table.entries:
+            return self.objects.field(state, "stack_state.frame")
+        cframe = self.objects.field(state, "stack_state.cframe")
+        return self.objects.field(cframe, "cframe.frame") if cframe else 0
+
+    def _running_frame(self, thread_state: int) -> int:
+        if "thread_state.frame" in self.table.entries:
+            return self.objects.field(thread_state, "thread_state.frame")
+        cframe = self.objects.field(thread_state, "thread_state.cframe")
+        return self.objects.field(cframe, "cframe.frame") if cframe else 0
+
+    def _frames(self, frame: int) -> tuple[FrameView, ...]:
+        """The frames from this innermost one on, the outermost first."""
+        found: list[FrameView] = []
+        seen: set[int] = set()
+        unit, generator = self.table["instruction.bytes"], self.table["frame.owner_generator"]
+        copy = 0
+        while frame:
+            if frame in seen or len(seen) > MOST_FRAMES:
+                raise TornError
+            seen.add(frame)
+            fields = self._frame.read(self.memory, frame)
+            frame, executable, instruction, owner = fields[:4]
+            if owner not in self._owners:
+                continue  # it has no code
+            address = executable & ~self._tag_bits
+            code, first = self._code_at(address)
+            if self._has_copies:
+                copy = fields[4]
+            offset = instruction - self._instructions(address, copy)
+            if owner != generator and offset < first * unit:
+                continue  # it is not complete: its first instructions make its variables
+            if offset % unit or offset > 1 << 31:
+                raise TornError
+            found.append(code.frame_at(offset))
+        found.reverse()
+        return tuple(found)
+
+    def _code_at(self, address: int) -> tuple[Code, int]:
+        """A code object, and its first instruction that can be seen."""
+        known = self._codes.get(address)
+        if known is None:
+            objects = self.objects
+            kind, function, file, lines, line, first = self._code.read(self.memory, address)
+            if kind != self.table.address("PyCode_Type"):
+                raise TornError
+            code = Code(objects.string(function), objects.string(file), line, objects.data(lines))
+            known = self._codes[address] = (code, first)
+        return known
+
+    def _instructions(self, code: int, copy: int) -> int:
+        """Where the instructions of a code object are that a frame runs."""
+        if not self._has_copies:
+            return code + self.table["code.instructions"]
+        key = (code, copy)
+        if key not in self._copies:
+            copies = self.objects.field(code, "code.copies")
+            if not 0 <= copy < self.objects.field(copies, "copies.count"):
+                raise TornError
+            self._copies[key] = self.objects.word(copies + self.table["copies.first"] + 8 * copy)
+        return self._copies[key]
+
+    # --- names of threads ---
+
+    def _thread_names(self, interpreter: int) -> dict[int, str]:
+        """The names that the module threading knows, by ident."""
+        objects, found = self.objects, {}
+        try:
+            modules = objects.field(interpreter, "interpreter.modules")
+            threading = objects.get(modules, "threading")
+            if not threading:
+                return {}
+            active = objects.get(objects.field(threading, "module.dict"), "_active")
+            for ident, thread in objects.pairs(active):
+                name = objects.attribute(thread, "_name")
+                if name:
+                    found[objects.integer(ident)] = objects.string(name)
+        except (ValueError, UnreadableError):
+            pass
+        return found
