@@ -101,6 +101,7 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/_page/page.css",
         "greenlet/_page/page.html",
         "greenlet/_page/threads.js",
+        "greenlet/_timeline.py",
         "greenlet/_timeline_files.py",
         "greenlet/_timeline_run.py",
         "greenlet/_memory.py",
