@@ -89,7 +89,7 @@ Ref name_of_callable(PyObject* callable, const PartialField& partial) noexcept {
       return name_of_c_function(now);
     } else if (Py_TYPE(now) == partial.type) {
       PyObject* inner;
-      std::memcpy(&inner, reinterpret_cast<const char*>(now) + partial.offset, sizeof(inner));
+      std::memcpy(&inner, reinterpret_cast<const char*>(now) + partial.offset, sizeof(PyObject*));
       if (inner == nullptr) {
         return {};
       }

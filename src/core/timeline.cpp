@@ -48,7 +48,7 @@ Ref name_of_thread(unsigned long ident) noexcept {
 // --- start and stop ---
 
 bool Timeline::start(ModuleState& module, std::size_t limit, PartialField partial) noexcept {
-  Timeline* const timeline = make<Timeline>();
+  auto* const timeline = make<Timeline>();
   if (timeline == nullptr) {
     PyErr_NoMemory();
     return false;

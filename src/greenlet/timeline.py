@@ -83,7 +83,7 @@ class GreenletTrack(NamedTuple):
     """The number of its thread."""
     is_main: bool
     is_scheduler: bool
-    """Whether it is a scheduler, such as gevent's hub: it runs while its thread waits for events."""
+    """Whether it is a scheduler, such as gevent's hub: it runs while no other greenlet does."""
     was_there: bool
     """Whether it had started before the recording began."""
     finished: bool

@@ -709,9 +709,7 @@ def switch_hook() -> Callable[[Any, Any], int]:
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype = ctypes.c_void_p
     pointer.argtypes = (ctypes.py_object, ctypes.c_char_p)
-    table = ctypes.cast(
-        pointer(_C_API, b"greenlet._C_API"), ctypes.POINTER(ctypes.c_void_p)
-    )
+    table = ctypes.cast(pointer(_C_API, b"greenlet._C_API"), ctypes.POINTER(ctypes.c_void_p))
     address = table[12]
     assert address is not None
     return ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(address)
