@@ -371,11 +371,12 @@ def test_a_scheduler_is_marked() -> None:
         hub.switch()
         child = greenlet(returns)
         child.parent = hub
+        child.switch()
         hub.switch()
 
     recording = recorded(action)
     assert one(recording, "waits").is_scheduler
-    assert not one(recording, "main").is_scheduler
+    assert not one(recording, "returns").is_scheduler
 
 
 def test_numbers_of_an_earlier_recording_do_not_count() -> None:
