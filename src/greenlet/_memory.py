@@ -54,6 +54,10 @@ class Memory:
         """Return the pieces that belong to files."""
         raise NotImplementedError
 
+    def has_ended(self) -> bool:
+        """Whether it is the memory of a process that is gone."""
+        return False
+
     def addresses_of(self, pattern: bytes) -> Iterator[int]:
         """Yield where these bytes are in the pieces of the extension module of greenlet."""
         for mapping in self.mappings():
@@ -116,7 +120,6 @@ class Process(Memory):
         return self._maps
 
     def has_ended(self) -> bool:
-        """Whether it has no memory any more."""
         try:
             with open(f"/proc/{self.pid}/statm") as file:
                 return file.read(2) == "0 "

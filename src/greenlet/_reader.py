@@ -12,11 +12,11 @@ This imports nothing of the package but what lies beside it without an extension
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from ._memory import Memory, UnreadableError
+from ._memory import Memory, OutsideError, UnreadableError
 from ._objects import Code, Objects
 from ._table import Record, Table, TornError
 from ._view import FrameView, GreenletView, ThreadView
@@ -31,6 +31,8 @@ MOST_FRAMES = 10_000_000
 ATTEMPTS = 6
 #: Seconds until the next attempt, for a process that goes on.
 PAUSE = 0.0005
+#: Seconds that all pauses of a snapshot may take.
+MOST_PAUSES = 1.0
 
 
 class ThreadFound(NamedTuple):
@@ -106,6 +108,7 @@ class Reader:
         self._greenlet_type = 0
         #: How many greenlets the last snapshot shows without their stacks, which it could not read.
         self.without_stack = 0
+        self._paused = 0.0
 
     # --- the whole ---
 
@@ -115,6 +118,7 @@ class Reader:
         self._copies.clear()
         self.objects = Objects(self.memory, self.table)
         self.without_stack = 0
+        self._paused = 0.0
         found = []
         names: dict[int, dict[int, str]] = {}
         for address in self._insist(self.threads):
@@ -142,16 +146,30 @@ class Reader:
             address = self.objects.field(address, "thread.next")
         return found
 
+    def _attempts(self) -> Iterator[None]:
+        """Once for each attempt, with a pause after those that fail; at least once.
+
+        All pauses together have a limit: a program may change all the time.
+        """
+        yield
+        for attempt in range(1, ATTEMPTS):
+            if not self.memory.is_live or self._paused > MOST_PAUSES:
+                return
+            if self.memory.has_ended():
+                raise OutsideError(f"{self.memory.what} has ended")
+            time.sleep(PAUSE * attempt)
+            self._paused += PAUSE * attempt
+            yield
+
     def _insist(self, look: Callable[[], T]) -> T:
         """What `look` returns, in one of some attempts; raises what the last one raises."""
-        for attempt in range(1, ATTEMPTS):
+        failure: Exception = TornError()
+        for _ in self._attempts():
             try:
                 return look()
-            except (ValueError, UnreadableError):
-                if not self.memory.is_live:
-                    raise
-            time.sleep(PAUSE * attempt)
-        return look()
+            except (ValueError, UnreadableError) as failed:
+                failure = failed
+        raise failure
 
     def _read_thread(self, address: int) -> ThreadFound | None:
         module, state, main = self._thread.read(self.memory, address)[:3]
@@ -169,7 +187,7 @@ class Reader:
     def started(self, thread: int) -> list[int]:
         """The control blocks of the started greenlets of a Thread."""
         blocks: dict[int, None] = {}
-        for attempt in range(ATTEMPTS if self.memory.is_live else 1):
+        for _ in self._attempts():
             blocks = {}
             block = self.objects.field(thread, "thread.first_started")
             while block and block not in blocks and len(blocks) < MOST_GREENLETS:
@@ -185,7 +203,6 @@ class Reader:
                 block = fields[4]
             if not block:
                 break
-            time.sleep(PAUSE * attempt)
         return [*blocks]
 
     # --- a greenlet ---
@@ -193,7 +210,7 @@ class Reader:
     def _read_greenlet(self, block: int, thread: int, thread_state: int) -> GreenletView | None:
         """None if it has finished meanwhile."""
         view = None
-        for attempt in range(ATTEMPTS if self.memory.is_live else 1):
+        for _ in self._attempts():
             try:
                 before = self._greenlet.read(self.memory, block)
                 if not self._is_in(before, thread):
@@ -205,7 +222,7 @@ class Reader:
                 if self._greenlet.read(self.memory, block) == before:
                     return view
             except (ValueError, UnreadableError):
-                time.sleep(PAUSE * attempt)
+                pass
         if view is not None:
             return view  # one that fits together, though it goes on
         self.without_stack += 1

@@ -25,6 +25,8 @@ def gdb(*commands: str, timeout: float = 120) -> str:
         capture_output=True,
         text=True,
         errors="replace",
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # away from a terminal, which it would use and be stopped for that
         timeout=timeout * TIME_SCALE,
         check=False,
     )

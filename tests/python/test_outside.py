@@ -361,7 +361,11 @@ def test_core_files_that_are_damaged(tmp_path: Path) -> None:
 def test_a_core_file_of_gcore_shows_the_same_or_says_what_it_lacks(tmp_path: Path) -> None:
     with target("sleeps", tmp_path, env=SILENT) as one:
         made = subprocess.run(
-            ["gcore", "-o", tmp_path / "core", str(one.pid)], capture_output=True, check=False
+            ["gcore", "-o", tmp_path / "core", str(one.pid)],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # away from a terminal
+            check=False,
         )
         if made.returncode:
             pytest.skip("gcore may not read a process here")
@@ -444,11 +448,13 @@ input()
         with script(source) as pid:
             killer = threading.Timer(delay, os.kill, [pid, signal.SIGKILL])
             process = _memory.Process(pid)
+            begin = time.monotonic()
             killer.start()
             try:
                 _reader.Reader(process).snapshot()
             except (ValueError, _memory.UnreadableError, _memory.OutsideError):
                 pass
+            assert time.monotonic() - begin < 15 * TIME_SCALE
             killer.join()
             end = time.monotonic() + 10
             while not process.has_ended() and time.monotonic() < end:
