@@ -64,7 +64,10 @@ def judge(report: str, suppressed: set[str]) -> tuple[str, bool]:
     )
     known = (
         "ThreadSanitizer: data race" in report
-        and any(function in suppressed for function, _ in accesses)
+        and any(
+            {function, f"{function}@{place.partition(' ')[0]}"} & suppressed
+            for function, place in accesses
+        )
         and not any(OURS.search(place) for _, place in accesses)
     )
     title = f"{kind[1] if kind else 'report'}: {' against '.join(frames) or 'see its text'}"

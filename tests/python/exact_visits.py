@@ -146,7 +146,14 @@ def prepared(shape: Shape) -> dict[str, Any]:
 
 
 def compiles(shape: Shape) -> bool:
-    """3.12 and 3.13 fail at `class K: a = [lambda: __class__ for x in y]`."""
+    """3.12 and 3.13 fail at `class K: a = [lambda: __class__ for x in y]`.
+
+    3.13 ends by a signal when what it has made of tests/cpython_faults/comprehension_in_a_class.py
+    runs.
+    """
+    is_313 = sys.version_info[:2] == (3, 13)
+    if is_313 and shape.name.startswith("class, closure") and "lambda: [x" in shape.source:
+        return False
     try:
         compile(shape.source, "<shape>", "exec")
     except SystemError:
@@ -163,6 +170,18 @@ def outcome(function: Callable[[], Any]) -> str:
     except Exception as error:
         return type(error).__name__
     return re.sub(r" at 0x[0-9a-f]+", "", repr_of(result))
+
+
+def end_survivors() -> None:
+    """Greenlets that outlive their GreenletExit, and what they hold, stay until their thread ends.
+
+    s() of a shape is the next switch of one that w() has left, and that is killed.
+    """
+    for one in [one for one in gc.get_objects() if isinstance(one, greenlet)]:
+        for _ in range(100):
+            if one and one is not main:
+                with contextlib.suppress(Exception):
+                    one.throw()
 
 
 def repr_of(result: Any) -> str:
@@ -379,6 +398,7 @@ class Checker:
         """Nothing of the last shapes is left."""
         forget_modules()
         for _ in range(10):
+            end_survivors()
             if not gc.collect():
                 break
         # Free-threaded CPython makes a function immortal that a finalizer often calls while the
@@ -396,7 +416,7 @@ class Checker:
         if left:
             self.fault(f"{len(left)} probes are left, the last shape was", shape, mode)
             for one in left:
-                one.__class__ = Left  # so that they are told of once
+                one.__class__ = Told  # type: ignore[assignment]
         del left
 
     def look(self, shape: Shape, mode: str) -> None:
@@ -443,8 +463,8 @@ class Checker:
                 self.fault(f"not shown: {text}", shape, mode)
 
 
-class Left(Probe):
-    """A probe that outlived its shape."""
+class Told:
+    """A probe that outlived its shape, and is told of once."""
 
 
 def describe(thing: object) -> str:
