@@ -39,7 +39,9 @@ Ref exact(PyObject* text) noexcept {
 // An attribute in the greenlet's own dict. Looks at one after the other: a lookup by hash could
 // call the __eq__ of another key.
 Ref attribute(const Greenlet& greenlet, const char* name) noexcept {
-  PyObject* const dict = reinterpret_cast<Object*>(greenlet.object())->dict;
+  // Another thread may give the greenlet another dict while this one waits for the lock.
+  const Ref held = Ref::share(reinterpret_cast<Object*>(greenlet.object())->dict);
+  PyObject* const dict = held.get();
   if (dict == nullptr || !PyDict_CheckExact(dict)) {
     return {};
   }

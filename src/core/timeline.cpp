@@ -74,7 +74,9 @@ bool Timeline::start(ModuleState& module, std::size_t limit, PartialField partia
         for (Greenlet& greenlet : thread.started()) {
           greenlet.set_serial(mark);
         }
-        thread.set_recorded(timeline->add_thread(thread, 0));
+        if (thread.is_living()) {
+          thread.set_recorded(timeline->add_thread(thread, 0));
+        }
       });
       set_hook_when_stopped(module, {.function = &hook, .data = nullptr});
     }

@@ -23,6 +23,9 @@ from ._greenlet import (
     settrace,
 )
 
+# It must be imported as early as this; see there.
+from . import _threads as _threads
+
 # What `from greenlet import *` has always imported.
 __all__ = [
     "__version__",

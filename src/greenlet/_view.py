@@ -79,6 +79,15 @@ def as_json(threads: Sequence[ThreadView]) -> list[dict[str, Any]]:
     ]
 
 
+def plain(text: str) -> str:
+    """Text of one line, with escapes for what is no visible character: names may be anything."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 class Style:
     """How the parts of a text look on a terminal."""
 
@@ -126,11 +135,43 @@ def nodes_of(thread: ThreadView, group: bool) -> list[Node]:
             roots.append(nodes[one.id])
         else:
             parent.children.append(nodes[one.id])
+    roots += cut_circles(nodes, roots)
     if group:
         for node in nodes.values():
             node.children = folded(node.children)
         roots = folded(roots)
     return roots
+
+
+def cut_circles(nodes: dict[int, Node], roots: list[Node]) -> list[Node]:
+    """One node of each circle of parents, cut from its parent.
+
+    There are no circles at any moment. But parents may change while one greenlet after the other is
+    looked at.
+    """
+    reached: set[int] = set()
+
+    def reach(node: Node) -> None:
+        ahead = [node]
+        while ahead:
+            each = ahead.pop()
+            reached.add(each.first.id)
+            ahead += [child for child in each.children if child.first.id not in reached]
+
+    for node in roots:
+        reach(node)
+    found = []
+    for node in nodes.values():
+        if node.first.id in reached:
+            continue
+        on_path: set[int] = set()
+        while node.first.id not in on_path:  # up to one that is in the circle
+            on_path.add(node.first.id)
+            node = nodes[node.first.parent]
+        nodes[node.first.parent].children.remove(node)
+        found.append(node)
+        reach(node)
+    return found
 
 
 def folded(nodes: list[Node]) -> list[Node]:
@@ -152,11 +193,11 @@ DEEPEST = 40  # levels that are indented
 
 def title(node: Node, style: Style) -> str:
     one, count = node.first, len(node.greenlets)
-    kind = "" if one.type == "greenlet" else f" {one.type}"
+    kind = "" if one.type == "greenlet" else f" {plain(one.type)}"
     state = style.state(one.state)
     if count == 1:
-        return f"{style.name(one.name)}{kind} {style.place(f'{one.id:#x}')} {state}"
-    names = [*dict.fromkeys(each.name for each in node.greenlets)]
+        return f"{style.name(plain(one.name))}{kind} {style.place(f'{one.id:#x}')} {state}"
+    names = [*dict.fromkeys(plain(each.name) for each in node.greenlets)]
     more = ", …" if len(names) > SHOWN_NAMES else ""
     shown = style.name(", ".join(names[:SHOWN_NAMES])) + more
     return f"{style.heading(f'{count:,} greenlets')} {shown}{kind} {state}"
@@ -168,9 +209,9 @@ def frame_lines(stack: Sequence[FrameView], style: Style) -> Iterator[str]:
         count = len([*run])
         times = f" × {count:,}" if count > 1 else ""
         place = f"{frame.file}:{frame.line}" if frame.line else frame.file
-        yield f"{style.function(frame.function)}  {style.place(place)}{times}"
+        yield f"{style.function(plain(frame.function))}  {style.place(plain(place))}{times}"
         for name, value in frame.variables:
-            yield f"    {name} = {value}"
+            yield f"    {name} = {plain(value)}"
 
 
 def format_tree(
@@ -181,7 +222,7 @@ def format_tree(
     for thread in threads:
         count = len(thread.greenlets)
         number = f"{count:,} greenlet{'' if count == 1 else 's'}"
-        yield style.heading(f"thread {thread.native_id} {thread.name}") + f", {number}"
+        yield style.heading(f"thread {thread.native_id} {plain(thread.name)}") + f", {number}"
         # Not by recursion: greenlets may be each other's parents for thousands of levels.
         roots = nodes_of(thread, group)
         ahead = [(node, "", node is roots[-1]) for node in reversed(roots)]
@@ -213,10 +254,10 @@ def format_list(threads: Sequence[ThreadView]) -> Iterator[str]:
                 (
                     str(thread.native_id),
                     f"{one.id:#x}",
-                    one.name,
-                    one.type,
+                    plain(one.name),
+                    plain(one.type),
                     one.state,
-                    f"{where.function} {where.file}:{where.line}" if where else "",
+                    plain(f"{where.function} {where.file}:{where.line}") if where else "",
                 )
             )
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

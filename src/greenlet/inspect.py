@@ -13,10 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import FrameType
 from typing import IO, Any, NamedTuple
 
 from . import _greenlet, _view
 from ._greenlet import greenlet
+from ._threads import get_ident
 from ._view import FrameView, GreenletView, ThreadView
 from ._watch import HeldUp, Watch
 
@@ -89,18 +91,34 @@ def all_greenlets(thread: int | threading.Thread | None = None) -> list[greenlet
     moment: while it is made, no other thread runs Python. Greenlets of other interpreters are not
     in it.
     """
-    if isinstance(thread, threading.Thread):
-        if thread.ident is None:
-            return []
-        thread = thread.ident
-    return [*_greenlet._list_greenlets(thread or 0)]
+    ident = thread if thread is None or isinstance(thread, int) else _ident_of(thread)
+    if thread is not None and not ident:
+        return []
+    return [*_greenlet._list_greenlets(ident or 0)]
+
+
+def _ident_of(thread: threading.Thread) -> int | None:
+    """The ident of a thread; None if it has not started, has ended, or uses no greenlets."""
+    # Not its own attribute: where gevent has replaced threads, that is the id of a greenlet. And not
+    # isinstance(): gevent replaces the class, too.
+    try:
+        native_id, is_alive = thread.native_id, thread.is_alive()
+    except AttributeError:
+        raise TypeError(f"expected a thread or its ident, not {type(thread).__name__}") from None
+    if native_id is None or not is_alive:
+        return None
+    threads = _greenlet._list_threads()
+    return next((ident for ident, native, *_ in threads if native == native_id), None)
 
 
 def count() -> Counts:
     """Return how many greenlets there are. Takes as long as there are threads, not greenlets."""
-    by_thread = {ident: 1 + started for ident, _, _, _, started in _greenlet._list_threads()}
+    threads = _greenlet._list_threads()
+    by_thread: dict[int, int] = {}
+    for ident, _, _, _, started in threads:  # two of the same thread if it has two thread states
+        by_thread[ident] = by_thread.get(ident, 0) + 1 + started
     alive = sum(by_thread.values())
-    return Counts(alive, alive - len(by_thread), len(by_thread), by_thread)
+    return Counts(alive, alive - len(threads), len(threads), by_thread)
 
 
 def set_name(g: greenlet, name: str | None) -> None:
@@ -112,7 +130,7 @@ def get_name(g: greenlet) -> str:
     """Return the name of a greenlet: the first of these that there is.
 
     - what ``set_name()`` has set;
-    - its attribute ``name``, if that is a str (gevent's greenlets have one);
+    - its attribute ``name``, if that is a str and not empty (gevent's greenlets have one);
     - the qualified name of what it runs or is to run;
     - the name of its class.
     """
@@ -123,16 +141,31 @@ def _name(g: greenlet, found: tuple[Any, ...]) -> str:
     _, _, _, run, _, is_main, _, name, _ = found
     if name is not None:
         return str(name)
-    if type(g) is not greenlet:
-        with suppress(Exception):  # whatever a class's attribute does
-            name = g.name  # type: ignore[attr-defined]
-        if isinstance(name, str):
-            return name
+    if type(g) is not greenlet and (name := _text_of(g, "name")):
+        return name
     if is_main:
         return "main"
-    run = getattr(run, "func", run)  # of functools.partial
-    name = getattr(run, "__qualname__", None)
-    return name if isinstance(name, str) else type(g if run is None else run).__qualname__
+    with suppress(Exception):
+        run = getattr(run, "func", run)  # of functools.partial
+    return _text_of(run, "__qualname__") or _type_name(g if run is None else run)
+
+
+def _text_of(subject: object, attribute: str) -> str | None:
+    """An attribute, if it is a str. Attributes of classes may do anything."""
+    with suppress(Exception):
+        text = getattr(subject, attribute, None)
+        if isinstance(text, str):
+            return str.__str__(text)  # a str itself
+    return None
+
+
+def _type_name(subject: object) -> str:
+    return str.__str__(type(subject).__qualname__)
+
+
+# Not by an attribute of the greenlet: its class may have another one of that name.
+_parent: Callable[[greenlet], greenlet | None] = greenlet.parent.__get__
+_frame: Callable[[greenlet], FrameType | None] = greenlet.gr_frame.__get__
 
 
 def _frames(found: Sequence[tuple[Any, int, int]] | None) -> tuple[FrameView, ...]:
@@ -163,18 +196,19 @@ def describe(g: greenlet) -> Description:
         is_main=is_main,
         thread=ident or None,
         native_id=native_id or None,
-        thread_name=_thread_name(ident) if ident else None,
-        parent=g.parent,
+        thread_name=_thread_name(ident, native_id) if ident else None,
+        parent=_parent(g),
         run=run,
         stack_in_use=stack_in_use,
         origin=_frames(origin),
     )
 
 
-def _thread_name(ident: int) -> str:
+def _thread_name(ident: int, native_id: int) -> str:
     # Not threading.enumerate(), which takes a lock that the caller may hold.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    return thread.name if thread is not None else f"{ident:#x}"
+    name = None if thread is None else _text_of(thread, "name")
+    return name or ("MainThread" if native_id == os.getpid() else f"{ident:#x}")
 
 
 def track_origin(frames: int = 1) -> int:
@@ -194,7 +228,8 @@ def snapshot(
 ) -> list[ThreadView]:
     """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
 
-    Variables are those of suspended greenlets. Their ``repr()`` is called for this.
+    Variables are those of suspended greenlets. Their ``repr()`` is called for this. Without a GIL,
+    they are those of greenlets of the calling thread: those of another thread might go on meanwhile.
     """
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}
@@ -203,9 +238,9 @@ def snapshot(
         found.setdefault(ident, []).append(view)
     # What has finished since the list was made is in no thread.
     return [
-        ThreadView(ident, threads.get(ident, 0), _thread_name(ident), found[ident])
-        for ident in sorted(found, key=lambda ident: ident != threading.main_thread().ident)
-        if ident
+        ThreadView(ident, native_id, _thread_name(ident, native_id), found[ident])
+        for ident, native_id in sorted(threads.items(), key=lambda ids: ids[1] != os.getpid())
+        if ident in found
     ]
 
 
@@ -213,16 +248,18 @@ def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView
     """The ident of its thread, or 0, and the greenlet as plain data."""
     found = _greenlet._describe(g)
     state, ident, _, _, stack_in_use, is_main, _, _, origin = found
-    parent = g.parent
+    parent = _parent(g)
     frames = _without_own(stack(g))
+    if variables and (ident == get_ident() or _has_gil()):
+        frames = _with_variables(g, frames)
     return ident, GreenletView(
         id=id(g),
         name=_name(g, found),
-        type=type(g).__qualname__,
+        type=_type_name(g),
         state=state,
         is_main=is_main,
         parent=0 if parent is None else id(parent),
-        stack=_with_variables(g, frames) if variables else frames,
+        stack=frames,
         stack_in_use=stack_in_use,
         origin=_frames(origin),
     )
@@ -236,16 +273,20 @@ def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
     return frames[:end]
 
 
+def _has_gil() -> bool:
+    return sys.version_info < (3, 13) or sys._is_gil_enabled()
+
+
 _LONGEST = 200  # characters of a value
 
 
 def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
-    frame, found = g.gr_frame, []
+    frame, found = _frame(g), []
     while frame is not None:
         texts = []
         for name, value in [*frame.f_locals.items()]:
             try:
-                text = repr(value)
+                text = str.__str__(repr(value))
             except Exception as failure:
                 text = f"<repr() raised {type(failure).__name__}>"
             texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
@@ -309,18 +350,29 @@ def dump_on_signal(signum: int, file: IO[Any] | None = None, *, chain: bool = Fa
     As ``faulthandler.register()`` does: in the signal handler itself, so also while a thread hangs
     in C code, in which no Python code runs. ``file`` is stderr, or any file with a descriptor; keep
     it open. With ``chain`` the handler that the signal had before is called afterwards. OSError for
-    a signal that cannot be handled. A second call for a signal changes the file.
+    a signal that cannot be handled, or that tells of a crash (``faulthandler.enable()`` is for
+    these). A second call for a signal changes the file.
 
     The signal handler reads the memory of threads that run. In rare cases it reads what is being
     changed; it checks pointers before it follows them, but cannot be as safe as ``print_tree()``.
     """
-    file = sys.stderr if file is None else file
+    file = _or_stderr(file)
     _greenlet._dump_on_signal(signum, file.fileno(), chain)
     _files[signum] = file
 
 
+def _or_stderr(file: IO[Any] | None) -> IO[Any]:
+    file = sys.stderr if file is None else file
+    if file is None:
+        raise RuntimeError("sys.stderr is None, so a file is needed")
+    return file
+
+
 def no_dump_on_signal(signum: int) -> bool:
-    """Undo ``dump_on_signal()``: put the previous handler back. False if there was none."""
+    """Undo ``dump_on_signal()``. False if it was not called for this signal.
+
+    This puts the previous handler back, unless another one has been set since.
+    """
     undone = _greenlet._no_dump_on_signal(signum)
     _files.pop(signum, None)
     return undone
@@ -328,7 +380,7 @@ def no_dump_on_signal(signum: int) -> bool:
 
 def dump(file: IO[Any] | None = None) -> None:
     """Write at once what ``dump_on_signal()`` writes: for code that may not allocate."""
-    _greenlet._dump((sys.stderr if file is None else file).fileno())
+    _greenlet._dump(_or_stderr(file).fileno())
 
 
 # --- what leaks ---
@@ -390,8 +442,10 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
 
 
 def _held_up(ident: int, running: greenlet, started: int, seconds: float) -> HeldUp | None:
-    frames = stack(running)
-    if not frames or _greenlet._describe(running)[0] != "running":
+    frames, found = stack(running), _greenlet._describe(running)
+    state, native_id, is_main = found[0], found[2], found[5]
+    waiting = started - (0 if is_main else 1)
+    if not frames or state != "running":
         return None  # it has gone on meanwhile
-    waiting = started - (0 if running.parent is None else 1)
-    return HeldUp(running, get_name(running), seconds, ident, _thread_name(ident), waiting, frames)
+    name, thread_name = _name(running, found), _thread_name(ident, native_id)
+    return HeldUp(running, name, seconds, ident, thread_name, waiting, frames)

@@ -252,16 +252,15 @@ class Recording:
 def _name_now(g: _greenlet.greenlet) -> str | None:
     """What get_name() says, whatever the attribute `name` of a class does."""
     try:
-        name = inspect.get_name(g)
+        return inspect.get_name(g)
     except Exception:
         return None
-    return str.__str__(name)  # a str itself: classes derived from it may do anything
 
 
 def _thread_name(ident: int) -> str | None:
     # Not threading.enumerate(), which takes a lock that the caller may hold.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    return None if thread is None else str(thread.name)
+    return None if thread is None else inspect._text_of(thread, "name")
 
 
 def _processor_time(native_id: int) -> int | None:

@@ -29,8 +29,7 @@ PyObject* list_threads(PyObject* module, PyObject*) {
 }
 
 PyObject* watch_threads(PyObject* module, PyObject*) {
-  const Ref found = core::watch_threads(ModuleState::of(module));
-  return found ? PySequence_List(found.get()) : nullptr;
+  return core::watch_threads(ModuleState::of(module)).release();
 }
 
 PyObject* list_greenlets(PyObject* module, PyObject* ident) {
@@ -70,7 +69,11 @@ PyObject* set_name(PyObject* module, PyObject* args) {
   if (name != Py_None && !PyUnicode_Check(name)) {
     return PyErr_Format(PyExc_TypeError, "a name is a str or None, not %s", Py_TYPE(name)->tp_name);
   }
-  Ref exchanged = name == Py_None ? Ref() : Ref::share(name);
+  // A str itself: a class derived from it may refer to the greenlet, and do anything.
+  Ref exchanged = name == Py_None ? Ref() : Ref::take(PyUnicode_FromObject(name));
+  if (name != Py_None && !exchanged) {
+    return nullptr;
+  }
   return core::exchange_name(Greenlet::of(object), exchanged) ? Py_NewRef(Py_None)
                                                               : PyErr_NoMemory();
 }
