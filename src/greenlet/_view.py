@@ -4,11 +4,37 @@
 one or of a core file.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-__all__ = ["FrameView", "GreenletView", "ThreadView", "as_json", "format_list", "format_tree"]
+__all__ = [
+    "FrameView",
+    "GreenletView",
+    "ThreadView",
+    "as_json",
+    "format_list",
+    "format_tree",
+    "place_of_frame",
+    "printable",
+]
+
+LONGEST_NAME = 200  # characters of it in a text
+
+# What would end a line, command a terminal, or change the order of what follows; and surrogates.
+_UNPRINTABLE = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def printable(text: str, longest: int = LONGEST_NAME) -> str:
+    """A text of the program as one that a terminal shows on one line: with escapes, and cut off."""
+    if len(text) > longest:
+        text = text[:longest] + "…"
+    if text.isprintable():  # mostly
+        return text
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class FrameView(NamedTuple):
@@ -77,15 +103,6 @@ def as_json(threads: Sequence[ThreadView]) -> list[dict[str, Any]]:
         }
         for thread in threads
     ]
-
-
-def plain(text: str) -> str:
-    """Text of one line, with escapes for what is no visible character: names may be anything."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 class Style:
@@ -193,11 +210,11 @@ DEEPEST = 40  # levels that are indented
 
 def title(node: Node, style: Style) -> str:
     one, count = node.first, len(node.greenlets)
-    kind = "" if one.type == "greenlet" else f" {plain(one.type)}"
-    state = style.state(one.state)
+    kind = "" if one.type == "greenlet" else f" {printable(one.type)}"
+    state = style.state(printable(one.state))
     if count == 1:
-        return f"{style.name(plain(one.name))}{kind} {style.place(f'{one.id:#x}')} {state}"
-    names = [*dict.fromkeys(plain(each.name) for each in node.greenlets)]
+        return f"{style.name(printable(one.name))}{kind} {style.place(f'{one.id:#x}')} {state}"
+    names = [*dict.fromkeys(printable(each.name) for each in node.greenlets)]
     more = ", …" if len(names) > SHOWN_NAMES else ""
     shown = style.name(", ".join(names[:SHOWN_NAMES])) + more
     return f"{style.heading(f'{count:,} greenlets')} {shown}{kind} {state}"
@@ -208,10 +225,16 @@ def frame_lines(stack: Sequence[FrameView], style: Style) -> Iterator[str]:
     for frame, run in groupby(stack):
         count = len([*run])
         times = f" × {count:,}" if count > 1 else ""
-        place = f"{frame.file}:{frame.line}" if frame.line else frame.file
-        yield f"{style.function(plain(frame.function))}  {style.place(plain(place))}{times}"
+        function = style.function(printable(frame.function))
+        yield f"{function}  {style.place(place_of_frame(frame))}{times}"
         for name, value in frame.variables:
-            yield f"    {name} = {plain(value)}"
+            yield f"    {printable(name)} = {printable(value, 1000)}"
+
+
+def place_of_frame(frame: FrameView) -> str:
+    """Its file and line."""
+    file = printable(frame.file, 4096)
+    return f"{file}:{frame.line}" if frame.line else file
 
 
 def format_tree(
@@ -222,7 +245,8 @@ def format_tree(
     for thread in threads:
         count = len(thread.greenlets)
         number = f"{count:,} greenlet{'' if count == 1 else 's'}"
-        yield style.heading(f"thread {thread.native_id} {plain(thread.name)}") + f", {number}"
+        name = printable(thread.name)
+        yield style.heading(f"thread {thread.native_id} {name}") + f", {number}"
         # Not by recursion: greenlets may be each other's parents for thousands of levels.
         roots = nodes_of(thread, group)
         ahead = [(node, "", node is roots[-1]) for node in reversed(roots)]
@@ -254,10 +278,10 @@ def format_list(threads: Sequence[ThreadView]) -> Iterator[str]:
                 (
                     str(thread.native_id),
                     f"{one.id:#x}",
-                    plain(one.name),
-                    plain(one.type),
-                    one.state,
-                    plain(f"{where.function} {where.file}:{where.line}") if where else "",
+                    printable(one.name),
+                    printable(one.type),
+                    printable(one.state),
+                    f"{printable(where.function)} {place_of_frame(where)}" if where else "",
                 )
             )
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
