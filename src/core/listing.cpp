@@ -157,9 +157,8 @@ Ref tuple_of_frames(const cpython::CodePosition* found, std::size_t count) noexc
 Ref list_threads(const ModuleState& module) noexcept {
   return with_found<ThreadFound>(
       [&](Found<ThreadFound>& found) {
-        for_each_living(module, [&](const Thread& thread) {
-          found.add([&] { return found_of(thread); });
-        });
+        for_each_living(module,
+                        [&](const Thread& thread) { found.add([&] { return found_of(thread); }); });
       },
       &tuple_of_threads);
 }
@@ -240,8 +239,7 @@ void note_origin(Greenlet& greenlet) noexcept {
   const auto most = static_cast<std::size_t>(
       std::clamp(greenlet.module().origin_frames.load(std::memory_order_relaxed), 0, kMost));
   const cpython::ExceptionAside aside;
-  const std::size_t count =
-      cpython::trace_innermost(cpython::current_thread_state(), found, most);
+  const std::size_t count = cpython::trace_innermost(cpython::current_thread_state(), found, most);
   for (std::size_t i = 0; i < count; ++i) {
     Py_INCREF(found[i].code);
   }
@@ -280,8 +278,8 @@ Description describe(Greenlet& greenlet) noexcept {
   }
   found.stack_in_use = greenlet.stack_in_use();
   found.run = Ref::share(greenlet.run_as_is());
+  found.first_argument = Ref::share(greenlet.first_argument());
   if (const Greenlet::Notes* const notes = greenlet.notes()) {
-    found.name = Ref::share(notes->name);
     found.origin = Ref::share(notes->origin);
   }
   return found;

@@ -124,14 +124,16 @@ Ref name_given_to(const Greenlet& greenlet) noexcept {
     }
   }
   const Ref found = attribute(greenlet, "name");
-  return found && PyUnicode_Check(found.get()) ? exact(found.get()) : Ref();
+  return found && PyUnicode_Check(found.get()) && PyUnicode_GET_LENGTH(found.get()) > 0
+             ? exact(found.get())
+             : Ref();
 }
 
-Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument) noexcept {
+Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument,
+                     const PartialField& partial) noexcept {
   if (run == nullptr) {
     return {};
   }
-  const PartialField& partial = greenlet.module().partial;
   if (is_bound_to(run, greenlet.object())) {
     if (const Ref given = attribute(greenlet, "_run")) {
       return name_of_callable(given.get(), partial);

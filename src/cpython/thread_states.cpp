@@ -22,7 +22,8 @@ bool is_living(const PyThreadState* tstate, std::uint64_t id) noexcept {
     return current->id == id;
   }
   // Without the lock of the list, which PyThreadState_Next() takes for each step. A thread without
-  // the GIL may put its new thread state ahead of the others, but only threads with it take one out.
+  // the GIL may put its new thread state ahead of the others, but only threads with it take one
+  // out.
   const PyThreadState* each = PyInterpreterState_ThreadHead(current->interp);
   while (each != nullptr && each != tstate) {
     each = each->next;

@@ -65,8 +65,10 @@ def _watch_threads() -> tuple[tuple[int, float, greenlet, int], ...]: ...
 def _list_greenlets(ident: int, /) -> tuple[greenlet, ...]: ...
 def _list_frames(greenlet: greenlet, /) -> tuple[tuple[CodeType, int, int], ...] | None: ...
 def _describe(
-    greenlet: greenlet, /
-) -> tuple[str, int, int, Any, int, bool, bool, str | None, Any]: ...
+    greenlet: greenlet, partial: object, member: object, /
+) -> tuple[str, int, int, Any, int, bool, bool, str, Any]:
+    """Return what there is to know; `partial` and `member` are functools.partial and its `func`."""
+
 def _set_name(greenlet: greenlet, name: str | None, /) -> None: ...
 def _track_origin(frames: int, /) -> int: ...
 def _on_collected(callback: Callable[[greenlet], object] | None, /) -> object: ...
@@ -80,16 +82,13 @@ def _dump(descriptor: int, /) -> None: ...
 def _timeline_start(limit: int, partial: object, member: object, /) -> None:
     """Begin to record; `partial` and `member` are functools.partial and its attribute `func`."""
 
-def _timeline_stop() -> tuple[
-    int, tuple[Any, ...], tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]
-]:
+def _timeline_stop() -> tuple[int, tuple[Any, ...], tuple[Any, ...]]:
     """End the recording and return it.
 
     The duration; of each thread ident, native id, name or None, begin, end or 0, the time on the
     processor at the beginning and at the end, how many switches are missing, since when, the
     address of the running greenlet, and the switches as bytes; of each greenlet the given name, the
-    function's, the class's (each a str or None), address, thread and flags; the greenlets that are
-    alive; and the index of each of these, or None.
+    function's, the class's (each a str or None), address, thread and flags.
     """
 
 def _timeline_discard() -> None: ...

@@ -28,7 +28,9 @@ WITHOUT_STACK = (
 )
 
 DAMAGED = "what is in {} does not fit together in {:,} places: it is damaged, and not all is shown"
-OTHERS = "process {} has greenlets in other interpreters, or of another greenlet that is loaded, too"
+OTHERS = (
+    "process {} has greenlets in other interpreters, or of another greenlet that is loaded, too"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -329,8 +329,8 @@ class Reader:
             try:
                 attributes = objects.field(number, "greenlet_object.dict")
                 found = objects.get(attributes, "name") if attributes else 0
-                if found and objects.is_string(found):
-                    return objects.string(found)
+                if found and objects.is_string(found) and (text := objects.string(found)):
+                    return text
             except (ValueError, UnreadableError):
                 pass
         if is_main:

@@ -8,13 +8,14 @@ programs nothing that do not call them.
 From outside of a process, ``python -m greenlet`` shows the same.
 """
 
+import functools
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from . import _greenlet, _view
 from ._greenlet import greenlet
@@ -83,32 +84,44 @@ class Description(NamedTuple):
     """The frames that made it, the outermost first; empty unless ``track_origin()`` was on."""
 
 
-def all_greenlets(thread: int | threading.Thread | None = None) -> list[greenlet]:
+def all_greenlets(thread: "AnyThread | None" = None) -> list[greenlet]:
     """Return all greenlets that have started and not finished: of all threads, or of one.
 
     The main greenlet of each thread comes first, and the others follow in the order of their start.
-    A thread is given by its ident or as a ``threading.Thread``. The list is complete for one
-    moment: while it is made, no other thread runs Python. Greenlets of other interpreters are not
-    in it.
+    A thread is given as a ``threading.Thread``, or by its ident, its native id or its name.
+    ValueError for an ident, id or name of which no thread has used greenlets. The list is complete
+    for one moment: while it is made, no other thread runs Python. Greenlets of other interpreters
+    are not in it.
     """
-    ident = thread if thread is None or isinstance(thread, int) else _ident_of(thread)
-    if thread is not None and not ident:
-        return []
-    return [*_greenlet._list_greenlets(ident or 0)]
+    ident = 0 if thread is None else _ident_of(thread)
+    return [] if ident is None else [*_greenlet._list_greenlets(ident)]
 
 
-def _ident_of(thread: threading.Thread) -> int | None:
-    """The ident of a thread; None if it has not started, has ended, or uses no greenlets."""
-    # Not its own attribute: where gevent has replaced threads, that is the id of a greenlet. And not
-    # isinstance(): gevent replaces the class, too.
-    try:
-        native_id, is_alive = thread.native_id, thread.is_alive()
-    except AttributeError:
-        raise TypeError(f"expected a thread or its ident, not {type(thread).__name__}") from None
-    if native_id is None or not is_alive:
+# Where gevent has replaced threads, the class is another one, too.
+AnyThread: TypeAlias = "int | str | threading.Thread"
+
+
+def _ident_of(thread: AnyThread) -> int | None:
+    """The ident of a thread; None for a Thread that has not used greenlets."""
+    wanted: object = thread
+    is_object = not isinstance(thread, (int, str))
+    if not isinstance(thread, (int, str)):
+        # Not its ident, which is the id of a greenlet where gevent has replaced threads.
+        try:
+            wanted = thread.native_id if thread.is_alive() else None
+        except AttributeError:
+            kind = type(thread).__name__
+            raise TypeError(f"expected a thread, its ident or name, not {kind}") from None
+    threads = [(ident, native) for ident, native, *_ in _greenlet._list_threads()]
+    for ident, native_id in threads:
+        if wanted in (ident, native_id, _thread_name(ident, native_id)):
+            return ident
+    if is_object:
         return None
-    threads = _greenlet._list_threads()
-    return next((ident for ident, native, *_ in threads if native == native_id), None)
+    known = ", ".join(
+        f"{native_id} {_thread_name(ident, native_id)}" for ident, native_id in threads
+    )
+    raise ValueError(f"no thread {thread} has used greenlets, but: {known}")
 
 
 def count() -> Counts:
@@ -130,24 +143,20 @@ def get_name(g: greenlet) -> str:
     """Return the name of a greenlet: the first of these that there is.
 
     - what ``set_name()`` has set;
-    - its attribute ``name``, if that is a str and not empty (gevent's greenlets have one);
-    - the qualified name of what it runs or is to run;
+    - its attribute ``name``, if that is in its own ``__dict__``, a str, and not empty. So a name
+      that a class computes does not count: gevent would number a greenlet when somebody asks;
+    - the qualified name of the function that it runs or is to run, behind ``functools.partial``,
+      bound methods, and gevent's and eventlet's ``spawn()``;
     - the name of its class.
+
+    No Python code runs to find it. All tools here show this name.
     """
-    return _name(g, _greenlet._describe(g))
+    name: str = _describe(g)[7]
+    return name
 
 
-def _name(g: greenlet, found: tuple[Any, ...]) -> str:
-    _, _, _, run, _, is_main, _, name, _ = found
-    if name is not None:
-        return str(name)
-    if type(g) is not greenlet and (name := _text_of(g, "name")):
-        return name
-    if is_main:
-        return "main"
-    with suppress(Exception):
-        run = getattr(run, "func", run)  # of functools.partial
-    return _text_of(run, "__qualname__") or _type_name(g if run is None else run)
+def _describe(g: greenlet) -> tuple[Any, ...]:
+    return _greenlet._describe(g, functools.partial, functools.partial.func)
 
 
 def _text_of(subject: object, attribute: str) -> str | None:
@@ -187,10 +196,10 @@ def stack(g: greenlet) -> tuple[FrameView, ...]:
 
 def describe(g: greenlet) -> Description:
     """Return what is known of a greenlet."""
-    found = _greenlet._describe(g)
+    found = _describe(g)
     state, ident, native_id, run, stack_in_use, is_main, _, _, origin = found
     return Description(
-        name=_name(g, found),
+        name=found[7],
         type=type(g),
         state=state,
         is_main=is_main,
@@ -223,13 +232,11 @@ def track_origin(frames: int = 1) -> int:
     return _greenlet._track_origin(frames)
 
 
-def snapshot(
-    thread: int | threading.Thread | None = None, *, variables: bool = False
-) -> list[ThreadView]:
+def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> list[ThreadView]:
     """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
 
     Variables are those of suspended greenlets. Their ``repr()`` is called for this. Without a GIL,
-    they are those of greenlets of the calling thread: those of another thread might go on meanwhile.
+    they are those of greenlets of the calling thread: those of others might go on meanwhile.
     """
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}
@@ -246,7 +253,7 @@ def snapshot(
 
 def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView]:
     """The ident of its thread, or 0, and the greenlet as plain data."""
-    found = _greenlet._describe(g)
+    found = _describe(g)
     state, ident, _, _, stack_in_use, is_main, _, _, origin = found
     parent = _parent(g)
     frames = _without_own(stack(g))
@@ -254,7 +261,7 @@ def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView
         frames = _with_variables(g, frames)
     return ident, GreenletView(
         id=id(g),
-        name=_name(g, found),
+        name=found[7],
         type=_type_name(g),
         state=state,
         is_main=is_main,
@@ -297,7 +304,7 @@ def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameVi
 
 
 def format_tree(
-    thread: int | threading.Thread | None = None, *, group: bool = True, variables: bool = False
+    thread: AnyThread | None = None, *, group: bool = True, variables: bool = False
 ) -> str:
     """Return all greenlets with their stacks as text, children below their parents.
 
@@ -308,7 +315,7 @@ def format_tree(
 
 
 def print_tree(
-    thread: int | threading.Thread | None = None,
+    thread: AnyThread | None = None,
     *,
     group: bool = True,
     variables: bool = False,
@@ -334,7 +341,7 @@ def _wants_color(file: IO[str]) -> bool:
     return file.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def to_json(thread: int | threading.Thread | None = None, *, variables: bool = False) -> Any:
+def to_json(thread: AnyThread | None = None, *, variables: bool = False) -> Any:
     """Return all greenlets as lists, dicts, strings and numbers, for ``json.dumps()``."""
     return _view.as_json(snapshot(thread, variables=variables))
 
@@ -431,7 +438,8 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
     ``sys.unraisablehook``.
 
     Greenlets that schedule others are left out: gevent's and eventlet's hubs, and whatever greenlet
-    other code has made a parent. They wait for events. So are threads in which no greenlet waits.
+    other code has made a parent. They wait for events. So are threads in which no greenlet waits
+    but the main one, as those of thread pools.
 
     A look takes a few microseconds for each thread. On free-threaded builds it stops the other
     threads for that long. A switch is not slower, but for the first one after a look.
@@ -442,10 +450,11 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
 
 
 def _held_up(ident: int, running: greenlet, started: int, seconds: float) -> HeldUp | None:
-    frames, found = stack(running), _greenlet._describe(running)
+    frames, found = stack(running), _describe(running)
     state, native_id, is_main = found[0], found[2], found[5]
+    # The parent waits for this one to end or to switch, and for nothing else.
     waiting = started - (0 if is_main else 1)
-    if not frames or state != "running":
-        return None  # it has gone on meanwhile
-    name, thread_name = _name(running, found), _thread_name(ident, native_id)
+    if not frames or state != "running" or waiting == 0:
+        return None  # it has gone on meanwhile, or nobody else wants to
+    name, thread_name = found[7], _thread_name(ident, native_id)
     return HeldUp(running, name, seconds, ident, thread_name, waiting, frames)
