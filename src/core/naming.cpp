@@ -131,8 +131,9 @@ Ref name_given_to(const Greenlet& greenlet) noexcept {
 
 Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument,
                      const PartialField& partial) noexcept {
-  if (run == nullptr) {
-    return {};
+  if (run == nullptr || run == Py_None) {  // gevent's greenlets pass None until they start
+    const Ref given = attribute(greenlet, "_run");
+    return given ? name_of_callable(given.get(), partial) : Ref();
   }
   if (is_bound_to(run, greenlet.object())) {
     if (const Ref given = attribute(greenlet, "_run")) {

@@ -23,7 +23,8 @@ Ref name_given_to(const Greenlet& greenlet) noexcept;
 // (null for a main greenlet). Behind bound methods and functools.partial objects, it is the name of
 // the function. A method of the greenlet's own class would tell nothing where libraries have
 // classes of their own. So the function that such a greenlet has been given counts: its attribute
-// `_run` (gevent), or the first argument of its start (eventlet). Empty if none is known.
+// `_run` (gevent), or the first argument of its start (eventlet). `_run` counts, too, as long as
+// the greenlet has no callable. Empty if none is known.
 Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument,
                      const PartialField& partial) noexcept;
 

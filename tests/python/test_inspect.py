@@ -347,6 +347,10 @@ def test_the_name_is_the_first_that_there_is() -> None:
     for name in (3, ""):
         named.name = name
         assert inspect.get_name(named) == "waits"
+    late = Named(None)
+    assert inspect.get_name(late) == "Named"
+    late.__dict__["_run"] = waits
+    assert inspect.get_name(late) == "waits"
     named.name = "its own"
     assert inspect.get_name(named) == "its own"
 
