@@ -672,7 +672,30 @@ def test_a_watch_leaves_schedulers_and_lone_threads_alone() -> None:
     child.switch()
     with inspect.watch(0.05, found.append):
         time.sleep(0.2)
+        greenlet(lambda: time.sleep(0.2)).switch()  # as in a thread of a pool
     assert found == []  # nobody waits here any more
+
+
+def test_a_watch_has_a_thread_of_the_system_where_threads_are_replaced() -> None:
+    run_clean("""
+        import _thread, threading
+        from greenlet import getcurrent, greenlet
+
+        class Replaced:
+            def __init__(self, *args, **kwargs):
+                raise AssertionError
+
+        _thread.start_new_thread = _thread.allocate_lock = Replaced
+        threading.Thread = threading.Event = threading.Lock = Replaced
+        from greenlet import inspect
+
+        found = []
+        other = greenlet(getcurrent().switch)
+        other.switch()
+        with inspect.watch(0.01, found.append):
+            while not found:
+                pass
+    """)
 
 
 def test_a_watch_that_switches_often_reports_nothing() -> None:
