@@ -685,7 +685,7 @@ def test_a_watch_has_a_thread_of_the_system_where_threads_are_replaced() -> None
             def __init__(self, *args, **kwargs):
                 raise AssertionError
 
-        _thread.start_new_thread = _thread.allocate_lock = Replaced
+        _thread.start_new_thread = Replaced
         threading.Thread = threading.Event = threading.Lock = Replaced
         from greenlet import inspect
 
