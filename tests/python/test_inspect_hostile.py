@@ -85,8 +85,8 @@ class Proxy:
 
 
 class Overrides(greenlet):
-    @property
-    def parent(self) -> Any:  # type: ignore[misc]
+    @property  # type: ignore[misc]
+    def parent(self) -> Any:
         raise RuntimeError("no parent")
 
     @property
