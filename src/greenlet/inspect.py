@@ -51,6 +51,9 @@ __all__ = [
 ]
 
 
+AnyThread: TypeAlias = int | str | threading.Thread
+
+
 class Counts(NamedTuple):
     """Numbers of greenlets that have started and not finished, main greenlets included."""
 
@@ -84,7 +87,7 @@ class Description(NamedTuple):
     """The frames that made it, the outermost first; empty unless ``track_origin()`` was on."""
 
 
-def all_greenlets(thread: "AnyThread | None" = None) -> list[greenlet]:
+def all_greenlets(thread: AnyThread | None = None) -> list[greenlet]:
     """Return all greenlets that have started and not finished: of all threads, or of one.
 
     The main greenlet of each thread comes first, and the others follow in the order of their start.
@@ -95,10 +98,6 @@ def all_greenlets(thread: "AnyThread | None" = None) -> list[greenlet]:
     """
     ident = 0 if thread is None else _ident_of(thread)
     return [] if ident is None else [*_greenlet._list_greenlets(ident)]
-
-
-# Where gevent has replaced threads, the class is another one, too.
-AnyThread: TypeAlias = "int | str | threading.Thread"
 
 
 def _ident_of(thread: AnyThread) -> int | None:
