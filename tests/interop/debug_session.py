@@ -23,6 +23,7 @@ class DebugSession:
                 time.sleep(0.1)
         self._file = self._socket.makefile("rb")
         self._number = 0
+        self._thread = 0  # the one that has stopped last
         self._events: list[dict[str, Any]] = []
 
     def _read(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What memray has written into a file, as JSON: the peak, and bytes by function of one script.
 
-With native traces, also whether each stack of the script has frames of both Python and greenlet.
+With native traces, also whether each stack has the script's functions inside of greenlet's.
 
 memray_report.py FILE SCRIPT
 """
@@ -26,6 +26,7 @@ for record in reader.get_allocation_records():
             functions[function] += record.size
     if joined and record.size > 1_000_000:
         names, paths, _ = zip(*record.hybrid_stack_trace(), strict=True)
-        joined = script in paths and any("greenlet" in name for name in names)
+        where = [k for k, name in enumerate(names) if "greenlet" in name]
+        joined = script in paths and bool(where) and paths.index(script) < where[0]
 found = {"peak": reader.metadata.peak_memory, "functions": functions, "joined": joined}
 print(json.dumps(found))

@@ -1,6 +1,6 @@
-"""Runs seen_greenlets.py under a profiler that has to be set up in Python; prints, as JSON, what it says.
+"""Runs seen_greenlets.py under a profiler that is set up in Python; prints what it says, as JSON.
 
-profiled.py yappi BACKEND       each function's calls, seconds and callees, and how many contexts there are
+profiled.py yappi BACKEND       calls, seconds and callees of each function; how many contexts
 profiled.py pyinstrument MODE   the stacks that were seen, with their seconds
 """
 
