@@ -242,6 +242,7 @@ class App {
   }
 
   paint() {
+    document.getElementById("tip").hidden = true; // what it tells of may have moved
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
       const begin = performance.now();
