@@ -73,12 +73,11 @@ struct AllEntries {
   DebugEntry all[kCount] = {};
 
   constexpr AllEntries() noexcept {
-    DebugEntry* next =
-        std::copy(std::begin(DebugLayout::kEntries), std::end(DebugLayout::kEntries), all);
+    DebugEntry* next = std::ranges::copy(DebugLayout::kEntries, all).out;
     for (const context::SavedRegister& each : context::kSavedRegisters) {
       constexpr char kPrefix[] = "register.";
       char* const end = std::copy(std::begin(kPrefix), std::end(kPrefix) - 1, next->name);
-      std::copy(std::begin(each.name), std::end(each.name), end);
+      std::ranges::copy(each.name, end);
       next->value.number = each.offset;
       ++next;
     }

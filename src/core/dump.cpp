@@ -37,11 +37,11 @@ void dump_thread(const Thread& thread, cpython::Dump& dump) noexcept {
   const Greenlet* const main = thread.peek_main();
   platform::ReadableCopy<PyThreadState> copied_tstate(tstate);
   GreenletCopy copied_main(main);
-  if (!copied_tstate.is_read || !copied_main.is_read) {
-    return;  // it is ending
+  if (!copied_tstate.is_read || !copied_main.is_read || !thread.peek_is_living(*copied_tstate)) {
+    return;  // it is ending, or its thread state has ended
   }
   dump.add("Thread ").add(static_cast<std::size_t>(copied_tstate->native_thread_id));
-  dump.add(", ").add(1 + thread.stacks_in_use()).add(" greenlets\n");
+  dump.add(", ").add(1 + thread.started().size()).add(" greenlets\n");
   dump_one(main, *copied_main, running, tstate, dump);
   std::size_t count = 0;
   for (const Greenlet* greenlet = thread.started().first(); greenlet != nullptr;) {

@@ -19,9 +19,16 @@ void add_hint(const char* function, PyObject* subject, PyObject* other) noexcept
                                                            other != nullptr ? "OOO" : "OO",
                                                            exception.get(), subject, other)
                                      : nullptr);
-    if (!done) {
-      PyErr_Clear();
+    // A KeyboardInterrupt, for one, takes its place, and has it as its context.
+    if (!done && PyErr_ExceptionMatches(PyExc_Exception) == 0) {
+      Ref other_exception = Ref::take(cpython::take_exception());
+      if (other_exception.get() != exception.get()) {
+        PyException_SetContext(other_exception.get(), exception.release());
+      }
+      cpython::raise_exception(other_exception.release());
+      return;
     }
+    PyErr_Clear();
   }
   cpython::raise_exception(exception.release());
 }

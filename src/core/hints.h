@@ -11,7 +11,8 @@
 namespace greenlet::core {
 
 // Lets greenlet._hints.<function>(exception, subject, other) add a note to the exception that is
-// set. The exception stays as it is if that fails. `other` may be null.
+// set. The exception stays as it is if that fails, unless by what is no Exception, such as
+// KeyboardInterrupt: that is set then. `other` may be null.
 void add_hint(const char* function, PyObject* subject, PyObject* other = nullptr) noexcept;
 
 // A collection has found a suspended greenlet, and it is about to be killed: counts it, and calls

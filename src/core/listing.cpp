@@ -8,6 +8,7 @@
 #include "cpython/locks.h"
 #include "cpython/objects.h"
 #include "cpython/stack_trace.h"
+#include "platform/clock.h"
 
 namespace greenlet::core {
 namespace {
@@ -32,33 +33,11 @@ class Array {
   const std::size_t size_;
 };
 
-// Calls `look(items, most)` with the world stopped, and with an array that has room for what it
-// finds, and returns `use(items, count)` of that. `look` returns how many it has found, also if
-// that is more than `most`; it fills in references, which `use` takes over, only if there is room.
-template <typename T, typename Look, typename Use>
-Ref with_found(Look look, Use use) noexcept {
-  constexpr std::size_t kMore = 16;
-  for (std::size_t most = 0;;) {
-    const Array<T> found(most + kMore);
-    if (!found) {
-      return Ref::take(PyErr_NoMemory());
-    }
-    std::size_t count;
-    {
-      const cpython::StoppedWorld stopped;
-      count = look(found.items(), found.size());
-    }
-    if (count <= found.size()) {
-      return use(found.items(), count);
-    }
-    most = count;
-  }
-}
-
 struct ThreadFound {
   unsigned long ident, native_id;
   PyObject *main, *running;  // owned
   std::size_t started;
+  std::uint64_t switched_before;  // nanoseconds; what watch_threads() adds
 };
 
 void drop(const ThreadFound& thread) noexcept {
@@ -67,6 +46,48 @@ void drop(const ThreadFound& thread) noexcept {
 }
 void drop(PyObject* greenlet) noexcept { Py_DECREF(greenlet); }
 void drop(const cpython::CodePosition& frame) noexcept { Py_DECREF(frame.code); }
+
+// What a look finds: as much of it as there is room for, with references, and how much there is.
+template <typename T>
+struct Found {
+  T* const items;
+  const std::size_t most;
+  std::size_t count = 0;
+
+  // Adds what `make` returns, which takes references.
+  template <typename Make>
+  void add(Make make) noexcept {
+    if (count < most) {
+      items[count] = make();
+    }
+    ++count;
+  }
+};
+
+// Calls `look(found)` with the world stopped, and returns `use(items, count)`, which takes over the
+// references. If there was too little room, looks again.
+template <typename T, typename Look, typename Use>
+Ref with_found(Look look, Use use) noexcept {
+  constexpr std::size_t kMore = 16;
+  for (std::size_t most = 0;;) {
+    const Array<T> items(most + kMore);
+    if (!items) {
+      return Ref::take(PyErr_NoMemory());
+    }
+    Found<T> found{.items = items.items(), .most = items.size()};
+    {
+      const cpython::StoppedWorld stopped;
+      look(found);
+    }
+    if (found.count <= items.size()) {
+      return use(items.items(), found.count);
+    }
+    most = found.count;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      drop(items.items()[i]);
+    }
+  }
+}
 
 // A tuple of what `make` returns for each item; it takes over the item's references. Empty with an
 // exception set if that fails once.
@@ -88,18 +109,38 @@ Ref tuple_of(const T* items, std::size_t count, Make make) noexcept {
   return all;
 }
 
+// Calls `look` for each Thread of the interpreter that has not ended.
+template <typename Look>
+void for_each_living(const ModuleState& module, Look look) noexcept {
+  ThreadRegistry::for_each(module, [&](Thread& thread) {
+    if (thread.is_living()) {
+      look(thread);
+    }
+  });
+}
+
 ThreadFound found_of(const Thread& thread) noexcept {
   return {.ident = thread.tstate()->thread_id,
           .native_id = thread.tstate()->native_thread_id,
           .main = Py_NewRef(thread.main().object()),
           .running = Py_NewRef(thread.running().object()),
-          .started = thread.stacks_in_use()};
+          .started = thread.started().size(),
+          .switched_before = 0};
 }
 
 Ref tuple_of_threads(const ThreadFound* found, std::size_t count) noexcept {
   return tuple_of(found, count, [](const ThreadFound& thread) {
     return Ref::take(Py_BuildValue("kkNNn", thread.ident, thread.native_id, thread.main,
                                    thread.running, static_cast<Py_ssize_t>(thread.started)));
+  });
+}
+
+Ref tuple_of_watched_threads(const ThreadFound* found, std::size_t count) noexcept {
+  return tuple_of(found, count, [](const ThreadFound& thread) {
+    const Ref main = Ref::take(thread.main);
+    const double seconds = static_cast<double>(thread.switched_before) / 1e9;
+    return Ref::take(Py_BuildValue("kdNn", thread.ident, seconds, thread.running,
+                                   static_cast<Py_ssize_t>(thread.started)));
   });
 }
 
@@ -115,74 +156,47 @@ Ref tuple_of_frames(const cpython::CodePosition* found, std::size_t count) noexc
 
 Ref list_threads(const ModuleState& module) noexcept {
   return with_found<ThreadFound>(
-      [&](ThreadFound* found, std::size_t most) {
-        std::size_t count = 0;
-        ThreadRegistry::for_each(module, [&](const Thread&) { ++count; });
-        if (count > most) {
-          return count;
-        }
-        ThreadRegistry::for_each(module,
-                                 [&](const Thread& thread) { *found++ = found_of(thread); });
-        return count;
+      [&](Found<ThreadFound>& found) {
+        for_each_living(module,
+                        [&](const Thread& thread) { found.add([&] { return found_of(thread); }); });
       },
       &tuple_of_threads);
 }
 
 Ref watch_threads(const ModuleState& module) noexcept {
+  const std::uint64_t now = platform::now(platform::Clock::kMonotonic);
   return with_found<ThreadFound>(
-      [&](ThreadFound* found, std::size_t most) {
-        const auto is_held_up = [](const Thread& thread) {
-          return thread.has_attention(Thread::kWatched) && !thread.started().is_empty() &&
-                 !thread.running().is_scheduler();
-        };
-        std::size_t count = 0;
-        ThreadRegistry::for_each(
-            module, [&](const Thread& thread) { count += is_held_up(thread) ? 1 : 0; });
-        if (count > most) {
-          return count;
-        }
-        ThreadRegistry::for_each(module, [&](Thread& thread) {
-          if (is_held_up(thread)) {
-            *found++ = found_of(thread);
+      [&](Found<ThreadFound>& found) {
+        for_each_living(module, [&](Thread& thread) {
+          if (!thread.has_attention(Thread::kWatched)) {
+            thread.set_watched_since(now);
+            thread.set_attention(Thread::kWatched, true);
+          } else if (!thread.started().is_empty() && !thread.running().is_scheduler()) {
+            found.add([&] {
+              ThreadFound made = found_of(thread);
+              made.switched_before = now - std::min(now, thread.watched_since());
+              return made;
+            });
           }
-          thread.set_attention(Thread::kWatched, true);
         });
-        return count;
       },
-      &tuple_of_threads);
+      &tuple_of_watched_threads);
 }
 
 Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept {
   return with_found<PyObject*>(
-      [&](PyObject** found, std::size_t most) {
-        const auto is_asked_for = [&](const Thread& thread) {
-          return ident == 0 || thread.tstate()->thread_id == ident;
-        };
-        std::size_t count = 0;
-        ThreadRegistry::for_each(module, [&](const Thread& thread) {
-          if (is_asked_for(thread)) {
-            ++count;
-            for ([[maybe_unused]] const Greenlet& greenlet : thread.started()) {
-              ++count;
-            }
-          }
-        });
-        if (count > most) {
-          return count;
-        }
-        PyObject** next = found;
-        ThreadRegistry::for_each(module, [&](const Thread& thread) {
-          if (!is_asked_for(thread)) {
+      [&](Found<PyObject*>& found) {
+        for_each_living(module, [&](const Thread& thread) {
+          if (ident != 0 && thread.tstate()->thread_id != ident) {
             return;
           }
-          *next++ = Py_NewRef(thread.main().object());
+          found.add([&] { return Py_NewRef(thread.main().object()); });
           for (const Greenlet& greenlet : thread.started()) {
             if (!cpython::is_being_deallocated(greenlet.object())) {
-              *next++ = Py_NewRef(greenlet.object());
+              found.add([&] { return Py_NewRef(greenlet.object()); });
             }
           }
         });
-        return static_cast<std::size_t>(next - found);
       },
       [](PyObject* const* found, std::size_t count) {
         return tuple_of(found, count, [](PyObject* greenlet) { return Ref::take(greenlet); });
@@ -192,25 +206,24 @@ Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept {
 Ref list_frames(Greenlet& greenlet) noexcept {
   bool is_known = false;
   Ref frames = with_found<cpython::CodePosition>(
-      [&](cpython::CodePosition* found, std::size_t most) -> std::size_t {
+      [&](Found<cpython::CodePosition>& found) {
         const State state = greenlet.state();
         const Thread* const owner = greenlet.thread();
-        is_known = owner != nullptr && (state == State::kSuspended || state == State::kRunning);
+        is_known = owner != nullptr && owner->is_living() &&
+                   (state == State::kSuspended || state == State::kRunning);
         if (!is_known) {
-          return 0;
+          found.count = 0;
+          return;
         }
-        const std::size_t count =
+        found.count =
             state == State::kSuspended
-                ? cpython::trace_suspended(greenlet.stack_state(), found, most)
-                : cpython::trace_running(owner->tstate(), found, most);
-        for (std::size_t i = 0; count <= most && i < count; ++i) {
-          Py_INCREF(found[i].code);
+                ? cpython::trace_suspended(greenlet.stack_state(), found.items, found.most)
+                : cpython::trace_running(owner->tstate(), found.items, found.most);
+        for (std::size_t i = 0; i < std::min(found.count, found.most); ++i) {
+          Py_INCREF(found.items[i].code);
         }
-        return count;
       },
-      [](const cpython::CodePosition* found, std::size_t count) {
-        return tuple_of_frames(found, count);
-      });
+      &tuple_of_frames);
   return !frames || is_known ? std::move(frames) : Ref::share(Py_None);
 }
 
@@ -226,8 +239,7 @@ void note_origin(Greenlet& greenlet) noexcept {
   const auto most = static_cast<std::size_t>(
       std::clamp(greenlet.module().origin_frames.load(std::memory_order_relaxed), 0, kMost));
   const cpython::ExceptionAside aside;
-  const std::size_t count =
-      std::min(cpython::trace_running(cpython::current_thread_state(), found, most), most);
+  const std::size_t count = cpython::trace_innermost(cpython::current_thread_state(), found, most);
   for (std::size_t i = 0; i < count; ++i) {
     Py_INCREF(found[i].code);
   }
@@ -235,6 +247,8 @@ void note_origin(Greenlet& greenlet) noexcept {
   if (!frames) {
     PyErr_Clear();
   }
+  // Other threads may have found it by gc.get_objects(), and give it a name.
+  const cpython::ObjectLock lock(greenlet.object());
   if (Greenlet::Notes* const notes = frames ? greenlet.make_notes() : nullptr) {
     notes->origin = frames.release();
   }
@@ -258,14 +272,14 @@ Description describe(Greenlet& greenlet) noexcept {
   Description found;
   const cpython::StoppedWorld stopped;
   found.state = greenlet.state();
-  if (const Thread* const owner = greenlet.thread()) {
+  if (const Thread* const owner = greenlet.thread(); owner != nullptr && owner->is_living()) {
     found.ident = owner->tstate()->thread_id;
     found.native_id = owner->tstate()->native_thread_id;
   }
   found.stack_in_use = greenlet.stack_in_use();
   found.run = Ref::share(greenlet.run_as_is());
+  found.first_argument = Ref::share(greenlet.first_argument());
   if (const Greenlet::Notes* const notes = greenlet.notes()) {
-    found.name = Ref::share(notes->name);
     found.origin = Ref::share(notes->origin);
   }
   return found;

@@ -16,9 +16,10 @@ namespace greenlet::core {
 // exception set if there is no memory.
 Ref list_threads(const ModuleState& module) noexcept;
 
-// The threads that have not switched since the last call, with greenlets that wait there, as a
-// tuple of tuples: ident, running greenlet, the number of waiting ones. A thread that runs a
-// scheduler is left out: it waits for events. Empty with an exception set if there is no memory.
+// The threads that have not switched since an earlier call, of whatever watch, and that have
+// greenlets with a stack, as a tuple of tuples: ident, how many seconds ago the first call since
+// the last switch was, running greenlet, how many greenlets have a stack there. A thread that runs
+// a scheduler is left out: it waits for events. Empty with an exception set if there is no memory.
 Ref watch_threads(const ModuleState& module) noexcept;
 
 // The main greenlet of each thread, followed by the started greenlets that have not finished, the
@@ -50,7 +51,7 @@ struct Description {
   unsigned long native_id = 0;
   std::size_t stack_in_use = 0;  // as core::stack_in_use()
   Ref run;                       // what it runs or is to run; empty if there is nothing
-  Ref name;                      // as exchange_name() has set it
+  Ref first_argument;            // of run, while it runs; empty if there is none
   Ref origin;                    // as note_origin() has noted it
 };
 Description describe(Greenlet& greenlet) noexcept;

@@ -39,7 +39,9 @@ Ref exact(PyObject* text) noexcept {
 // An attribute in the greenlet's own dict. Looks at one after the other: a lookup by hash could
 // call the __eq__ of another key.
 Ref attribute(const Greenlet& greenlet, const char* name) noexcept {
-  PyObject* const dict = reinterpret_cast<Object*>(greenlet.object())->dict;
+  // Another thread may give the greenlet another dict while this one waits for the lock.
+  const Ref held = Ref::share(reinterpret_cast<Object*>(greenlet.object())->dict);
+  PyObject* const dict = held.get();
   if (dict == nullptr || !PyDict_CheckExact(dict)) {
     return {};
   }
@@ -122,14 +124,17 @@ Ref name_given_to(const Greenlet& greenlet) noexcept {
     }
   }
   const Ref found = attribute(greenlet, "name");
-  return found && PyUnicode_Check(found.get()) ? exact(found.get()) : Ref();
+  return found && PyUnicode_Check(found.get()) && PyUnicode_GET_LENGTH(found.get()) > 0
+             ? exact(found.get())
+             : Ref();
 }
 
-Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument) noexcept {
-  if (run == nullptr) {
-    return {};
+Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument,
+                     const PartialField& partial) noexcept {
+  if (run == nullptr || run == Py_None) {  // gevent's greenlets pass None until they start
+    const Ref given = attribute(greenlet, "_run");
+    return given ? name_of_callable(given.get(), partial) : Ref();
   }
-  const PartialField& partial = greenlet.module().partial;
   if (is_bound_to(run, greenlet.object())) {
     if (const Ref given = attribute(greenlet, "_run")) {
       return name_of_callable(given.get(), partial);

@@ -16,17 +16,19 @@ namespace greenlet::core {
 Ref name_of_type(PyTypeObject* type) noexcept;
 
 // The name that the greenlet has been given: by inspect.set_name(), or in its attribute `name`, if
-// that is a str in its own dict. Empty if there is none.
+// that is a str in its own dict and not empty. Empty if there is none.
 Ref name_given_to(const Greenlet& greenlet) noexcept;
 
 // The qualified name of the function that `greenlet` runs or is to run, where `run` is its callable
 // (null for a main greenlet). Behind bound methods and functools.partial objects, it is the name of
 // the function. A method of the greenlet's own class would tell nothing where libraries have
 // classes of their own. So the function that such a greenlet has been given counts: its attribute
-// `_run` (gevent), or the first argument of its start (eventlet). Empty if none is known.
-Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument) noexcept;
+// `_run` (gevent), or the first argument of its start (eventlet). `_run` counts, too, as long as
+// the greenlet has no callable. Empty if none is known.
+Ref name_of_function(const Greenlet& greenlet, PyObject* run, PyObject* first_argument,
+                     const PartialField& partial) noexcept;
 
-// For ModuleState::partial: takes functools.partial and its attribute `func`. Without a type if the
+// Takes functools.partial and its attribute `func`. Without a type if the
 // class is another one than CPython's.
 PartialField find_partial_field(PyObject* type, PyObject* member) noexcept;
 

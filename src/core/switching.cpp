@@ -173,7 +173,7 @@ bool Thread::tell_of_switch(const Greenlet& origin, bool is_throw) noexcept {
   Ref raised = Ref::take(cpython::take_exception());
   if (is_own) {
     exchange_tracer({});
-  } else {
+  } else if (module_->tracer == callback.get()) {  // unless it has set another one
     set_attention(kTracedInAll, false);
   }
   cpython::raise_exception(raised.release());

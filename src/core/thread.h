@@ -46,6 +46,7 @@ struct RecordedThread;
 //   tstate_, main_, running_   listing.h, in the same way
 //   attention_                 tracing.h, in the same way
 //   recorded_                  timeline.h, in the same way
+//   watched_since_             listing.h, in the same way
 //
 // The memory of a Thread is never freed, only used for another Thread. The reason: an OS thread may
 // have several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread
@@ -69,6 +70,10 @@ class alignas(128) Thread {
   const PyThreadState* peek_tstate() const noexcept {
     return __atomic_load_n(&tstate_, __ATOMIC_RELAXED);
   }
+  // False if the thread state has ended, of which `copy` is a copy. (It has no dict any more then.)
+  bool peek_is_living(const PyThreadState& copy) const noexcept {
+    return copy.id == owner_id_.load(std::memory_order_relaxed) && copy.dict != nullptr;
+  }
 
   Greenlet& running() const noexcept { return *running_; }
   Greenlet& main() const noexcept { return *main_; }
@@ -80,6 +85,13 @@ class alignas(128) Thread {
   // ask. It stays so while the caller has the GIL, or has stopped the world.
   bool is_in(const ModuleState& module) const noexcept {
     return listed_in_.load(std::memory_order_acquire) == &module;
+  }
+  // False if the thread state has ended, or if the end of this Thread has abandoned its greenlets.
+  // (A Thread may outlive its thread state: see owner_tstate_.) Any thread of the interpreter may
+  // ask that has the GIL, or has stopped the world. It stays so as long.
+  bool is_living() const noexcept {
+    return main_->thread() == this &&
+           cpython::is_living(tstate_, owner_id_.load(std::memory_order_relaxed));
   }
   const cpython::ImplFields& impl_fields() const noexcept { return impl_fields_; }
   // The greenlets that have a stack here.
@@ -131,7 +143,7 @@ class alignas(128) Thread {
     kOriginFinished = 2,  // the greenlet that was left has finished
     kTracedInAll = 4,     // ModuleState::tracer is set, and has not raised here
     kHooked = 8,          // ModuleState::hook is set
-    kWatched = 16,        // no switch yet since watch_threads() has looked
+    kWatched = 16,        // no switch since watched_since()
   };
   // Of another thread, only while the world is stopped.
   void set_attention(Attention bit, bool value) noexcept {
@@ -143,8 +155,9 @@ class alignas(128) Thread {
   // while the world is stopped.
   bool notes_origin() const noexcept { return notes_origin_; }
   void set_notes_origin(bool value) noexcept { notes_origin_ = value; }
-  // How many greenlets have a stack here. Any thread may ask.
-  std::size_t stacks_in_use() const noexcept { return pool_.in_use(); }
+  // Since when there was no switch, on the clock kMonotonic, if kWatched is set: the first look.
+  std::uint64_t watched_since() const noexcept { return watched_since_; }
+  void set_watched_since(std::uint64_t time) noexcept { watched_since_ = time; }
 
   // --- what the other jobs record here ---
 
@@ -296,6 +309,7 @@ class alignas(128) Thread {
   ReadAhead read_ahead_;
   Sweep sweep_;
   RecordedThread* recorded_ = nullptr;
+  std::uint64_t watched_since_ = 0;
   stack::Pool pool_;
 };
 

@@ -74,7 +74,9 @@ bool Timeline::start(ModuleState& module, std::size_t limit, PartialField partia
         for (Greenlet& greenlet : thread.started()) {
           greenlet.set_serial(mark);
         }
-        thread.set_recorded(timeline->add_thread(thread, 0));
+        if (thread.is_living()) {
+          thread.set_recorded(timeline->add_thread(thread, 0));
+        }
       });
       set_hook_when_stopped(module, {.function = &hook, .data = nullptr});
     }
@@ -148,7 +150,7 @@ Ref Timeline::stop(ModuleState& module) noexcept {
       timeline->add_living(Greenlet::of(PyTuple_GET_ITEM(list.get(), static_cast<Py_ssize_t>(i))),
                            living[i]);
     }
-    result = timeline->to_tuple(list.get(), living);
+    result = timeline->to_tuple();
   }
   for (std::size_t i = 0; living != nullptr && i < count; ++i) {
     Py_XDECREF(living[i].run);
@@ -294,7 +296,7 @@ Timeline::Names Timeline::names_of(const Greenlet& greenlet, PyObject* run,
   PyTypeObject* const type = Py_TYPE(greenlet.object());
   const bool is_plain = type == greenlet.module().greenlet_type;  // they have one string for all
   return {.given = name_given_to(greenlet),
-          .function = name_of_function(greenlet, run, first_argument),
+          .function = name_of_function(greenlet, run, first_argument, greenlet.module().partial),
           .type = is_plain ? Ref() : name_of_type(type)};
 }
 

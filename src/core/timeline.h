@@ -139,7 +139,7 @@ class Timeline {
   void add_living(const Greenlet& greenlet, Living& living) noexcept;
 
   // timeline_result.cpp
-  Ref to_tuple(PyObject* list, const Living* living) noexcept;
+  Ref to_tuple() noexcept;
   Ref tuple_of_threads() noexcept;
   Ref tuple_of_greenlets() noexcept;
 

@@ -84,22 +84,10 @@ Ref Timeline::tuple_of_greenlets() noexcept {
   return all;
 }
 
-Ref Timeline::to_tuple(PyObject* list, const Living* living) noexcept {
+Ref Timeline::to_tuple() noexcept {
   const Ref threads = tuple_of_threads();
   const Ref greenlets = threads ? tuple_of_greenlets() : Ref();
-  const Py_ssize_t count = PyTuple_GET_SIZE(list);
-  const Ref places = Ref::take(greenlets ? PyTuple_New(count) : nullptr);
-  for (Py_ssize_t i = 0; places && i < count; ++i) {
-    PyObject* const index =
-        living[i].index == kNoIndex ? Py_NewRef(Py_None) : PyLong_FromUnsignedLong(living[i].index);
-    if (index == nullptr) {
-      return {};
-    }
-    PyTuple_SET_ITEM(places.get(), i, index);
-  }
-  return places ? Ref::take(Py_BuildValue("KOOOO", stop_, threads.get(), greenlets.get(), list,
-                                          places.get()))
-                : Ref();
+  return greenlets ? Ref::take(Py_BuildValue("KOO", stop_, threads.get(), greenlets.get())) : Ref();
 }
 
 }  // namespace greenlet::core

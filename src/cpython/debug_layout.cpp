@@ -105,6 +105,7 @@ constexpr DebugEntry kEntries[] = {
     {"type.flags", {offsetof(PyTypeObject, tp_flags)}},
     {"type.basic_bytes", {offsetof(PyTypeObject, tp_basicsize)}},
     {"type.is_heap_type", {Py_TPFLAGS_HEAPTYPE}},
+    {"type.is_string", {Py_TPFLAGS_UNICODE_SUBCLASS}},
     {"heap_type.qualified_name", {offsetof(PyHeapTypeObject, ht_qualname)}},
     {"heap_type.keys", {offsetof(PyHeapTypeObject, ht_cached_keys)}},
 

@@ -202,6 +202,10 @@ Dump& Dump::add_text(const PyObject* text) noexcept {
       reinterpret_cast<const std::byte*>(text) +
       (PyUnicode_IS_COMPACT_ASCII(object) ? sizeof(PyASCIIObject) : sizeof(PyCompactUnicodeObject));
   const auto kind = static_cast<std::size_t>(PyUnicode_KIND(object));
+  if (kind != PyUnicode_1BYTE_KIND && kind != PyUnicode_2BYTE_KIND &&
+      kind != PyUnicode_4BYTE_KIND) {
+    return add("???");  // it is being changed
+  }
   const Py_ssize_t length = std::clamp<Py_ssize_t>(copied->length, 0, kMostCharacters);
   for (Py_ssize_t i = 0; i < length; ++i, next += kind) {
     alignas(Py_UCS4) std::byte bytes[sizeof(Py_UCS4)];

@@ -25,5 +25,7 @@ std::size_t trace_suspended(const StackState& stack, CodePosition* found,
                             std::size_t most) noexcept;
 // The same for the stack that the thread of `tstate` runs.
 std::size_t trace_running(PyThreadState* tstate, CodePosition* found, std::size_t most) noexcept;
+// The same, but stops at `most` frames, however deep the stack is.
+std::size_t trace_innermost(PyThreadState* tstate, CodePosition* found, std::size_t most) noexcept;
 
 }  // namespace greenlet::cpython

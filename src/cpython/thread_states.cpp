@@ -16,6 +16,21 @@ bool can_run_python([[maybe_unused]] PyThreadState* tstate) noexcept {
 #endif
 }
 
+bool is_living(const PyThreadState* tstate, std::uint64_t id) noexcept {
+  PyThreadState* const current = current_thread_state();
+  if (tstate == current) {
+    return current->id == id;
+  }
+  // Without the lock of the list, which PyThreadState_Next() takes for each step. A thread without
+  // the GIL may put its new thread state ahead of the others, but only threads with it take one
+  // out.
+  const PyThreadState* each = PyInterpreterState_ThreadHead(current->interp);
+  while (each != nullptr && each != tstate) {
+    each = each->next;
+  }
+  return each != nullptr && each->id == id;
+}
+
 #if PY_VERSION_HEX >= 0x030c0000
 
 namespace {

@@ -6,6 +6,8 @@ switches back to it. ``greenlet.stacks`` has the settings of the stacks,
 """
 
 # Names `X as X` are public, but ``from greenlet import *`` does not import them.
+# It must be imported as early as this; see there.
+from . import _threads as _threads
 from ._greenlet import (
     _C_API,
     CLOCKS_PER_SEC as CLOCKS_PER_SEC,

@@ -15,12 +15,14 @@ def wrong_thread(error: BaseException, g: greenlet) -> None:
     """For a switch to a greenlet of another thread, or of one that has ended."""
     found = inspect.describe(g)
     here = threading.current_thread().name
-    if found.thread is None:
+    if found.state == "abandoned":
         error.add_note(
             f"Greenlet {found.name}: its thread has ended, so it never runs again. "
             f"This is thread {here}."
         )
         return
+    if found.thread is None:
+        return  # it has finished meanwhile
     where, verb = _place(g), "runs" if found.state == "running" else "waits"
     error.add_note(
         f"Greenlet {found.name} belongs to thread {found.thread_name}; this is thread {here}."
@@ -48,7 +50,7 @@ def cyclic_parents(error: BaseException, g: greenlet, parent: greenlet) -> None:
     one = parent
     while one is not None and one is not g and len(names) < 10:
         names.append(inspect.get_name(one))
-        one = one.parent  # type: ignore[assignment]
+        one = inspect._parent(one)  # type: ignore[assignment]
     chain = " → ".join([*names, "…"] if one is not g else [*names, inspect.get_name(g)])
     error.add_note(f"From child to parent, there is already: {chain}.")
 

@@ -5,8 +5,8 @@ This imports nothing of the package, as ``greenlet/gdb.py`` uses it in the Pytho
 
 from __future__ import annotations
 
-import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -178,6 +178,46 @@ class _Segment(NamedTuple):
     offset: int
 
 
+# How files begin that programs write which collect core files.
+_COMPRESSED = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\xfd7zXZ\0": "xz",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+}
+_HEADER_BYTES = 56  # of a segment
+_PAGE = 4096
+_PIECE = 16 << 20  # that is searched at once
+
+
+class _File:
+    """A file whose parts are read when they are needed. It may be cut off meanwhile."""
+
+    def __init__(self, path: str) -> None:
+        # Without waiting for who writes to it, if it is a pipe.
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = os.fstat(self._file)
+        self.size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            is_folder = stat.S_ISDIR(status.st_mode)
+            raise OSError(0, "Is a directory" if is_folder else "It is no regular file")
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return what there is of so many bytes."""
+        size = min(size, self.size - offset)
+        if offset < 0 or size <= 0:
+            return b""
+        return os.pread(self._file, size, offset)
+
+    def unpack(self, layout: str, offset: int) -> tuple[int, ...]:
+        return struct.unpack(layout, self.read(offset, struct.calcsize(layout)))
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
 class CoreFile(Memory):
     """What was in the memory of a process: an ELF file by the kernel, or by gcore of gdb."""
 
@@ -185,56 +225,62 @@ class CoreFile(Memory):
         self.what = f"core file {path}"
         self._path = path
         self._named: list[tuple[Mapping, int]] = []  # and where the piece begins in its file
-        self._opened: dict[str, mmap.mmap | None] = {}
+        self._deleted: set[str] = set()
+        self._opened: dict[str, _File | None] = {}
+        self._last = _Segment(0, 0, 0)
         try:
-            with open(path, "rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._file = _File(path)
         except FileNotFoundError:
             raise OutsideError(f"there is no file {path}") from None
-        except ValueError:
-            raise OutsideError(f"{path} is empty") from None
-        except OSError as failure:
-            raise OutsideError(f"cannot read {path}: {failure.strerror}") from None
+        except (OSError, ValueError) as failure:
+            why = failure.strerror if isinstance(failure, OSError) else failure
+            raise OutsideError(f"cannot read {path}: {why}") from None
+        if not self._file.size:
+            raise OutsideError(f"{path} is empty")
         try:
             #: The pieces of memory that the file has: address, size, offset in the file.
             self.segments = sorted(self._load())
         except struct.error:
             raise OutsideError(f"{path} is no complete core file: it is cut off") from None
-        self._last = _Segment(0, 0, 0)
 
     def _load(self) -> list[_Segment]:
-        if self._bytes[:4] != b"\x7fELF":
+        begin = self._file.read(0, 16)
+        for magic, program in _COMPRESSED.items():
+            if begin.startswith(magic):
+                raise OutsideError(f"{self._path} is compressed by {program}: decompress it first")
+        if begin[:4] != b"\x7fELF":
             raise OutsideError(f"{self._path} is not an ELF file, so it is no core file")
-        if self._bytes[4:6] != b"\x02\x01":
+        if begin[4:6] != b"\x02\x01":
             raise OutsideError(f"{self._path} is not of a 64-bit little-endian machine")
-        (kind,) = struct.unpack_from("<H", self._bytes, 16)
+        (kind,) = self._file.unpack("<H", 16)
         if kind != _CORE:
             raise OutsideError(f"{self._path} is an ELF file, but no core file")
-        headers, sections = struct.unpack_from("<QQ", self._bytes, 32)
-        entry_size, count = struct.unpack_from("<HH", self._bytes, 54)
+        headers, sections = self._file.unpack("<QQ", 32)
+        entry_size, count = self._file.unpack("<HH", 54)
         if count == _MANY_SEGMENTS:
-            (count,) = struct.unpack_from("<I", self._bytes, sections + 44)
+            (count,) = self._file.unpack("<I", sections + 44)
+        table = self._file.read(headers, count * entry_size)
+        if entry_size != _HEADER_BYTES or len(table) != count * entry_size:
+            raise struct.error
         segments = []
-        for index in range(count):
-            kind, _, offset, start, _, size, _, _ = struct.unpack_from(
-                "<IIQQQQQQ", self._bytes, headers + index * entry_size
-            )
+        for kind, _, offset, start, _, size, _, _ in struct.iter_unpack("<IIQQQQQQ", table):
             if kind == _LOAD and size:
                 segments.append(_Segment(start, size, offset))
             elif kind == _NOTE:
-                self._load_notes(offset, min(offset + size, len(self._bytes)))
+                self._load_notes(self._file.read(offset, size))
         return segments
 
-    def _load_notes(self, at: int, end: int) -> None:
-        while at + 12 <= end:
-            name_size, size, kind = struct.unpack_from("<III", self._bytes, at)
-            name = self._bytes[at + 12 : at + 12 + name_size]
+    def _load_notes(self, notes: bytes) -> None:
+        at = 0
+        while at + 12 <= len(notes):
+            name_size, size, kind = struct.unpack_from("<III", notes, at)
+            name = notes[at + 12 : at + 12 + name_size]
             begin = at + 12 + (name_size + 3) // 4 * 4
             if name.startswith(b"CORE"):
                 if kind == _FILES:
-                    self._load_files(self._bytes[begin : begin + size])
+                    self._load_files(notes[begin : begin + size])
                 elif kind == _PROCESS_INFO:
-                    (self.pid,) = struct.unpack_from("<i", self._bytes, begin + 24)
+                    (self.pid,) = struct.unpack_from("<i", notes, begin + 24)
                     self.main_thread = self.pid
             at = begin + (size + 3) // 4 * 4
 
@@ -244,21 +290,29 @@ class CoreFile(Memory):
         for index, name in enumerate(names[:count]):
             start, end, first = struct.unpack_from("<QQQ", note, 16 + 24 * index)
             file = os.fsdecode(name.removesuffix(b" (deleted)"))
+            if name.endswith(b" (deleted)"):
+                self._deleted.add(file)
             self._named.append((Mapping(start, end, file), first * page))
 
     def read(self, address: int, size: int) -> bytes:
-        segment = self._last
-        if not segment.start <= address < segment.start + segment.size:
-            found = self._segment_of(address)
-            if found is None:
-                return self._read_file(address, size)
-            segment = self._last = found
-        offset = segment.offset + address - segment.start
-        here = min(size, segment.start + segment.size - address)
-        data = self._bytes[offset : offset + here]
-        if len(data) != here:
-            raise UnreadableError(address)
-        return data if here == size else data + self.read(address + here, size - here)
+        parts = []
+        while True:
+            segment = self._last
+            if not segment.start <= address < segment.start + segment.size:
+                found = self._segment_of(address)
+                if found is None:
+                    parts.append(self._read_file(address, size))
+                    break
+                segment = self._last = found
+            here = min(size, segment.start + segment.size - address)
+            data = self._file.read(segment.offset + address - segment.start, here)
+            if len(data) != here:
+                raise UnreadableError(address)
+            parts.append(data)
+            if here == size:
+                break
+            address, size = address + here, size - here
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _segment_of(self, address: int) -> _Segment | None:
         low, high = 0, len(self.segments)
@@ -278,20 +332,39 @@ class CoreFile(Memory):
             if mapping.start <= address and address + size <= mapping.end:
                 file = self._open(mapping.file)
                 if file is not None:
-                    offset = first + address - mapping.start
-                    data = file[offset : offset + size]
+                    data = file.read(first + address - mapping.start, size)
                     if len(data) == size:
                         return data
         raise UnreadableError(address)
 
-    def _open(self, path: str) -> mmap.mmap | None:
+    def _open(self, path: str) -> _File | None:
         if path not in self._opened:
+            self._opened[path] = None
             try:
-                with open(path, "rb") as file:
-                    self._opened[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                file = _File(path)
             except (OSError, ValueError):
-                self._opened[path] = None
+                return None
+            if self._is_of_this(path, file):
+                self._opened[path] = file
+            else:
+                file.close()
         return self._opened[path]
+
+    def _is_of_this(self, path: str, file: _File) -> bool:
+        """Whether it is the file that the process had: the core file has its first page.
+
+        The page tells the sizes of all parts, and mostly the build id. Another release may have
+        been installed since.
+        """
+        for mapping, first in self._named:
+            if mapping.file == path and not first:
+                segment = self._segment_of(mapping.start)
+                if segment is not None:
+                    size = min(_PAGE, segment.start + segment.size - mapping.start)
+                    page = self._file.read(segment.offset + mapping.start - segment.start, size)
+                    return page == file.read(0, size)
+        # Bit 4 of coredump_filter was not set.
+        return path not in self._deleted
 
     def mappings(self) -> list[Mapping]:
         return [mapping for mapping, _ in self._named]
@@ -301,7 +374,15 @@ class CoreFile(Memory):
             yield from super().addresses_of(pattern)
             return
         for start, size, offset in self.segments:  # nothing names the files
-            at = self._bytes.find(pattern, offset, offset + size)
+            yield from self._addresses_in(start, size, offset, pattern)
+
+    def _addresses_in(self, start: int, size: int, offset: int, pattern: bytes) -> Iterator[int]:
+        for first in range(0, size, _PIECE):
+            # The pieces overlap by less than the pattern.
+            found = self._file.read(offset + first, min(_PIECE + len(pattern) - 1, size - first))
+            if not found:
+                return
+            at = found.find(pattern)
             while at >= 0:
-                yield start + at - offset
-                at = self._bytes.find(pattern, at + 1, offset + size)
+                yield start + first + at
+                at = found.find(pattern, at + 1)

@@ -16,7 +16,9 @@ from ._view import FrameView
 
 __all__ = ["Code", "Objects"]
 
-MOST_CHARACTERS = 1 << 20
+MOST_CHARACTERS = 1 << 16
+MOST_BYTES = 1 << 40  # of any object
+MOST_LINES = 16 << 20  # bytes of a location table
 
 
 class Code:
@@ -58,7 +60,7 @@ class Code:
                 number, shift, following = 0, 0, at + 1
                 while following < len(table):
                     number |= (table[following] & 63) << shift
-                    if not table[following] & 64:
+                    if not table[following] & 64 or shift > 60:
                         break
                     shift += 6
                     following += 1
@@ -82,6 +84,7 @@ class Objects:
     def __init__(self, memory: Memory, table: Table) -> None:
         self.memory = memory
         self.table = table
+        self._str = table.address("PyUnicode_Type")
         self._string = Record(table, object__type="Q", string__length="q", string__state="I")
         self._type = Record(table, object__type="Q", type__name="Q", type__flags="Q")
         self._keys = Record(table, keys__kind="B", keys__log2_index_bytes="B", keys__count="q")
@@ -101,24 +104,36 @@ class Objects:
     def type_of(self, address: int) -> int:
         return self.field(address, "object.type")
 
+    def is_string(self, address: int) -> bool:
+        """Whether it is a str, also of a subclass."""
+        kind = self.type_of(address)
+        return kind == self._str or bool(
+            self.field(kind, "type.flags") & self.table["type.is_string"]
+        )
+
     def string(self, address: int) -> str:
+        """A str, also of a subclass. The end of a huge one is left out."""
         kind, length, state = self._string.read(self.memory, address)
         table = self.table
-        if kind != table.address("PyUnicode_Type"):
-            raise TornError  # a subclass of str has its own layout
-        if not 0 <= length <= MOST_CHARACTERS or not state & table["string.state_compact"]:
+        if kind != self._str and not self.is_string(address):
             raise TornError
-        if state & table["string.state_ascii"]:
-            data = self.memory.read(address + table["string.ascii_data"], length)
-            return data.decode("ascii", errors="replace")
         mask = table["string.state_kind"]
         size = (state & mask) // (mask & -mask)
-        codecs = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
-        if size not in codecs:
+        is_ascii = state & table["string.state_ascii"]
+        codecs = {1: "ascii" if is_ascii else "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
+        if not 0 <= length <= MOST_BYTES // 4 or size not in codecs:
             raise TornError
-        data = self.memory.read(address + table["string.data"], length * size)
+        if state & table["string.state_compact"]:
+            start = address + table["string.ascii_data" if is_ascii else "string.data"]
+        else:
+            start = self.field(address, "string.data")  # a subclass has a pointer there
+        more = "…" if length > MOST_CHARACTERS else ""
+        data = self.memory.read(start, min(length, MOST_CHARACTERS) * size)
+        if is_ascii:
+            return data.decode("ascii", errors="replace") + more
         # Lone surrogates, as in names of files that are not UTF-8, are escaped.
-        return data.decode(codecs[size], "surrogatepass").encode(errors="backslashreplace").decode()
+        text = data.decode(codecs[size], "surrogatepass")
+        return text.encode(errors="backslashreplace").decode() + more
 
     def c_string(self, address: int) -> str:
         found = b""
@@ -130,7 +145,7 @@ class Objects:
     def data(self, address: int) -> bytes:
         """The contents of a bytes object."""
         length = self.field(address, "bytes.length")
-        if length > 64 << 20:
+        if length > MOST_LINES:
             raise TornError
         return self.memory.read(address + self.table["bytes.data"], length)
 
@@ -170,7 +185,7 @@ class Objects:
         kind, log2_bytes, count = self._keys.read(self.memory, keys)
         group = "string_entry" if kind else "entry"
         size = self.table[f"{group}.bytes"]
-        if not 0 <= count <= 10_000_000 or log2_bytes > 40:
+        if not 0 <= count <= min(1 << log2_bytes, 10_000_000) or log2_bytes > 40:
             raise TornError
         start = keys + self.table["keys.indices"] + (1 << log2_bytes)
         found = self.memory.read(start, count * size)
@@ -196,7 +211,7 @@ class Objects:
     def _find(self, pairs: Iterator[tuple[int, int]], name: str) -> int:
         for key, value in pairs:
             _, length, _ = self._string.read(self.memory, key)
-            if length == len(name) and self.string(key) == name:
+            if length == len(name) and self.is_string(key) and self.string(key) == name:
                 return value
         return 0
 

@@ -11,18 +11,25 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ._memory import CoreFile, OutsideError, Process, UnreadableError
-from ._view import ThreadView
+from ._view import ThreadView, printable
 
 __all__ = ["add_arguments", "run"]
 
+MOST_SECONDS = 1e9  # of --watch
 
 WITHOUT_STACK = (
     "{} lacks the stacks of {:,} greenlets: gcore of gdb leaves out memory near guard pages "
     "on Linux 6.13 and newer; take core files by the kernel (kill -ABRT, ulimit -c), "
     "or by the command `greenlet gcore` of greenlet/gdb.py"
+)
+
+DAMAGED = "what is in {} does not fit together in {:,} places: it is damaged, and not all is shown"
+OTHERS = (
+    "process {} has greenlets in other interpreters, or of another greenlet that is loaded, too"
 )
 
 
@@ -50,35 +57,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run a command; return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):  # none, or one that a caller has put there
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         return _run(options)
     except OutsideError as failure:
-        print(failure, file=sys.stderr)
+        print(printable(str(failure), 10_000), file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # As other tools do when `| head` has seen enough. Nothing is left to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # As other tools do when `| head` has seen enough.
+        _drop_output()
         return 1
     except KeyboardInterrupt:
         return 0 if options.watch else 130
 
 
+def _drop_output() -> None:
+    """Let the interpreter flush at its end what cannot be written."""
+    with suppress(AttributeError, OSError):  # there may be no stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run(options: argparse.Namespace) -> int:
-    if options.watch is not None and not options.watch > 0:
+    if options.watch is not None and not 0 < options.watch <= MOST_SECONDS:
         raise OutsideError("--watch takes a number of seconds above zero")
     may_ask = True
     while True:
         found = look(options.target, options.locals, may_ask)
         text = "\n".join(_lines(options, _chosen(found.threads, options)))
-        if options.watch is not None and sys.stdout.isatty():
-            print("\033[H\033[2J", end="")
-        print(text, flush=True)
+        if options.watch is not None and _is_terminal():
+            text = f"\033[H\033[2J{text}"
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as failure:
+            _drop_output()
+            raise OutsideError(f"cannot write: {failure.strerror}") from None
         if found.warning:
-            print(found.warning, file=sys.stderr)
+            print(printable(found.warning, 10_000), file=sys.stderr)
         if options.watch is None:
             return 1 if found.warning else 0
         may_ask = found.has_answered
         time.sleep(options.watch)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 class Found(NamedTuple):
@@ -93,11 +119,11 @@ class Found(NamedTuple):
 
 def look(target: str, variables: bool = False, may_ask: bool = True) -> Found:
     """Return the greenlets of a process or a core file; raise OutsideError if that cannot be."""
-    return (
-        _look_at_process(int(target), variables, may_ask)
-        if target.isdecimal()
-        else _look_at_core(target, variables)
-    )
+    if not target.removeprefix("-").isdecimal():
+        return _look_at_core(target, variables)
+    if not target.isdecimal() or len(target) > 20:
+        raise OutsideError(f"there is no process {printable(target)}")
+    return _look_at_process(int(target), variables, may_ask)
 
 
 def _look_at_core(path: str, variables: bool) -> Found:
@@ -116,8 +142,12 @@ def _look_at_core(path: str, variables: bool) -> Found:
         ) from None
     except ValueError:
         raise OutsideError(f"what is in {core.what} does not fit together: it is damaged") from None
-    lacks = WITHOUT_STACK.format(core.what, reader.without_stack) if reader.without_stack else ""
-    return Found(threads, warning=lacks)
+    warning = ""
+    if reader.damages:
+        warning = DAMAGED.format(core.what, reader.damages)
+    elif reader.without_stack:
+        warning = WITHOUT_STACK.format(core.what, reader.without_stack)
+    return Found(threads, warning=warning)
 
 
 def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
@@ -127,10 +157,13 @@ def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
     process = Process(pid)
     try:
         reader = Reader(process)
-        if may_ask and _remote.can_ask(reader.python_version, reader.is_free_threaded):
+        # It would tell those of its main interpreter alone.
+        is_all = reader.is_of_one_interpreter()
+        can_ask = _remote.can_ask(reader.python_version, reader.is_free_threaded)
+        if may_ask and can_ask and (is_all or variables):
             told = _remote.ask(pid, variables=variables)
             if told is not None:
-                return Found(told, has_answered=True)
+                return Found(told, True, "" if is_all else OTHERS.format(pid))
         if variables:
             raise OutsideError(
                 f"process {pid} does not tell its local variables: it is of another version of "
@@ -164,7 +197,7 @@ def _chosen(threads: list[ThreadView], options: argparse.Namespace) -> list[Thre
         if number in (thread.native_id, thread.ident) or thread.name == options.thread
     ]
     if not chosen:
-        known = ", ".join(f"{thread.native_id} ({thread.name})" for thread in threads)
+        known = ", ".join(f"{thread.native_id} ({printable(thread.name)})" for thread in threads)
         raise OutsideError(
             f"no thread {options.thread} has used greenlets in {options.target}, but: {known}"
         )
@@ -185,7 +218,7 @@ def _lines(options: argparse.Namespace, threads: list[ThreadView]) -> Iterator[s
     elif options.command == "count":
         yield from _count_lines(threads)
     else:
-        color = _wants_color(sys.stdout)
+        color = sys.stdout is not None and _wants_color(sys.stdout)
         yield from _view.format_tree(threads, group=not options.no_group, color=color)
 
 
@@ -203,7 +236,7 @@ def _counts(thread: ThreadView) -> dict[str, Any]:
 def _count_lines(threads: list[ThreadView]) -> Iterator[str]:
     counted = [*map(_counts, threads)]
     rows = [
-        (f"thread {one['native_id']} {one['name']}", one["alive"], one["waiting"])
+        (f"thread {one['native_id']} {printable(one['name'])}", one["alive"], one["waiting"])
         for one in counted
     ]
     if len(rows) != 1:

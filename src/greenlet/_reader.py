@@ -45,9 +45,14 @@ class ThreadFound(NamedTuple):
 class Reader:
     """All greenlets of a process, as ``greenlet.inspect.snapshot()`` gives them there."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, table: Table | None = None) -> None:
         self.memory = memory
-        self.table = table = Table(memory)
+        # For each greenlet that is loaded besides, such as that of another folder.
+        self._others: list[Reader] = []
+        if table is None:
+            table, *others = Table.all_in(memory)
+            self._others = [Reader(memory, each) for each in others]
+        self.table = table
         self.objects = Objects(memory, table)
         version = table["python.version"]
         self.python_version = (version >> 24 & 0xFF, version >> 16 & 0xFF)
@@ -106,18 +111,43 @@ class Reader:
         self._copies: dict[tuple[int, int], int] = {}
         self._return_address = table.entries.get("register.rip") or table["register.pc"]
         self._greenlet_type = 0
-        #: How many greenlets the last snapshot shows without their stacks, which it could not read.
+        #: How many greenlets the last snapshot shows without their stacks, which it could not read,
         self.without_stack = 0
+        #: and how often it found what cannot be: memory that the program has overwritten.
+        self.damages = 0
+        self._shown: set[int] = set()
         self._paused = 0.0
 
     # --- the whole ---
 
     def snapshot(self) -> list[ThreadView]:
         """Return the greenlets of all threads. A process that goes on may change meanwhile."""
+        found = self._snapshot()
+        for other in self._others:
+            found += other.snapshot()
+            self.without_stack += other.without_stack
+            self.damages += other.damages
+        found.sort(key=lambda thread: thread.native_id != self.memory.main_thread)
+        return found
+
+    def is_of_one_interpreter(self) -> bool:
+        """Whether it is all that an interpreter of the process could tell."""
+        if self._others:
+            return False
+        field = self.objects.field
+
+        def interpreters() -> set[int]:
+            states = {field(address, "thread.state") for address in self.threads()}
+            return {field(state, "thread_state.interpreter") for state in states}
+
+        return len(self._insist(interpreters)) <= 1
+
+    def _snapshot(self) -> list[ThreadView]:
         self._codes.clear()
         self._copies.clear()
         self.objects = Objects(self.memory, self.table)
-        self.without_stack = 0
+        self.without_stack = self.damages = 0
+        self._shown.clear()
         self._paused = 0.0
         found = []
         names: dict[int, dict[int, str]] = {}
@@ -131,7 +161,7 @@ class Reader:
             unnamed = "MainThread" if is_main else f"{thread.ident:#x}"  # without threading
             name = names[thread.interpreter].get(thread.ident, unnamed)
             found.append(ThreadView(thread.ident, thread.native_id, name, thread.greenlets))
-        found.sort(key=lambda thread: thread.native_id != self.memory.main_thread)
+            self._shown.update(one.id for one in thread.greenlets)
         return found
 
     def threads(self) -> list[int]:
@@ -194,8 +224,6 @@ class Reader:
                 try:
                     fields = self._greenlet.read(self.memory, block)
                 except (ValueError, UnreadableError):
-                    if not self.memory.is_live:
-                        raise
                     break
                 if fields[1] != thread:
                     break  # it has finished, and is in another list or in none
@@ -203,6 +231,8 @@ class Reader:
                 block = fields[4]
             if not block:
                 break
+        if block and not self.memory.is_live:
+            self.damages += 1  # the greenlets behind this one cannot be found
         return [*blocks]
 
     # --- a greenlet ---
@@ -225,14 +255,25 @@ class Reader:
                 pass
         if view is not None:
             return view  # one that fits together, though it goes on
-        self.without_stack += 1
         try:
             fields = self._greenlet.read(self.memory, block)
-            return self._view_of(block, fields, 0) if self._is_in(fields, thread) else None
+            if not self._is_in(fields, thread):
+                return None
+            view = self._view_of(block, fields, 0)
         except (ValueError, UnreadableError):
-            if not self.memory.is_live:
-                raise
+            self.damages += 1
             return None
+        if view.state == "suspended" and not self._has_c_stack(fields):
+            self.without_stack += 1
+        else:
+            self.damages += 1
+        return view
+
+    def _has_c_stack(self, fields: tuple[int, ...]) -> bool:
+        try:
+            return bool(self.objects.word(fields[8] + self._return_address))
+        except (ValueError, UnreadableError):
+            return False
 
     def _is_in(self, fields: tuple[int, ...], thread: int) -> bool:
         return fields[1] == thread and self._states.get(fields[2]) != "dead"
@@ -249,8 +290,8 @@ class Reader:
         if thread_state and shown == "running":
             stack = self._insist(lambda: self._frames(self._running_frame(thread_state)))
         elif thread_state and shown == "suspended":
-            if not self.objects.word(pointer + self._return_address):
-                raise TornError  # its C stack is not there: a core file without it
+            if not self._has_c_stack(fields):
+                raise TornError  # a core file without it
             stack = self._frames(self._suspended_frame(block))
         in_use = boundary - pointer if pointer < boundary else 1
         kind = self.objects.type_of(number)
@@ -288,8 +329,8 @@ class Reader:
             try:
                 attributes = objects.field(number, "greenlet_object.dict")
                 found = objects.get(attributes, "name") if attributes else 0
-                if found and objects.type_of(found) == self.table.address("PyUnicode_Type"):
-                    return objects.string(found)
+                if found and objects.is_string(found) and (text := objects.string(found)):
+                    return text
             except (ValueError, UnreadableError):
                 pass
         if is_main:
@@ -312,6 +353,9 @@ class Reader:
 
     def registers(self, greenlet: GreenletView) -> dict[str, int]:
         """The registers with which a suspended greenlet goes on, by the names of debuggers."""
+        for other in self._others:
+            if greenlet.id in other._shown:
+                return other.registers(greenlet)
         block = self.objects.field(greenlet.id, "greenlet_object.greenlet")
         pointer = self.objects.field(block, "greenlet.stack_pointer")
         found = {
@@ -392,16 +436,23 @@ class Reader:
     def _thread_names(self, interpreter: int) -> dict[int, str]:
         """The names that the module threading knows, by ident."""
         objects, found = self.objects, {}
-        try:
+
+        def active() -> list[tuple[int, int]]:
             modules = objects.field(interpreter, "interpreter.modules")
             threading = objects.get(modules, "threading")
             if not threading:
-                return {}
-            active = objects.get(objects.field(threading, "module.dict"), "_active")
-            for ident, thread in objects.pairs(active):
+                return []
+            return [*objects.pairs(objects.get(objects.field(threading, "module.dict"), "_active"))]
+
+        try:
+            pairs = self._insist(active)
+        except (ValueError, UnreadableError):
+            return {}
+        for ident, thread in pairs:
+            try:
                 name = objects.attribute(thread, "_name")
                 if name:
                     found[objects.integer(ident)] = objects.string(name)
-        except (ValueError, UnreadableError):
-            pass
+            except (ValueError, UnreadableError):
+                continue
         return found

@@ -7,6 +7,7 @@ answers only if its main thread runs Python code within the time that this waits
 import json
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 import tempfile
@@ -24,31 +25,48 @@ __all__ = ["ask", "can_ask", "from_json"]
 PATIENCE = 1.0
 #: The same, if its main thread waits for something in the kernel all the time.
 PATIENCE_WITH_IDLE = 0.3
+#: Then the number of the process, "-", that of the one that asks, "-", and something.
 PREFIX = "greenlet-ask-"
+MOST_BYTES = 1 << 30  # of an answer
 
-# Runs in the process. Leaves nothing behind there, and takes its folder away if nobody waits.
+# Runs in the process, and leaves no names behind there. Whoever makes the file "begun" first has
+# the folder: this script, or the command, when it has waited for long enough. Then this script only
+# takes the folder away; also if the command has been killed.
 SCRIPT = """
 def _greenlet_answer():
-    import json, os, shutil, sys
-    folder = {folder!r}
-    if os.path.exists(os.path.join(folder, "cancelled")):
-        shutil.rmtree(folder, ignore_errors=True)
-        return
+    import os, sys
+    folder, asker = {folder!a}, "/proc/{asker}"
+    def path(name):
+        return os.path.join(folder, name)
+    def remove():
+        for name in ("script.py", "begun", "part", "answer", "failure"):
+            try:
+                os.unlink(path(name))
+            except OSError:
+                pass
+        os.rmdir(folder)
     try:
-        os.close(os.open(os.path.join(folder, "begun"), os.O_CREAT | os.O_WRONLY | os.O_EXCL))
-        if "greenlet" not in sys.modules:
-            return
-        from greenlet import inspect
-        found = inspect.to_json(variables={variables!r})
-        with open(os.path.join(folder, "part"), "x") as file:
-            json.dump(found, file)
-        os.rename(os.path.join(folder, "part"), os.path.join(folder, "answer"))
-    except BaseException as failure:
+        if not os.path.exists(asker):
+            return remove()
         try:
-            with open(os.path.join(folder, "failure"), "x") as file:
-                file.write(repr(failure))
-        except OSError:
-            pass
+            os.close(os.open(path("begun"), os.O_CREAT | os.O_WRONLY | os.O_EXCL))
+        except FileExistsError:
+            return remove()
+        try:
+            if "greenlet" not in sys.modules:
+                raise ImportError("greenlet")
+            import json
+            from greenlet import inspect
+            found = inspect.to_json(variables={variables!r})
+            with open(path("part"), "x", encoding="ascii") as file:
+                json.dump(found, file)
+            os.rename(path("part"), path("answer"))
+        except BaseException:
+            os.close(os.open(path("failure"), os.O_CREAT | os.O_WRONLY | os.O_EXCL))
+        if not os.path.exists(asker):
+            remove()
+    except BaseException:
+        pass  # the program shall not notice
 try:
     _greenlet_answer()
 finally:
@@ -68,48 +86,69 @@ def can_ask(version: tuple[int, int], is_free_threaded: bool) -> bool:
 def ask(pid: int, *, variables: bool = False) -> list[ThreadView] | None:
     """Return what the process tells of its greenlets; None if it does not answer in time."""
     try:
-        owner = os.stat(f"/proc/{pid}").st_uid
+        asker = os.readlink("/proc/self")
+        if asker != str(os.getpid()):
+            return None  # /proc has the numbers of another namespace: pid is another process here
+        owner = _user_of(pid)
         # Would it find the script?
         for name in ("ns/mnt", "root"):
             if os.readlink(f"/proc/{pid}/{name}") != os.readlink(f"/proc/self/{name}"):
                 return None
+        _clean(pid, asker)
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{pid}-{asker}-"))
     except OSError:
         return None
-    _clean(pid)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{pid}-"))
-    script = folder / "script.py"
-    keep = False
+    # Its owner may be another user, who may put anything in its place.
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    may_come = False
     try:
-        script.write_text(SCRIPT.format(folder=str(folder), variables=variables))
+        text = SCRIPT.format(folder=str(folder), asker=asker, variables=variables)
+        script = folder / "script.py"
+        script.write_text(text, encoding="ascii")
         if owner != os.geteuid():
             os.chown(script, owner, -1)
             os.chown(folder, owner, -1)
+        may_come = True  # also if a signal ends this now
         try:
             sys.remote_exec(pid, str(script))  # type: ignore[attr-defined,unused-ignore]
-        except (OSError, RuntimeError):
-            return None  # it does not allow it, or is of another release candidate
-        found = _wait(folder, pid)
-        # The process may still come to it. Then it takes the folder away.
-        keep = not (folder / "begun").exists()
-        if keep:
-            (folder / "cancelled").touch()
-        return found
+        except (OSError, RuntimeError, ValueError):
+            # It does not allow it, or is of another release candidate, or the path is too long.
+            may_come = False
+            return None
+        return _wait(place, pid)
     except OSError:
         return None
     finally:
-        if not keep:
+        # The process may still come to it. Then it takes the folder away.
+        if not (may_come and _claim(place)):
             shutil.rmtree(folder, ignore_errors=True)
+        os.close(place)
 
 
-def _clean(pid: int) -> None:
+def _user_of(pid: int) -> int:
+    """The user by whose rights a process opens files."""
+    with open(f"/proc/{pid}/status") as file:
+        return next(int(line.split()[4]) for line in file if line.startswith("Uid:"))
+
+
+def _claim(place: int) -> bool:
+    """Whether the process has not begun to answer. Then it never will."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    try:
+        os.close(os.open("begun", flags, 0o600, dir_fd=place))
+    except OSError:
+        return False
+    return True
+
+
+def _clean(pid: int, self: str) -> None:
     """Remove what questions without an answer have left, if nobody will ever come to it."""
     for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        asked = old.name.removeprefix(PREFIX).partition("-")[0]
+        asked, asker = [*old.name.removeprefix(PREFIX).split("-"), ""][:2]
         # A process runs only the last script that it was told.
-        if asked == str(pid) or not os.path.exists(f"/proc/{asked}"):
-            with suppress(OSError):
-                if (old / "cancelled").exists():
-                    shutil.rmtree(old, ignore_errors=True)
+        is_over = asked == str(pid) or not os.path.exists(f"/proc/{asked}")
+        if is_over and (asker == self or not os.path.exists(f"/proc/{asker}")):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _runs_of(pid: int) -> str:
@@ -121,22 +160,26 @@ def _runs_of(pid: int) -> str:
         return ""
 
 
-def _wait(folder: Path, pid: int) -> list[ThreadView] | None:
+def _wait(place: int, pid: int) -> list[ThreadView] | None:
     begin = time.monotonic()
     end, idle = begin + PATIENCE, begin + PATIENCE_WITH_IDLE
     at_first = _runs_of(pid)
     pause, has_begun = 0.001, False
     while True:
-        if (folder / "answer").exists():
-            return from_json(json.loads((folder / "answer").read_text()))
-        if (folder / "failure").exists():
+        names = os.listdir(place)
+        if "answer" in names:
+            return _read(place)
+        if "failure" in names:
             return None
         now = time.monotonic()
-        if not has_begun and (folder / "begun").exists():
+        if not has_begun and "begun" in names:
             has_begun, end = True, end + 30 * PATIENCE  # reading of variables takes what it takes
         if now > end:
             return None
-        if not has_begun and now > idle:
+        if has_begun:
+            if _has_stopped(pid):
+                return None
+        elif now > idle:
             # The main thread waits in the kernel and has not moved since: for a client, perhaps.
             if "running" not in at_first and _runs_of(pid) == at_first:
                 return None
@@ -145,33 +188,63 @@ def _wait(folder: Path, pid: int) -> list[ThreadView] | None:
         pause = min(pause * 1.5, 0.02)
 
 
+def _has_stopped(pid: int) -> bool:
+    """Whether the process has ended, or a signal or a debugger has stopped it."""
+    found = _runs_of(pid).partition("State:")[2].split()[:1]
+    return not found or found[0] in "TtZX"
+
+
+def _read(place: int) -> list[ThreadView] | None:
+    """The answer, of which another user may have made anything; None if it is none."""
+    # O_NONBLOCK: not to wait for who writes to it, if it is a pipe.
+    file = os.open("answer", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+    with open(file, "rb") as answer:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+            return None
+        with suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            return from_json(json.loads(answer.read(MOST_BYTES)))
+    return None
+
+
 def from_json(found: Sequence[Mapping[str, Any]]) -> list[ThreadView]:
-    """The opposite of ``as_json()``."""
+    """The opposite of ``as_json()``. Values are of the types that are expected, whoever gives them.
+
+    ValueError, TypeError, LookupError or AttributeError if that cannot be.
+    """
 
     def frames(stack: Sequence[Mapping[str, Any]]) -> tuple[FrameView, ...]:
         return tuple(
             FrameView(
-                frame["function"],
-                frame["file"],
-                frame["line"],
-                tuple(frame.get("variables", {}).items()),
+                str(frame["function"]),
+                str(frame["file"]),
+                int(frame["line"]),
+                tuple((name, str(text)) for name, text in frame.get("variables", {}).items()),
             )
             for frame in stack
         )
 
     def greenlet(one: Mapping[str, Any]) -> GreenletView:
-        known = {name: one[name] for name in GreenletView._fields if name in one}
         stack = frames(one["stack"])
         if stack and stack[-1].function == "_greenlet_answer":
             stack = stack[:-2]  # the script that asked
-        known |= {"stack": stack, "origin": frames(one["origin"])}
-        return GreenletView(**known)
+        return GreenletView(
+            id=int(one["id"]),
+            name=str(one["name"]),
+            type=str(one["type"]),
+            state=str(one["state"]),
+            is_main=bool(one["is_main"]),
+            parent=int(one["parent"]),
+            stack=stack,
+            stack_in_use=int(one["stack_in_use"]),
+            origin=frames(one["origin"]),
+        )
 
     return [
         ThreadView(
-            thread["ident"],
-            thread["native_id"],
-            thread["name"],
+            int(thread["ident"]),
+            int(thread["native_id"]),
+            str(thread["name"]),
             [greenlet(one) for one in thread["greenlets"]],
         )
         for thread in found

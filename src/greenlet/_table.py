@@ -21,44 +21,38 @@ class TornError(ValueError):
 
 
 class Table:
-    """The entries of all blocks, by name."""
+    """The entries of all blocks of an extension module, by name."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self) -> None:
         self.entries: dict[str, int] = {}
         self.greenlet_version = ""
-        for address in memory.addresses_of(MAGIC):
+
+    @classmethod
+    def all_in(cls, memory: Memory) -> list[Table]:
+        """Return those of all greenlets in a process. It may have loaded several."""
+        tables = [cls()]
+        for address in sorted(memory.addresses_of(MAGIC)):
             try:
-                self._add(memory, address)
+                version, entries = _read_block(memory, address)
             except UnreadableError:
                 continue
-        if not self.entries:
+            # The blocks of a module lie together, and no two of them have the same entries.
+            if entries.keys() & tables[-1].entries.keys():
+                tables.append(cls())
+            tables[-1].entries |= entries
+            if version:
+                tables[-1].greenlet_version = version
+        if not tables[0].entries:
             if memory.has_extension():
                 raise OutsideError(
                     f"the greenlet in {memory.what} has no debug table: it is the published one, "
                     "or an older one than this"
                 )
             raise OutsideError(f"there is no greenlet in {memory.what}")
-        if not {"threads", "python.version"} <= self.entries.keys():
+        complete = [each for each in tables if {"threads", "python.version"} <= each.entries.keys()]
+        if not complete:
             raise OutsideError(f"the debug table of greenlet in {memory.what} is not complete")
-
-    def _add(self, memory: Memory, address: int) -> None:
-        _, version, size, first, entry_size, itself, name, count = struct.unpack(
-            "<16sIIIIQ16sQ", memory.read(address, 64)
-        )
-        if itself != address or address % 16:
-            return  # a copy, such as the one in the file
-        if version != VERSION:
-            raise OutsideError(
-                f"the debug table of greenlet in {memory.what} has version {version}, and this "
-                f"greenlet knows version {VERSION}: use the one of that process, or a newer one"
-            )
-        if size > 1 << 20 or first + count * entry_size > size or entry_size < 40:
-            raise OutsideError(f"the debug table of greenlet in {memory.what} is damaged")
-        block = memory.read(address, size)
-        self.greenlet_version = name.rstrip(b"\0").decode(errors="replace")
-        for at in range(first, first + count * entry_size, entry_size):
-            key, value = struct.unpack_from("<32sq", block, at)
-            self.entries[key.partition(b"\0")[0].decode(errors="replace")] = value
+        return complete
 
     def __getitem__(self, name: str) -> int:
         try:
@@ -68,6 +62,28 @@ class Table:
 
     def address(self, name: str) -> int:
         return self[name] & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _read_block(memory: Memory, address: int) -> tuple[str, dict[str, int]]:
+    """Return the version of greenlet, and the entries: none if it is a copy of a block."""
+    _, version, size, first, entry_size, itself, name, count = struct.unpack(
+        "<16sIIIIQ16sQ", memory.read(address, 64)
+    )
+    if itself != address or address % 16:
+        return "", {}  # a copy, such as the one in the file
+    if version != VERSION:
+        raise OutsideError(
+            f"the debug table of greenlet in {memory.what} has version {version}, and this "
+            f"greenlet knows version {VERSION}: use the one of that process, or a newer one"
+        )
+    if size > 1 << 20 or first + count * entry_size > size or entry_size < 40:
+        raise OutsideError(f"the debug table of greenlet in {memory.what} is damaged")
+    block = memory.read(address, size)
+    entries = {}
+    for at in range(first, first + count * entry_size, entry_size):
+        key, value = struct.unpack_from("<32sq", block, at)
+        entries[key.partition(b"\0")[0].decode(errors="replace")] = value
+    return name.rstrip(b"\0").decode(errors="replace"), entries
 
 
 class Record:

@@ -181,7 +181,6 @@ def as_data(recording: Recording) -> dict[str, Any]:
         "name": column(lambda one: number(one.name)),
         "function": column(lambda one: number(one.function)),
         "type": column(lambda one: number(one.type)),
-        "alias": column(lambda one: number(one.alias)),
         "thread": column(lambda one: one.thread),
         "flags": column(
             lambda one: one.is_main | one.is_scheduler << 1 | one.was_there << 2 | one.finished << 3

@@ -4,11 +4,37 @@
 one or of a core file.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-__all__ = ["FrameView", "GreenletView", "ThreadView", "as_json", "format_list", "format_tree"]
+__all__ = [
+    "FrameView",
+    "GreenletView",
+    "ThreadView",
+    "as_json",
+    "format_list",
+    "format_tree",
+    "place_of_frame",
+    "printable",
+]
+
+LONGEST_NAME = 200  # characters of it in a text
+
+# What would end a line, command a terminal, or change the order of what follows; and surrogates.
+_UNPRINTABLE = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+
+
+def printable(text: str, longest: int = LONGEST_NAME) -> str:
+    """A text of the program as one that a terminal shows on one line: with escapes, and cut off."""
+    if len(text) > longest:
+        text = text[:longest] + "…"
+    if text.isprintable():  # mostly
+        return text
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class FrameView(NamedTuple):
@@ -126,11 +152,43 @@ def nodes_of(thread: ThreadView, group: bool) -> list[Node]:
             roots.append(nodes[one.id])
         else:
             parent.children.append(nodes[one.id])
+    roots += cut_circles(nodes, roots)
     if group:
         for node in nodes.values():
             node.children = folded(node.children)
         roots = folded(roots)
     return roots
+
+
+def cut_circles(nodes: dict[int, Node], roots: list[Node]) -> list[Node]:
+    """One node of each circle of parents, cut from its parent.
+
+    There are no circles at any moment. But parents may change while one greenlet after the other is
+    looked at.
+    """
+    reached: set[int] = set()
+
+    def reach(node: Node) -> None:
+        ahead = [node]
+        while ahead:
+            each = ahead.pop()
+            reached.add(each.first.id)
+            ahead += [child for child in each.children if child.first.id not in reached]
+
+    for node in roots:
+        reach(node)
+    found = []
+    for node in nodes.values():
+        if node.first.id in reached:
+            continue
+        on_path: set[int] = set()
+        while node.first.id not in on_path:  # up to one that is in the circle
+            on_path.add(node.first.id)
+            node = nodes[node.first.parent]
+        nodes[node.first.parent].children.remove(node)
+        found.append(node)
+        reach(node)
+    return found
 
 
 def folded(nodes: list[Node]) -> list[Node]:
@@ -152,11 +210,11 @@ DEEPEST = 40  # levels that are indented
 
 def title(node: Node, style: Style) -> str:
     one, count = node.first, len(node.greenlets)
-    kind = "" if one.type == "greenlet" else f" {one.type}"
-    state = style.state(one.state)
+    kind = "" if one.type == "greenlet" else f" {printable(one.type)}"
+    state = style.state(printable(one.state))
     if count == 1:
-        return f"{style.name(one.name)}{kind} {style.place(f'{one.id:#x}')} {state}"
-    names = [*dict.fromkeys(each.name for each in node.greenlets)]
+        return f"{style.name(printable(one.name))}{kind} {style.place(f'{one.id:#x}')} {state}"
+    names = [*dict.fromkeys(printable(each.name) for each in node.greenlets)]
     more = ", …" if len(names) > SHOWN_NAMES else ""
     shown = style.name(", ".join(names[:SHOWN_NAMES])) + more
     return f"{style.heading(f'{count:,} greenlets')} {shown}{kind} {state}"
@@ -167,10 +225,16 @@ def frame_lines(stack: Sequence[FrameView], style: Style) -> Iterator[str]:
     for frame, run in groupby(stack):
         count = len([*run])
         times = f" × {count:,}" if count > 1 else ""
-        place = f"{frame.file}:{frame.line}" if frame.line else frame.file
-        yield f"{style.function(frame.function)}  {style.place(place)}{times}"
+        function = style.function(printable(frame.function))
+        yield f"{function}  {style.place(place_of_frame(frame))}{times}"
         for name, value in frame.variables:
-            yield f"    {name} = {value}"
+            yield f"    {printable(name)} = {printable(value, 1000)}"
+
+
+def place_of_frame(frame: FrameView) -> str:
+    """Its file and line."""
+    file = printable(frame.file, 4096)
+    return f"{file}:{frame.line}" if frame.line else file
 
 
 def format_tree(
@@ -181,7 +245,8 @@ def format_tree(
     for thread in threads:
         count = len(thread.greenlets)
         number = f"{count:,} greenlet{'' if count == 1 else 's'}"
-        yield style.heading(f"thread {thread.native_id} {thread.name}") + f", {number}"
+        name = printable(thread.name)
+        yield style.heading(f"thread {thread.native_id} {name}") + f", {number}"
         # Not by recursion: greenlets may be each other's parents for thousands of levels.
         roots = nodes_of(thread, group)
         ahead = [(node, "", node is roots[-1]) for node in reversed(roots)]
@@ -213,10 +278,10 @@ def format_list(threads: Sequence[ThreadView]) -> Iterator[str]:
                 (
                     str(thread.native_id),
                     f"{one.id:#x}",
-                    one.name,
-                    one.type,
-                    one.state,
-                    f"{where.function} {where.file}:{where.line}" if where else "",
+                    printable(one.name),
+                    printable(one.type),
+                    printable(one.state),
+                    f"{printable(where.function)} {place_of_frame(where)}" if where else "",
                 )
             )
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

@@ -1,14 +1,16 @@
 """Watching for greenlets that hold their thread: the thread behind ``greenlet.inspect.watch()``."""
 
+import atexit
+import os
 import sys
-import threading
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace, TracebackType
 from typing import Any, NamedTuple, Self
 
 from . import _greenlet
 from ._greenlet import greenlet
+from ._threads import TIMEOUT_MAX, allocate_lock, get_ident, start_new_thread
 from ._view import FrameView
 
 
@@ -46,18 +48,35 @@ class Watch:
         look: Callable[[int, greenlet, int, float], HeldUp | None],
     ) -> None:
         self._seconds, self._callback, self._look = seconds, callback, look
-        self._stopped = threading.Event()
-        # Not a thread that others wait for at the end of the program.
-        self._thread = threading.Thread(
-            target=self._run, name="greenlet.inspect.watch", daemon=True
-        )
-        self._thread.start()
+        self._process = os.getpid()
+        self._ident = 0
+        # The first is released to end the watch; the second, when it has ended.
+        self._wake, self._ended = allocate_lock(), allocate_lock()
+        self._wake.acquire()
+        self._ended.acquire()
+        # Neither a threading.Thread, which event loops replace by greenlets, nor one that others
+        # wait for at the end of the program.
+        start_new_thread(self._run, ())
+        atexit.register(self._stop_at_exit)
 
     def stop(self) -> None:
         """End the watch. It calls its callback no more once this has returned."""
-        self._stopped.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        atexit.unregister(self._stop_at_exit)
+        if self._tell_to_stop() and get_ident() != self._ident:
+            with self._ended:
+                pass
+
+    def _tell_to_stop(self) -> bool:
+        if os.getpid() != self._process:
+            return False  # a fork, without the thread
+        with suppress(RuntimeError):  # if it has been told already
+            self._wake.release()
+        return True
+
+    def _stop_at_exit(self) -> None:
+        # No thread may be left in an interpreter that ends. But a callback may wait for ever.
+        if self._tell_to_stop() and self._ended.acquire(timeout=1):
+            self._ended.release()
 
     def __enter__(self) -> Self:
         return self
@@ -71,32 +90,42 @@ class Watch:
         self.stop()
 
     def _run(self) -> None:
-        held: dict[int, float] = {}  # since when, by thread
-        looked = time.monotonic()
-        _greenlet._watch_threads()
-        while not self._stopped.wait(self._seconds):
-            found = _greenlet._watch_threads()
-            # No switch since the last look, which is the first one of this time or a later one.
-            held = {ident: held.get(ident, looked) for ident, *_ in found}
-            looked = time.monotonic()
-            while found:
-                ident, _, _, running, started = found.pop()
-                self._report(ident, running, started, looked - held[ident])
-                del running
+        self._ident = get_ident()
+        try:
+            while True:
+                try:
+                    self._look_at_threads()
+                except BaseException:
+                    self._report("Exception ignored in a watch")
+                if self._wake.acquire(timeout=min(self._seconds, TIMEOUT_MAX)):
+                    return
+        finally:
+            self._ended.release()
 
-    def _report(self, ident: int, running: greenlet, started: int, seconds: float) -> None:
-        found = self._look(ident, running, started, seconds)
-        if found is None:
-            return
+    def _look_at_threads(self) -> None:
+        found = [*_greenlet._watch_threads()]
+        while found:
+            ident, held, running, started = found.pop()
+            # Not quite: timeouts are less exact than clocks.
+            if held >= 0.99 * self._seconds:
+                one = self._look(ident, running, started, held)
+                if one is not None:
+                    self._call_back(one)
+
+    def _call_back(self, found: HeldUp) -> None:
         try:
             self._callback(found)
-        except Exception:
-            kind, value, traceback = sys.exc_info()
-            report: Any = SimpleNamespace(
-                exc_type=kind,
-                exc_value=value,
-                exc_traceback=traceback,
-                err_msg="Exception ignored in the callback of a watch",
-                object=self._callback,
-            )
+        except BaseException:
+            self._report("Exception ignored in the callback of a watch")
+
+    def _report(self, text: str) -> None:
+        kind, value, traceback = sys.exc_info()
+        report: Any = SimpleNamespace(
+            exc_type=kind,
+            exc_value=value,
+            exc_traceback=traceback,
+            err_msg=text,
+            object=self._callback,
+        )
+        with suppress(BaseException):
             sys.unraisablehook(report)

@@ -41,7 +41,14 @@ if TYPE_CHECKING:
         number_inside,
     )
     from greenlet._reader import Reader
-    from greenlet._view import GreenletView, Style, ThreadView, frame_lines
+    from greenlet._view import (
+        GreenletView,
+        Style,
+        ThreadView,
+        frame_lines,
+        place_of_frame,
+        printable,
+    )
 else:
     # The package itself is not imported: its extension module is for another interpreter.
     _package = types.ModuleType("_greenlet_for_gdb")
@@ -56,7 +63,8 @@ else:
     number_inside = _memory.number_inside
     Reader = _reader.Reader
     GreenletView, ThreadView = _view.GreenletView, _view.ThreadView
-    frame_lines, Style = _view.frame_lines, _view.Style
+    frame_lines, place_of_frame = _view.frame_lines, _view.place_of_frame
+    printable, Style = _view.printable, _view.Style
 
 
 class Inferior(Memory):
@@ -256,8 +264,8 @@ def is_selected(found: Found) -> bool:
 
 def title(found: Found) -> str:
     one = found.greenlet
-    kind = "" if one.type == "greenlet" else f" {one.type}"
-    return f"{one.name}{kind} {one.id:#x} {one.state}"
+    kind = "" if one.type == "greenlet" else f" {printable(one.type)}"
+    return f"{printable(one.name)}{kind} {one.id:#x} {one.state}"
 
 
 def print_python_frames(found: Found) -> None:
@@ -276,9 +284,9 @@ class InfoGreenlets(gdb.Command):  # type: ignore[misc,name-defined,unused-ignor
         for found in State.greenlets():
             if found.thread is not thread:
                 thread = found.thread
-                print(f"thread {thread.native_id} {thread.name}")
-            stack = found.greenlet.stack
-            where = f"  {stack[-1].function} {stack[-1].file}:{stack[-1].line}" if stack else ""
+                print(f"thread {thread.native_id} {printable(thread.name)}")
+            last = found.greenlet.stack[-1:]
+            where = f"  {printable(last[0].function)} {place_of_frame(last[0])}" if last else ""
             mark = "*" if is_selected(found) else " "
             print(f"{mark} {found.number:<4} {title(found)}{where}")
 

@@ -8,15 +8,18 @@ programs nothing that do not call them.
 From outside of a process, ``python -m greenlet`` shows the same.
 """
 
+import functools
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import IO, Any, NamedTuple
+from types import FrameType
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from . import _greenlet, _view
 from ._greenlet import greenlet
+from ._threads import get_ident
 from ._view import FrameView, GreenletView, ThreadView
 from ._watch import HeldUp, Watch
 
@@ -81,26 +84,54 @@ class Description(NamedTuple):
     """The frames that made it, the outermost first; empty unless ``track_origin()`` was on."""
 
 
-def all_greenlets(thread: int | threading.Thread | None = None) -> list[greenlet]:
+def all_greenlets(thread: "AnyThread | None" = None) -> list[greenlet]:
     """Return all greenlets that have started and not finished: of all threads, or of one.
 
     The main greenlet of each thread comes first, and the others follow in the order of their start.
-    A thread is given by its ident or as a ``threading.Thread``. The list is complete for one
-    moment: while it is made, no other thread runs Python. Greenlets of other interpreters are not
-    in it.
+    A thread is given as a ``threading.Thread``, or by its ident, its native id or its name.
+    ValueError for an ident, id or name of which no thread has used greenlets. The list is complete
+    for one moment: while it is made, no other thread runs Python. Greenlets of other interpreters
+    are not in it.
     """
-    if isinstance(thread, threading.Thread):
-        if thread.ident is None:
-            return []
-        thread = thread.ident
-    return [*_greenlet._list_greenlets(thread or 0)]
+    ident = 0 if thread is None else _ident_of(thread)
+    return [] if ident is None else [*_greenlet._list_greenlets(ident)]
+
+
+# Where gevent has replaced threads, the class is another one, too.
+AnyThread: TypeAlias = "int | str | threading.Thread"
+
+
+def _ident_of(thread: AnyThread) -> int | None:
+    """The ident of a thread; None for a Thread that has not used greenlets."""
+    wanted: object = thread
+    is_object = not isinstance(thread, (int, str))
+    if not isinstance(thread, (int, str)):
+        # Not its ident, which is the id of a greenlet where gevent has replaced threads.
+        try:
+            wanted = thread.native_id if thread.is_alive() else None
+        except AttributeError:
+            kind = type(thread).__name__
+            raise TypeError(f"expected a thread, its ident or name, not {kind}") from None
+    threads = [(ident, native) for ident, native, *_ in _greenlet._list_threads()]
+    for ident, native_id in threads:
+        if wanted in (ident, native_id, _thread_name(ident, native_id)):
+            return ident
+    if is_object:
+        return None
+    known = ", ".join(
+        f"{native_id} {_thread_name(ident, native_id)}" for ident, native_id in threads
+    )
+    raise ValueError(f"no thread {thread} has used greenlets, but: {known}")
 
 
 def count() -> Counts:
     """Return how many greenlets there are. Takes as long as there are threads, not greenlets."""
-    by_thread = {ident: 1 + started for ident, _, _, _, started in _greenlet._list_threads()}
+    threads = _greenlet._list_threads()
+    by_thread: dict[int, int] = {}
+    for ident, _, _, _, started in threads:  # two of the same thread if it has two thread states
+        by_thread[ident] = by_thread.get(ident, 0) + 1 + started
     alive = sum(by_thread.values())
-    return Counts(alive, alive - len(by_thread), len(by_thread), by_thread)
+    return Counts(alive, alive - len(threads), len(threads), by_thread)
 
 
 def set_name(g: greenlet, name: str | None) -> None:
@@ -112,27 +143,38 @@ def get_name(g: greenlet) -> str:
     """Return the name of a greenlet: the first of these that there is.
 
     - what ``set_name()`` has set;
-    - its attribute ``name``, if that is a str (gevent's greenlets have one);
-    - the qualified name of what it runs or is to run;
+    - its attribute ``name``, if that is in its own ``__dict__``, a str, and not empty. So a name
+      that a class computes does not count: gevent would number a greenlet when somebody asks;
+    - the qualified name of the function that it runs or is to run, behind ``functools.partial``,
+      bound methods, and gevent's and eventlet's ``spawn()``;
     - the name of its class.
+
+    No Python code runs to find it. All tools here show this name.
     """
-    return _name(g, _greenlet._describe(g))
+    name: str = _describe(g)[7]
+    return name
 
 
-def _name(g: greenlet, found: tuple[Any, ...]) -> str:
-    _, _, _, run, _, is_main, _, name, _ = found
-    if name is not None:
-        return str(name)
-    if type(g) is not greenlet:
-        with suppress(Exception):  # whatever a class's attribute does
-            name = g.name  # type: ignore[attr-defined]
-        if isinstance(name, str):
-            return name
-    if is_main:
-        return "main"
-    run = getattr(run, "func", run)  # of functools.partial
-    name = getattr(run, "__qualname__", None)
-    return name if isinstance(name, str) else type(g if run is None else run).__qualname__
+def _describe(g: greenlet) -> tuple[Any, ...]:
+    return _greenlet._describe(g, functools.partial, functools.partial.func)
+
+
+def _text_of(subject: object, attribute: str) -> str | None:
+    """An attribute, if it is a str. Attributes of classes may do anything."""
+    with suppress(Exception):
+        text = getattr(subject, attribute, None)
+        if isinstance(text, str):
+            return str.__str__(text)  # a str itself
+    return None
+
+
+def _type_name(subject: object) -> str:
+    return str.__str__(type(subject).__qualname__)
+
+
+# Not by an attribute of the greenlet: its class may have another one of that name.
+_parent: Callable[[greenlet], greenlet | None] = greenlet.parent.__get__
+_frame: Callable[[greenlet], FrameType | None] = greenlet.gr_frame.__get__
 
 
 def _frames(found: Sequence[tuple[Any, int, int]] | None) -> tuple[FrameView, ...]:
@@ -154,27 +196,28 @@ def stack(g: greenlet) -> tuple[FrameView, ...]:
 
 def describe(g: greenlet) -> Description:
     """Return what is known of a greenlet."""
-    found = _greenlet._describe(g)
+    found = _describe(g)
     state, ident, native_id, run, stack_in_use, is_main, _, _, origin = found
     return Description(
-        name=_name(g, found),
+        name=found[7],
         type=type(g),
         state=state,
         is_main=is_main,
         thread=ident or None,
         native_id=native_id or None,
-        thread_name=_thread_name(ident) if ident else None,
-        parent=g.parent,
+        thread_name=_thread_name(ident, native_id) if ident else None,
+        parent=_parent(g),
         run=run,
         stack_in_use=stack_in_use,
         origin=_frames(origin),
     )
 
 
-def _thread_name(ident: int) -> str:
+def _thread_name(ident: int, native_id: int) -> str:
     # Not threading.enumerate(), which takes a lock that the caller may hold.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    return thread.name if thread is not None else f"{ident:#x}"
+    name = None if thread is None else _text_of(thread, "name")
+    return name or ("MainThread" if native_id == os.getpid() else f"{ident:#x}")
 
 
 def track_origin(frames: int = 1) -> int:
@@ -189,12 +232,11 @@ def track_origin(frames: int = 1) -> int:
     return _greenlet._track_origin(frames)
 
 
-def snapshot(
-    thread: int | threading.Thread | None = None, *, variables: bool = False
-) -> list[ThreadView]:
+def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> list[ThreadView]:
     """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
 
-    Variables are those of suspended greenlets. Their ``repr()`` is called for this.
+    Variables are those of suspended greenlets. Their ``repr()`` is called for this. Without a GIL,
+    they are those of greenlets of the calling thread: those of others might go on meanwhile.
     """
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}
@@ -203,26 +245,28 @@ def snapshot(
         found.setdefault(ident, []).append(view)
     # What has finished since the list was made is in no thread.
     return [
-        ThreadView(ident, threads.get(ident, 0), _thread_name(ident), found[ident])
-        for ident in sorted(found, key=lambda ident: ident != threading.main_thread().ident)
-        if ident
+        ThreadView(ident, native_id, _thread_name(ident, native_id), found[ident])
+        for ident, native_id in sorted(threads.items(), key=lambda ids: ids[1] != os.getpid())
+        if ident in found
     ]
 
 
 def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView]:
     """The ident of its thread, or 0, and the greenlet as plain data."""
-    found = _greenlet._describe(g)
+    found = _describe(g)
     state, ident, _, _, stack_in_use, is_main, _, _, origin = found
-    parent = g.parent
+    parent = _parent(g)
     frames = _without_own(stack(g))
+    if variables and (ident == get_ident() or _has_gil()):
+        frames = _with_variables(g, frames)
     return ident, GreenletView(
         id=id(g),
-        name=_name(g, found),
-        type=type(g).__qualname__,
+        name=found[7],
+        type=_type_name(g),
         state=state,
         is_main=is_main,
         parent=0 if parent is None else id(parent),
-        stack=_with_variables(g, frames) if variables else frames,
+        stack=frames,
         stack_in_use=stack_in_use,
         origin=_frames(origin),
     )
@@ -236,16 +280,20 @@ def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
     return frames[:end]
 
 
+def _has_gil() -> bool:
+    return sys.version_info < (3, 13) or sys._is_gil_enabled()
+
+
 _LONGEST = 200  # characters of a value
 
 
 def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
-    frame, found = g.gr_frame, []
+    frame, found = _frame(g), []
     while frame is not None:
         texts = []
         for name, value in [*frame.f_locals.items()]:
             try:
-                text = repr(value)
+                text = str.__str__(repr(value))
             except Exception as failure:
                 text = f"<repr() raised {type(failure).__name__}>"
             texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
@@ -256,7 +304,7 @@ def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameVi
 
 
 def format_tree(
-    thread: int | threading.Thread | None = None, *, group: bool = True, variables: bool = False
+    thread: AnyThread | None = None, *, group: bool = True, variables: bool = False
 ) -> str:
     """Return all greenlets with their stacks as text, children below their parents.
 
@@ -267,7 +315,7 @@ def format_tree(
 
 
 def print_tree(
-    thread: int | threading.Thread | None = None,
+    thread: AnyThread | None = None,
     *,
     group: bool = True,
     variables: bool = False,
@@ -293,7 +341,7 @@ def _wants_color(file: IO[str]) -> bool:
     return file.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def to_json(thread: int | threading.Thread | None = None, *, variables: bool = False) -> Any:
+def to_json(thread: AnyThread | None = None, *, variables: bool = False) -> Any:
     """Return all greenlets as lists, dicts, strings and numbers, for ``json.dumps()``."""
     return _view.as_json(snapshot(thread, variables=variables))
 
@@ -309,18 +357,29 @@ def dump_on_signal(signum: int, file: IO[Any] | None = None, *, chain: bool = Fa
     As ``faulthandler.register()`` does: in the signal handler itself, so also while a thread hangs
     in C code, in which no Python code runs. ``file`` is stderr, or any file with a descriptor; keep
     it open. With ``chain`` the handler that the signal had before is called afterwards. OSError for
-    a signal that cannot be handled. A second call for a signal changes the file.
+    a signal that cannot be handled, or that tells of a crash (``faulthandler.enable()`` is for
+    these). A second call for a signal changes the file.
 
     The signal handler reads the memory of threads that run. In rare cases it reads what is being
     changed; it checks pointers before it follows them, but cannot be as safe as ``print_tree()``.
     """
-    file = sys.stderr if file is None else file
+    file = _or_stderr(file)
     _greenlet._dump_on_signal(signum, file.fileno(), chain)
     _files[signum] = file
 
 
+def _or_stderr(file: IO[Any] | None) -> IO[Any]:
+    file = sys.stderr if file is None else file
+    if file is None:
+        raise RuntimeError("sys.stderr is None, so a file is needed")
+    return file
+
+
 def no_dump_on_signal(signum: int) -> bool:
-    """Undo ``dump_on_signal()``: put the previous handler back. False if there was none."""
+    """Undo ``dump_on_signal()``. False if it was not called for this signal.
+
+    This puts the previous handler back, unless another one has been set since.
+    """
     undone = _greenlet._no_dump_on_signal(signum)
     _files.pop(signum, None)
     return undone
@@ -328,7 +387,7 @@ def no_dump_on_signal(signum: int) -> bool:
 
 def dump(file: IO[Any] | None = None) -> None:
     """Write at once what ``dump_on_signal()`` writes: for code that may not allocate."""
-    _greenlet._dump((sys.stderr if file is None else file).fileno())
+    _greenlet._dump(_or_stderr(file).fileno())
 
 
 # --- what leaks ---
@@ -379,7 +438,8 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
     ``sys.unraisablehook``.
 
     Greenlets that schedule others are left out: gevent's and eventlet's hubs, and whatever greenlet
-    other code has made a parent. They wait for events. So are threads in which no greenlet waits.
+    other code has made a parent. They wait for events. So are threads in which no greenlet waits
+    but the main one, as those of thread pools.
 
     A look takes a few microseconds for each thread. On free-threaded builds it stops the other
     threads for that long. A switch is not slower, but for the first one after a look.
@@ -390,8 +450,11 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
 
 
 def _held_up(ident: int, running: greenlet, started: int, seconds: float) -> HeldUp | None:
-    frames = stack(running)
-    if not frames or _greenlet._describe(running)[0] != "running":
-        return None  # it has gone on meanwhile
-    waiting = started - (0 if running.parent is None else 1)
-    return HeldUp(running, get_name(running), seconds, ident, _thread_name(ident), waiting, frames)
+    frames, found = stack(running), _describe(running)
+    state, native_id, is_main = found[0], found[2], found[5]
+    # The parent waits for this one to end or to switch, and for nothing else.
+    waiting = started - (0 if is_main else 1)
+    if not frames or state != "running" or waiting == 0:
+        return None  # it has gone on meanwhile, or nobody else wants to
+    name, thread_name = found[7], _thread_name(ident, native_id)
+    return HeldUp(running, name, seconds, ident, thread_name, waiting, frames)

@@ -75,8 +75,6 @@ class GreenletTrack(NamedTuple):
     """The qualified name of what it runs; None for main greenlets and where it is not known."""
     type: str
     """The qualified name of its class."""
-    alias: str | None
-    """What ``inspect.get_name()`` says at the end of the recording, if that is another name."""
     id: int
     """Its address, as ``id()`` has told it. Two greenlets may have had the same one in turns."""
     thread: int
@@ -191,12 +189,7 @@ class Recording:
 
     def _fill(self, found: tuple[Any, ...]) -> None:
         """Take over what _greenlet._timeline_stop() returns."""
-        self.duration, threads, greenlets, living, indices = found
-        aliases = {}
-        for g, index in zip(living, indices, strict=True):
-            if index is not None:
-                aliases[index] = _name_now(g)
-        del found, living
+        self.duration, threads, greenlets = found
         self._switches = [thread[-1] for thread in threads]
         places = {greenlet[3]: index for index, greenlet in enumerate(greenlets)}
         for index, thread in enumerate(threads):
@@ -231,14 +224,12 @@ class Recording:
             )
         for index, (given, function, type_name, address, thread, flags) in enumerate(greenlets):
             name = given or ("main" if flags & _MAIN else function or type_name or "greenlet")
-            alias = aliases.get(index)
             self.greenlets.append(
                 GreenletTrack(
                     index,
                     name,
                     function,
                     type_name or "greenlet",
-                    alias if alias and alias != name else None,
                     address,
                     thread,
                     bool(flags & _MAIN),
@@ -249,19 +240,10 @@ class Recording:
             )
 
 
-def _name_now(g: _greenlet.greenlet) -> str | None:
-    """What get_name() says, whatever the attribute `name` of a class does."""
-    try:
-        name = inspect.get_name(g)
-    except Exception:
-        return None
-    return str.__str__(name)  # a str itself: classes derived from it may do anything
-
-
 def _thread_name(ident: int) -> str | None:
     # Not threading.enumerate(), which takes a lock that the caller may hold.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
-    return None if thread is None else str(thread.name)
+    return None if thread is None else inspect._text_of(thread, "name")
 
 
 def _processor_time(native_id: int) -> int | None:

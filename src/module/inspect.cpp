@@ -6,6 +6,7 @@
 #include "core/hints.h"
 #include "core/listing.h"
 #include "core/module_state.h"
+#include "core/naming.h"
 #include "platform/signal.h"
 
 namespace greenlet::module {
@@ -29,8 +30,7 @@ PyObject* list_threads(PyObject* module, PyObject*) {
 }
 
 PyObject* watch_threads(PyObject* module, PyObject*) {
-  const Ref found = core::watch_threads(ModuleState::of(module));
-  return found ? PySequence_List(found.get()) : nullptr;
+  return core::watch_threads(ModuleState::of(module)).release();
 }
 
 PyObject* list_greenlets(PyObject* module, PyObject* ident) {
@@ -46,15 +46,39 @@ PyObject* list_frames(PyObject* module, PyObject* object) {
   return greenlet != nullptr ? core::list_frames(*greenlet).release() : nullptr;
 }
 
-PyObject* describe(PyObject* module, PyObject* object) {
+// The first name of a greenlet that there is; see greenlet.inspect.get_name().
+Ref name_of(const Greenlet& greenlet, const core::Description& found,
+            const core::PartialField& partial) {
+  if (Ref given = core::name_given_to(greenlet)) {
+    return given;
+  }
+  if (greenlet.is_main()) {
+    return Ref::take(PyUnicode_FromString("main"));
+  }
+  if (Ref function =
+          core::name_of_function(greenlet, found.run.get(), found.first_argument.get(), partial)) {
+    return function;
+  }
+  return core::name_of_type(Py_TYPE(greenlet.object()));
+}
+
+// `partial` and `member` are functools.partial and its attribute `func`.
+PyObject* describe(PyObject* module, PyObject* args) {
+  PyObject *object, *partial, *member;
+  if (!PyArg_ParseTuple(args, "OOO", &object, &partial, &member)) {
+    return nullptr;
+  }
   Greenlet* const greenlet = checked(module, object);
   if (greenlet == nullptr) {
     return nullptr;
   }
   core::Description found = core::describe(*greenlet);
   static constexpr const char* kStates[] = {"new", "running", "dead", "abandoned", "suspended"};
+  const Ref name = name_of(*greenlet, found, core::find_partial_field(partial, member));
+  if (!name) {
+    return PyErr_NoMemory();
+  }
   const Ref run = found.run ? std::move(found.run) : Ref::share(Py_None);
-  const Ref name = found.name ? std::move(found.name) : Ref::share(Py_None);
   const Ref origin = found.origin ? std::move(found.origin) : Ref::share(Py_None);
   return Py_BuildValue("skkOnOOOO", kStates[static_cast<unsigned>(found.state)], found.ident,
                        found.native_id, run.get(), static_cast<Py_ssize_t>(found.stack_in_use),
@@ -70,7 +94,11 @@ PyObject* set_name(PyObject* module, PyObject* args) {
   if (name != Py_None && !PyUnicode_Check(name)) {
     return PyErr_Format(PyExc_TypeError, "a name is a str or None, not %s", Py_TYPE(name)->tp_name);
   }
-  Ref exchanged = name == Py_None ? Ref() : Ref::share(name);
+  // A str itself: a class derived from it may refer to the greenlet, and do anything.
+  Ref exchanged = name == Py_None ? Ref() : Ref::take(PyUnicode_FromObject(name));
+  if (name != Py_None && !exchanged) {
+    return nullptr;
+  }
   return core::exchange_name(Greenlet::of(object), exchanged) ? Py_NewRef(Py_None)
                                                               : PyErr_NoMemory();
 }
@@ -131,7 +159,7 @@ PyMethodDef inspect_functions[] = {
     {"_watch_threads", &watch_threads, METH_NOARGS, nullptr},
     {"_list_greenlets", &list_greenlets, METH_O, nullptr},
     {"_list_frames", &list_frames, METH_O, nullptr},
-    {"_describe", &describe, METH_O, nullptr},
+    {"_describe", &describe, METH_VARARGS, nullptr},
     {"_set_name", &set_name, METH_VARARGS, nullptr},
     {"_dump_on_signal", &dump_on_signal, METH_VARARGS, nullptr},
     {"_no_dump_on_signal", &no_dump_on_signal, METH_O, nullptr},

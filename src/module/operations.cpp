@@ -32,12 +32,12 @@ bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
   return !made;
 }
 
-[[gnu::noinline]] PyObject* new_with_origin(PyTypeObject* type, Greenlet& running) {
-  Ref made = Greenlet::create(type, &running.module(), running.object());
-  if (made) {
-    core::note_origin(Greenlet::of(made.get()));
+// Notes where a greenlet is made, if it could be made.
+[[gnu::cold, gnu::noinline]] PyObject* with_origin(PyObject* made) {
+  if (made != nullptr) {
+    core::note_origin(Greenlet::of(made));
   }
-  return made.release();
+  return made;
 }
 
 }  // namespace
@@ -50,10 +50,8 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   core::kill_dropped(*thread);
   Greenlet& running = thread->running();
   core::adopt_finalizer(type, running.module());
-  if (thread->notes_origin()) [[unlikely]] {
-    return new_with_origin(type, running);
-  }
-  return Greenlet::create(type, &running.module(), running.object()).release();
+  PyObject* const made = Greenlet::create(type, &running.module(), running.object()).release();
+  return thread->notes_origin() ? with_origin(made) : made;
 }
 
 PyObject* get_current() {

@@ -40,17 +40,29 @@ void on_signal(int signal, siginfo_t* info, void* context) noexcept {
   errno = error;
 }
 
+bool is_ours(const struct sigaction& action) noexcept {
+  return (action.sa_flags & SA_SIGINFO) != 0 && action.sa_sigaction == &on_signal;
+}
+
+// True for a signal that comes again at once when its handler returns.
+bool is_fault(int signal) noexcept {
+  return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL ||
+         signal == SIGABRT;
+}
+
 }  // namespace
 
 bool watch_signal(int signal, SignalHook hook, int descriptor, bool chain) noexcept {
-  if (signal <= 0 || signal >= NSIG) {
+  if (signal <= 0 || signal >= NSIG || is_fault(signal)) {
     errno = EINVAL;
     return false;
   }
   Watched& each = watched[static_cast<std::size_t>(signal)];
   each.descriptor.store(descriptor, std::memory_order_relaxed);
   each.chain.store(chain, std::memory_order_relaxed);
-  if (each.hook.exchange(hook, std::memory_order_release) != nullptr) {
+  each.hook.store(hook, std::memory_order_release);
+  struct sigaction present{};
+  if (sigaction(signal, nullptr, &present) == 0 && is_ours(present)) {
     return true;
   }
   struct sigaction action{};
@@ -73,7 +85,10 @@ bool stop_watching_signal(int signal) noexcept {
   if (each.hook.load(std::memory_order_relaxed) == nullptr) {
     return false;
   }
-  sigaction(signal, &each.previous, nullptr);
+  struct sigaction present{};
+  if (sigaction(signal, nullptr, &present) == 0 && is_ours(present)) {  // no later one
+    sigaction(signal, &each.previous, nullptr);
+  }
   each.hook.store(nullptr, std::memory_order_relaxed);
   return true;
 }

@@ -186,6 +186,50 @@ PyType_Spec finalizing_spec = {"unwinding.Finalizing", sizeof(PyGreenlet), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
                                finalizing_slots};
 
+// A class that shows `held` to the collector, and nothing that greenlet has. Its finalizer does not
+// call greenlet's.
+struct Blind : PyGreenlet {
+  PyObject* held;
+};
+
+PyObject*& held_of(PyObject* self) {
+  return static_cast<Blind*>(reinterpret_cast<PyGreenlet*>(self))->held;
+}
+
+int blind_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(held_of(self));
+  return 0;
+}
+
+int blind_clear(PyObject* self) {
+  const int result = PyGreenlet_Type.tp_clear(self);
+  Py_CLEAR(held_of(self));
+  return result;
+}
+
+PyObject* hold_itself(PyObject* self, PyObject*) {
+  held_of(self) = Py_NewRef(self);
+  Py_RETURN_NONE;
+}
+
+PyMethodDef blind_methods[] = {
+    {"hold_itself", hold_itself, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot blind_slots[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(&blind_traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(&blind_clear)},
+    {Py_tp_finalize, reinterpret_cast<void*>(&own_finalize)},
+    {Py_tp_methods, blind_methods},
+    {0, nullptr},
+};
+
+PyType_Spec blind_spec = {"unwinding.Blind", sizeof(Blind), 0,
+                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+                          blind_slots};
+
 int add_type(PyObject* module, const char* name, PyType_Spec* spec) {
   PyObject* const bases = PyTuple_Pack(1, &PyGreenlet_Type);
   PyObject* const type = bases != nullptr ? PyType_FromSpecWithBases(spec, bases) : nullptr;
@@ -200,7 +244,8 @@ int execute(PyObject* module) {
   }
   if (add_type(module, "Task", &task_spec) < 0 ||
       add_type(module, "Visiting", &visiting_spec) < 0 ||
-      add_type(module, "Finalizing", &finalizing_spec) < 0) {
+      add_type(module, "Finalizing", &finalizing_spec) < 0 ||
+      add_type(module, "Blind", &blind_spec) < 0) {
     return -1;
   }
   return 0;

@@ -758,6 +758,27 @@ def test_a_finalizer_that_leaves_out_ours_leaves_the_greenlet_to_its_thread(
     assert not any(type(each) is unwinding.Finalizing for each in gc.get_objects())
 
 
+def test_the_attributes_of_a_suspended_greenlet_stay_where_its_class_hides_them(
+    unwinding: Any,
+) -> None:
+    """A collection clears the cycle that its tp_traverse shows, and only then its stack ends."""
+    log: list[str] = []
+
+    def waits() -> None:
+        try:
+            to_parent()
+        finally:
+            log.append(vars(getcurrent())["mark"])
+
+    g = unwinding.Blind(waits)
+    g.mark = "mark"
+    g.switch()
+    g.hold_itself()
+    del g
+    collect()
+    assert log == ["mark"]
+
+
 # --- kinds of compiled classes --------------------------------------------------------------------
 
 

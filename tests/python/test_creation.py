@@ -67,7 +67,7 @@ CALLS = {
     "_watch_threads()": "module._watch_threads()",
     "_list_greenlets(0)": "(module.getcurrent(),)",
     "_list_frames(module.greenlet())": "None",
-    "_describe(module.greenlet())": "module._describe(module.greenlet())",
+    "_describe(module.greenlet(), int, int)": "module._describe(module.greenlet(), int, int)",
     "_set_name(module.greenlet(), 'name')": "None",
     "_track_origin(1)": "0",
     "_on_collected(None)": "None",

@@ -92,8 +92,18 @@ def test_all_greenlets_of_a_thread_and_of_all_threads() -> None:
 
 def test_a_thread_that_has_not_started_has_none() -> None:
     assert inspect.all_greenlets(threading.Thread()) == []
+    with pytest.raises(ValueError, match="no thread main has used greenlets, but: .* MainThread"):
+        inspect.all_greenlets("main")
+    with pytest.raises(ValueError, match="no thread 1 has used greenlets"):
+        inspect.all_greenlets(1)
     with pytest.raises(TypeError):
-        inspect.all_greenlets("main")  # type: ignore[arg-type]
+        inspect.all_greenlets(1.5)  # type: ignore[arg-type]
+
+
+def test_a_thread_is_given_in_any_way() -> None:
+    thread = threading.main_thread()
+    for one in (thread, thread.ident, thread.native_id, thread.name):
+        assert inspect.all_greenlets(one) == inspect.all_greenlets(thread) != []
 
 
 def test_the_list_is_complete_after_a_freeze() -> None:
@@ -331,11 +341,18 @@ def test_the_name_is_the_first_that_there_is() -> None:
     assert inspect.get_name(greenlet(Callable().method)) == f"{qualified}.method"
     assert inspect.get_name(greenlet(Callable())) == qualified
     assert inspect.get_name(greenlet()) == "greenlet"
-    assert inspect.get_name(Named(waits)) == "by its class"
     assert inspect.get_name(Hostile(waits)) == "waits"
     named = Named(waits)
-    named.name = 3
     assert inspect.get_name(named) == "waits"
+    for name in (3, ""):
+        named.name = name
+        assert inspect.get_name(named) == "waits"
+    late = Named(None)
+    assert inspect.get_name(late) == "Named"
+    late.__dict__["_run"] = waits
+    assert inspect.get_name(late) == "waits"
+    named.name = "its own"
+    assert inspect.get_name(named) == "its own"
 
 
 def test_a_name_can_be_set_and_removed() -> None:
@@ -344,7 +361,7 @@ def test_a_name_can_be_set_and_removed() -> None:
     assert inspect.get_name(g) == "mine"
     assert repr(g).endswith(" name='mine'>")
     inspect.set_name(g, None)
-    assert inspect.get_name(g) == "by its class"
+    assert inspect.get_name(g) == "waits"
     assert "name=" not in repr(g)
     for wrong in (3, b"name"):
         with pytest.raises(TypeError, match="a name is a str or None"):
@@ -655,7 +672,30 @@ def test_a_watch_leaves_schedulers_and_lone_threads_alone() -> None:
     child.switch()
     with inspect.watch(0.05, found.append):
         time.sleep(0.2)
+        greenlet(lambda: time.sleep(0.2)).switch()  # as in a thread of a pool
     assert found == []  # nobody waits here any more
+
+
+def test_a_watch_has_a_thread_of_the_system_where_threads_are_replaced() -> None:
+    run_clean("""
+        import _thread, threading
+        from greenlet import getcurrent, greenlet
+
+        class Replaced:
+            def __init__(self, *args, **kwargs):
+                raise AssertionError
+
+        _thread.start_new_thread = Replaced
+        threading.Thread = threading.Event = threading.Lock = Replaced
+        from greenlet import inspect
+
+        found = []
+        other = greenlet(getcurrent().switch)
+        other.switch()
+        with inspect.watch(0.01, found.append):
+            while not found:
+                pass
+    """)
 
 
 def test_a_watch_that_switches_often_reports_nothing() -> None:

@@ -341,7 +341,7 @@ def test_core_files_that_are_damaged(tmp_path: Path) -> None:
             data[place + 16] -= 1
         # A pointer that leads nowhere.
         place = segment.offset + first - segment.start
-        damaged = place + _table.Table(memory)["thread.main"]
+        damaged = place + _table.Table.all_in(memory)[0]["thread.main"]
         before = data[damaged : damaged + 8]
         data[damaged : damaged + 8] = (0x7FFF_FFFF_0000).to_bytes(8, "little")
         assert "lacks memory that is needed" in failure_of("ps", core)
@@ -542,7 +542,7 @@ def test_the_document_explains_every_entry_of_the_table() -> None:
     if not document.exists():
         pytest.skip("the documents are not here")
     explained = set(re.findall(r"`([a-zA-Z_]+(?:\.\w+)?)`", document.read_text()))
-    entries = _table.Table(_memory.Process(os.getpid())).entries
+    entries = _table.Table.all_in(_memory.Process(os.getpid()))[0].entries
     registers = {name for name in entries if name.startswith("register.")}
     assert entries.keys() - registers - explained == set()
 

@@ -305,18 +305,6 @@ def test_a_greenlet_that_lives_has_the_name_that_it_has_at_the_end() -> None:
     assert one(recorded(action), "renamed").function == "waits"
 
 
-def test_properties_give_an_alias_to_those_that_live() -> None:
-    class Numbered(greenlet):
-        @property
-        def name(self) -> str:
-            return "Numbered-1"
-
-    alive = Numbered(waits)
-    recording = recorded(alive.switch)
-    assert one(recording, "waits").alias == "Numbered-1"
-    assert one(recording, "main").alias is None
-
-
 def test_names_are_kept_and_greenlets_are_not() -> None:
     class Kept:
         def method(self) -> None:
@@ -466,7 +454,6 @@ def test_names_run_no_code_during_the_recording() -> None:
     assert recording.greenlets[1].name == "returns"
     assert recording.greenlets[2].name == "returns"
     assert recording.greenlets[3].name == "waits"
-    assert recording.greenlets[3].alias is None
 
 
 def test_strings_of_other_classes_become_strings() -> None:

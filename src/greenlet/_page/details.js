@@ -143,7 +143,7 @@ class Details {
     }
     const starter = lane.runs && lane.order[lane.from] > 0 && !(flags[g] & WAS_THERE)
       ? thread.who[lane.order[lane.from] - 1] : null;
-    const alias = model.aliasOf(g), name = model.label(g), func = model.functionOf(g);
+    const name = model.label(g), func = model.functionOf(g);
     const times = value => `${number(value)} ×`;
     return [
       this.heading(name, app.painter.colorOf(g), `#${g}`, flags[g] & MAIN && "main",
@@ -151,7 +151,6 @@ class Details {
       ...run ? this.ofRun(g, run) : [],
       this.facts(
         ["Function", func && func !== name ? func : null],
-        ["Also called", alias],
         ["Class", model.typeOf(g)],
         ["Thread", this.link(thread.name, () => app.choose({ kind: "thread", thread }))],
         ["Started", flags[g] & WAS_THERE || flags[g] & MAIN ? "before" : `at ${duration(born)}`],

@@ -130,8 +130,8 @@ async function readThread(data, packed, duration, index) {
 async function readModel(data) {
   const { packed, strings, greenlets } = data;
   const column = async name => new Uint32Array(await unpack(greenlets[name], packed));
-  const [name, func, type, alias, threadOf, flags] = await Promise.all(
-    ["name", "function", "type", "alias", "thread", "flags"].map(column));
+  const [name, func, type, threadOf, flags] = await Promise.all(
+    ["name", "function", "type", "thread", "flags"].map(column));
   const id = new Float64Array(await unpack(greenlets.id, packed));
   const threads = [];
   for (const [index, one] of data.threads.entries()) {
@@ -179,11 +179,10 @@ async function readModel(data) {
   }
   for (const one of groups) one.lane = groupLanes[one.number];
   const model = {
-    ...data, count, name, func, type, alias, threadOf, flags, id, threads, group, groups, color, lanes,
+    ...data, count, name, func, type, threadOf, flags, id, threads, group, groups, color, lanes,
     label: g => strings[name[g]],
     functionOf: g => strings[func[g]],
     typeOf: g => strings[type[g]],
-    aliasOf: g => strings[alias[g]],
     // When it was alive, as far as the recording knows.
     born(g) {
       const lane = lanes[g], thread = threads[threadOf[g]];
@@ -201,7 +200,7 @@ async function readModel(data) {
 function matches(model, g, text) {
   if (text.startsWith("#")) return `#${g}` === text;
   if (text.startsWith("0x")) return model.id[g].toString(16).includes(text.slice(2));
-  return [model.label(g), model.functionOf(g), model.typeOf(g), model.aliasOf(g)].some(
+  return [model.label(g), model.functionOf(g), model.typeOf(g)].some(
     one => one != null && one.toLowerCase().includes(text));
 }
 
