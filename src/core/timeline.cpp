@@ -179,8 +179,8 @@ void Timeline::add_living(const Greenlet& greenlet, Living& living) noexcept {
     living.index = static_cast<std::uint32_t>(greenlet_count_ - 1);
     recorded->address = greenlet.object();
     recorded->thread = living.thread;
-    recorded->flags = (living.serial == first_ - 1 ? RecordedGreenlet::kWasThere : 0U) |
-                      flags_of(greenlet);
+    recorded->flags =
+        (living.serial == first_ - 1 ? RecordedGreenlet::kWasThere : 0U) | flags_of(greenlet);
   }
 }
 
@@ -372,8 +372,8 @@ bool Timeline::number(Greenlet& greenlet, Names& names, const RecordedThread& th
   }
   made->address = greenlet.object();
   made->thread = thread.index;
-  made->flags = flags_of(greenlet) |
-                (greenlet.serial() == first_ - 1 ? RecordedGreenlet::kWasThere : 0U);
+  made->flags =
+      flags_of(greenlet) | (greenlet.serial() == first_ - 1 ? RecordedGreenlet::kWasThere : 0U);
   greenlet.set_serial(first_ + greenlet_count_ - 1);
   return true;
 }
@@ -383,7 +383,8 @@ std::uint32_t Timeline::flags_of(const Greenlet& greenlet) noexcept {
          (greenlet.is_scheduler() ? RecordedGreenlet::kScheduler : 0U);
 }
 
-// At once: the greenlet of a thread that has ended is not looked at again, when the recording stops.
+// At once: the greenlet of a thread that has ended is not looked at again, when the recording
+// stops.
 void Timeline::note_scheduler(const Greenlet& greenlet) noexcept {
   Timeline* const self = greenlet.module().timeline;
   if (self == nullptr) {
