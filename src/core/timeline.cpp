@@ -167,25 +167,20 @@ Ref Timeline::stop(ModuleState& module) noexcept {
 // during the recording.
 void Timeline::add_living(const Greenlet& greenlet, Living& living) noexcept {
   Names names = names_of(greenlet, living.run, living.first_argument);
-  RecordedGreenlet* recorded = nullptr;
   if (living.serial >= first_ && living.serial - first_ < greenlet_count_) {
     living.index = static_cast<std::uint32_t>(living.serial - first_);
-    recorded = &greenlet_at(living.index);
-    recorded->given = std::move(names.given);
+    greenlet_at(living.index).given = std::move(names.given);
   } else if (living.thread != kNoIndex) {
     units_left_ = std::max(units_left_, kUnitsOfGreenlet);  // they take no more than they do anyway
-    recorded = add_greenlet(names);
+    RecordedGreenlet* const recorded = add_greenlet(names);
     if (recorded == nullptr) {
       return;
     }
     living.index = static_cast<std::uint32_t>(greenlet_count_ - 1);
     recorded->address = greenlet.object();
     recorded->thread = living.thread;
-    recorded->flags = (living.serial == first_ - 1 ? RecordedGreenlet::kWasThere : 0U) |
-                      (greenlet.is_main() ? RecordedGreenlet::kMain : 0U);
-  }
-  if (recorded != nullptr && greenlet.is_scheduler()) {
-    recorded->flags |= RecordedGreenlet::kScheduler;
+    recorded->flags =
+        (living.serial == first_ - 1 ? RecordedGreenlet::kWasThere : 0U) | flags_of(greenlet);
   }
 }
 
@@ -292,8 +287,7 @@ void Timeline::record_slowly(std::uint64_t time, unsigned what, Greenlet& origin
     if (of_origin.given) {
       finished.given = std::move(of_origin.given);
     }
-    finished.flags |=
-        RecordedGreenlet::kFinished | (origin.is_scheduler() ? RecordedGreenlet::kScheduler : 0U);
+    finished.flags |= RecordedGreenlet::kFinished;
   }
 }
 
@@ -378,10 +372,28 @@ bool Timeline::number(Greenlet& greenlet, Names& names, const RecordedThread& th
   }
   made->address = greenlet.object();
   made->thread = thread.index;
-  made->flags = (greenlet.is_main() ? RecordedGreenlet::kMain : 0U) |
-                (greenlet.serial() == first_ - 1 ? RecordedGreenlet::kWasThere : 0U);
+  made->flags =
+      flags_of(greenlet) | (greenlet.serial() == first_ - 1 ? RecordedGreenlet::kWasThere : 0U);
   greenlet.set_serial(first_ + greenlet_count_ - 1);
   return true;
+}
+
+std::uint32_t Timeline::flags_of(const Greenlet& greenlet) noexcept {
+  return (greenlet.is_main() ? RecordedGreenlet::kMain : 0U) |
+         (greenlet.is_scheduler() ? RecordedGreenlet::kScheduler : 0U);
+}
+
+// At once: the greenlet of a thread that has ended is not looked at again, when the recording
+// stops.
+void Timeline::note_scheduler(const Greenlet& greenlet) noexcept {
+  Timeline* const self = greenlet.module().timeline;
+  if (self == nullptr) {
+    return;
+  }
+  const std::lock_guard lock(self->mutex_);
+  if (self->knows(greenlet)) {
+    self->greenlet_at(self->index_of(greenlet)).flags |= RecordedGreenlet::kScheduler;
+  }
 }
 
 // --- threads ---

@@ -92,6 +92,8 @@ class Timeline {
   // A Thread has been made by the calling thread (this may run Python code), or ends.
   static void note_begin(Thread& thread) noexcept;
   static void note_end(Thread& thread, bool in_own_thread) noexcept;
+  // Greenlet::set_scheduler() has been called.
+  static void note_scheduler(const Greenlet& greenlet) noexcept;
 
   Timeline() = default;
   ~Timeline();
@@ -123,6 +125,7 @@ class Timeline {
   bool add_chunk(RecordedThread& thread) noexcept;
   RecordedGreenlet* add_greenlet(Names& names) noexcept;
   bool number(Greenlet& greenlet, Names& names, const RecordedThread& thread) noexcept;
+  static std::uint32_t flags_of(const Greenlet& greenlet) noexcept;
   RecordedGreenlet& greenlet_at(std::size_t index) noexcept {
     return blocks_[index / kGreenletsPerBlock][index % kGreenletsPerBlock];
   }

@@ -8,6 +8,7 @@
 #include "core/listing.h"
 #include "core/thread_registry.h"
 #include "core/thread_stack.h"
+#include "core/timeline.h"
 #include "cpython/errors.h"
 #include "cpython/thread_states.h"
 
@@ -161,8 +162,10 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
     return -1;
   }
   if (const Thread* const thread = ThreadRegistry::current_or_null();
-      thread == nullptr || &thread->running() != &Greenlet::of(value)) {
+      (thread == nullptr || &thread->running() != &Greenlet::of(value)) &&
+      !Greenlet::of(value).is_scheduler()) {
     Greenlet::of(value).set_scheduler();
+    core::Timeline::note_scheduler(Greenlet::of(value));
   }
   return 0;
 }

@@ -367,6 +367,21 @@ def test_a_scheduler_is_marked() -> None:
     assert not one(recording, "returns").is_scheduler
 
 
+@pytest.mark.parametrize("first", ["its first switch", "its first child"])
+def test_a_scheduler_of_a_thread_that_has_ended_is_marked(first: str) -> None:
+    def action() -> None:
+        hub = greenlet(waits)
+        hub.itself = hub  # type: ignore[attr-defined]  # so that it is there when the thread ends
+        child = greenlet(returns, hub) if first == "its first child" else greenlet(returns)
+        hub.switch()
+        child.parent = hub
+
+    with timeline.record() as recording:
+        in_thread(action)
+        collect()
+    assert one(recording, "waits").is_scheduler
+
+
 def test_numbers_of_an_earlier_recording_do_not_count() -> None:
     g = waiting()
     first = recorded(lambda: waiting())

@@ -106,7 +106,7 @@ class App {
   note(row) {
     if (row.kind === "thread") {
       const { greenlets, cpu, last, begin } = row.thread;
-      const share = cpu === null ? "" : ` · ${percent(cpu / Math.max(last - begin, 1))} on the processor`;
+      const share = cpu === null ? "" : ` · CPU ${percent(cpu / Math.max(last - begin, 1))}`;
       return plural(greenlets.length, "greenlet") + share;
     }
     if (row.kind === "group") return `× ${number(row.members.length)}`;
@@ -242,6 +242,7 @@ class App {
   }
 
   paint() {
+    document.getElementById("tip").hidden = true; // what it tells of may have moved
     this.frame ??= requestAnimationFrame(() => {
       this.frame = null;
       const begin = performance.now();

@@ -38,7 +38,6 @@ class Input {
     chart.addEventListener("pointermove", event => this.hover(event));
     chart.addEventListener("pointerleave", () => {
       app.pointer = null;
-      byId("tip").hidden = true;
       app.paint();
     });
     chart.addEventListener("dblclick", event => {
@@ -63,7 +62,6 @@ class Input {
     const move = now => {
       hasMoved ||= Math.hypot(now.offsetX - begin.x, now.offsetY - begin.y) > 3;
       if (!hasMoved) return;
-      byId("tip").hidden = true;
       if (isMeasure) {
         const clamp = x => Math.min(Math.max(painter.time(x), 0), app.model.duration);
         app.measure = { from: clamp(begin.x), to: clamp(now.offsetX) };
@@ -113,19 +111,13 @@ class Input {
     const row = event.buttons ? null : app.rowAt(event.offsetY);
     app.chart.style.cursor = event.offsetX < NAMES && row ? "pointer"
       : event.offsetY < RULER ? "col-resize" : "default";
-    if (!row) {
-      tip.hidden = true;
-      return;
-    }
+    if (!row) return;
     const lines = [];
     if (event.offsetX < NAMES) {
       lines.push(app.title(row), app.inWords({ kind: row.kind, [row.kind]: row[row.kind] }));
     } else {
       const found = app.at(row, painter.time(event.offsetX));
-      if (!found) {
-        tip.hidden = true;
-        return;
-      }
+      if (!found) return;
       const length = duration(found.end - found.begin);
       if (found.run) {
         const { thread, k } = found.run, g = found.greenlet;

@@ -141,7 +141,8 @@ class Painter {
       c.fillStyle = css.line;
       c.fillRect(x, RULER - 7, 1, 7);
       c.fillStyle = css.dim;
-      c.fillText(moment(time, step, state.to), x + 4, RULER / 2 - 1);
+      const text = moment(time, step, state.to);
+      if (x + 4 + c.measureText(text).width < width) c.fillText(text, x + 4, RULER / 2 - 1);
     }
     const { pointer, measure } = state;
     if (measure) {
