@@ -18,6 +18,7 @@ __all__ = ["Code", "Objects"]
 
 MOST_CHARACTERS = 1 << 16
 MOST_BYTES = 1 << 40  # of any object
+MOST_KEYS = 1_000_000
 MOST_LINES = 16 << 20  # bytes of a location table
 
 
@@ -185,7 +186,7 @@ class Objects:
         kind, log2_bytes, count = self._keys.read(self.memory, keys)
         group = "string_entry" if kind else "entry"
         size = self.table[f"{group}.bytes"]
-        if not 0 <= count <= min(1 << log2_bytes, 10_000_000) or log2_bytes > 40:
+        if not 0 <= count <= min(1 << log2_bytes, MOST_KEYS) or log2_bytes > 40:
             raise TornError
         start = keys + self.table["keys.indices"] + (1 << log2_bytes)
         found = self.memory.read(start, count * size)

@@ -13,10 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
+from types import CodeType
 from typing import IO, Any, NamedTuple
 
 from . import _greenlet, _view
-from ._greenlet import greenlet
+from ._greenlet import GreenletExit, greenlet
 from ._view import FrameView, GreenletView, ThreadView
 from ._watch import HeldUp, Watch
 
@@ -46,6 +48,10 @@ __all__ = [
     "track_origin",
     "watch",
 ]
+
+
+# The frames that are made for a look, by the address of their code and the line; with the code.
+Known = dict[tuple[int, int], tuple[CodeType, FrameView]]
 
 
 class Counts(NamedTuple):
@@ -135,12 +141,20 @@ def _name(g: greenlet, found: tuple[Any, ...]) -> str:
     return name if isinstance(name, str) else type(g if run is None else run).__qualname__
 
 
-def _frames(found: Sequence[tuple[Any, int, int]] | None) -> tuple[FrameView, ...]:
-    """Frames, the outermost first, of what the extension module tells, the innermost first."""
-    return tuple(
-        FrameView(code.co_qualname, code.co_filename, max(line, 0))
-        for code, _, line in reversed(found or ())
-    )
+def _frames(found: Sequence[tuple[Any, int, int]] | None, known: Known) -> tuple[FrameView, ...]:
+    """Frames, the outermost first, of what the extension module tells, the innermost first.
+
+    Many greenlets are at the same places: `known` has those that a caller has made before.
+    """
+    frames = []
+    for code, _, line in reversed(found or ()):
+        key = (id(code), line)
+        frame = known.get(key)
+        if frame is None or frame[0] is not code:
+            view = FrameView(code.co_qualname, code.co_filename, max(line, 0))
+            frame = known[key] = (code, view)
+        frames.append(frame[1])
+    return tuple(frames)
 
 
 def stack(g: greenlet) -> tuple[FrameView, ...]:
@@ -149,7 +163,7 @@ def stack(g: greenlet) -> tuple[FrameView, ...]:
     Also of a greenlet that is running, in this thread or another one. Those of a running main
     greenlet are the thread's. Empty for a greenlet that has not started or has finished.
     """
-    return _frames(_greenlet._list_frames(g))
+    return _frames(_greenlet._list_frames(g), {})
 
 
 def describe(g: greenlet) -> Description:
@@ -167,7 +181,7 @@ def describe(g: greenlet) -> Description:
         parent=g.parent,
         run=run,
         stack_in_use=stack_in_use,
-        origin=_frames(origin),
+        origin=_frames(origin, {}),
     )
 
 
@@ -194,12 +208,14 @@ def snapshot(
 ) -> list[ThreadView]:
     """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
 
-    Variables are those of suspended greenlets. Their ``repr()`` is called for this.
+    Variables are those of suspended greenlets. Their ``repr()`` is called for this, but for huge
+    strings and containers.
     """
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}
+    known: Known = {}
     for g in all_greenlets(thread):
-        ident, view = _view_of(g, variables=variables)
+        ident, view = _view_of(g, known, variables=variables)
         found.setdefault(ident, []).append(view)
     # What has finished since the list was made is in no thread.
     return [
@@ -209,12 +225,12 @@ def snapshot(
     ]
 
 
-def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView]:
+def _view_of(g: greenlet, known: Known, *, variables: bool = False) -> tuple[int, GreenletView]:
     """The ident of its thread, or 0, and the greenlet as plain data."""
     found = _greenlet._describe(g)
     state, ident, _, _, stack_in_use, is_main, _, _, origin = found
     parent = g.parent
-    frames = _without_own(stack(g))
+    frames = _without_own(_frames(_greenlet._list_frames(g), known))
     return ident, GreenletView(
         id=id(g),
         name=_name(g, found),
@@ -224,7 +240,7 @@ def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView
         parent=0 if parent is None else id(parent),
         stack=_with_variables(g, frames) if variables else frames,
         stack_in_use=stack_in_use,
-        origin=_frames(origin),
+        origin=_frames(origin, known),
     )
 
 
@@ -237,6 +253,35 @@ def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
 
 
 _LONGEST = 200  # characters of a value
+_MOST_ITEMS = 20  # of a container
+_DEEPEST = 3  # containers in containers
+_BRACKETS: dict[type, str] = {list: "[]", tuple: "()", set: "{}", frozenset: "{}", dict: "{}"}
+
+
+def _text_of(value: object, depth: int = _DEEPEST) -> str:
+    """The repr() of a value. Its beginning, if it is huge: the program waits meanwhile."""
+    kind = type(value)
+    if kind in (str, bytes, bytearray):
+        return repr(value[:_LONGEST]) + ("…" if len(value) > _LONGEST else "")  # type: ignore[arg-type,index]
+    if kind not in _BRACKETS or not value:
+        return repr(value)
+    begin, end = _BRACKETS[kind]
+    if not depth:
+        return f"{begin}…{end}"
+    if isinstance(value, dict):
+        texts = [
+            f"{_text_of(key, depth - 1)}: {_text_of(item, depth - 1)}"
+            for key, item in islice(value.items(), _MOST_ITEMS)
+        ]
+    else:
+        texts = [_text_of(item, depth - 1) for item in islice(value, _MOST_ITEMS)]  # type: ignore[call-overload]
+    more = len(value) - _MOST_ITEMS  # type: ignore[arg-type]
+    if more > 0:
+        texts.append(f"… {more:,} more")
+    elif kind is tuple and len(texts) == 1:
+        end = ",)"
+    text = f"{begin}{', '.join(texts)}{end}"
+    return f"frozenset({text})" if kind is frozenset else text
 
 
 def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
@@ -245,8 +290,10 @@ def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameVi
         texts = []
         for name, value in [*frame.f_locals.items()]:
             try:
-                text = repr(value)
-            except Exception as failure:
+                text = _text_of(value)
+            except (KeyboardInterrupt, GreenletExit):
+                raise
+            except BaseException as failure:  # of a class of the program
                 text = f"<repr() raised {type(failure).__name__}>"
             texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
         code = frame.f_code
@@ -364,7 +411,7 @@ class _Report:
         self.callback = callback
 
     def __call__(self, g: greenlet) -> None:
-        self.callback(_view_of(g)[1])
+        self.callback(_view_of(g, {})[1])
 
 
 # --- what holds a thread up ---
