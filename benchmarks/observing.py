@@ -53,7 +53,7 @@ def serve() -> None:
     server.start()
     gevent.sleep(0.1)
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY,) * 2)
-    gevent.signal_handler(signal.SIGUSR1, ctypes.CDLL(None).pause)
+    signal.signal(signal.SIGUSR1, lambda *_: ctypes.CDLL(None).pause())  # in the hub
     print(server.server_port, flush=True)
     gevent.joinall(waiting)
 
@@ -180,7 +180,7 @@ def inside() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("server", "inside", "serve"))
-    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--turns", type=int, default=6, help="of each kind, at least 2")
     parser.add_argument("--seconds", type=float, default=10)
     options = parser.parse_args()
     if options.what == "serve":
