@@ -12,7 +12,6 @@ second in turns: for ten seconds that begin with a look, and for ten seconds wit
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import resource
@@ -32,7 +31,7 @@ SILENT = {"PYTHON_DISABLE_REMOTE_DEBUG": "1"}  # it does not run scripts of othe
 
 
 def serve() -> None:
-    """Answer each byte with a byte, with a thousand other greenlets that wait. SIGUSR1: wait in C."""
+    """Answer bytes, while a thousand other greenlets wait. SIGUSR1 makes it wait in C."""
     import ctypes
 
     import gevent

@@ -30,8 +30,10 @@ WITHOUT_STACK = (
     "or by the command `greenlet gcore` of greenlet/gdb.py"
 )
 
-DAMAGED = "what is in {} does not fit together in {:,} places: it is damaged, and not all is shown"
-OTHERS = "process {} has greenlets in other interpreters, or of another greenlet that is loaded, too"
+DAMAGED = "what is in {} does not fit together in {:,} places: it is damaged, and a part is shown"
+OTHERS = (
+    "process {} has greenlets in other interpreters, or of another greenlet that is loaded, too"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -140,7 +140,7 @@ class Reader:
         return len(found) <= 1
 
     def count_started(self) -> int:
-        """How many greenlets there are, without the main ones. Takes as long as there are threads."""
+        """How many there are without the main ones. Takes as long as there are threads."""
         return sum(
             reader.objects.field(address, "thread.stacks")
             for reader in (self, *self._others)

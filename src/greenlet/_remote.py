@@ -151,7 +151,7 @@ def _claim(place: int) -> bool:
 def _clean(pid: int, self: str) -> None:
     """Remove what questions without an answer have left, if nobody will ever come to it."""
     for old in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        asked, asker = (old.name.removeprefix(PREFIX).split("-") + [""])[:2]
+        asked, asker = [*old.name.removeprefix(PREFIX).split("-"), ""][:2]
         # A process runs only the last script that it was told.
         is_over = asked == str(pid) or not os.path.exists(f"/proc/{asked}")
         if is_over and (asker == self or not os.path.exists(f"/proc/{asker}")):

@@ -4,9 +4,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = (
-        "python -m greenlet trace [-o FILE] [--limit N] [-q] [-m] PROGRAM [ARGUMENT ...]"
-    )
+    parser.usage = "python -m greenlet trace [-o FILE] [--limit N] [-q] [-m] PROGRAM [ARGUMENT ...]"
     parser.description = (
         "Run a program, and record which of its greenlets runs when. The page opens in a browser;"
         " trace events (.json) open in Perfetto (ui.perfetto.dev) and in Chrome (chrome://tracing)."

@@ -42,7 +42,14 @@ if TYPE_CHECKING:
     )
     from greenlet._reader import Reader
     from greenlet._table import DAMAGE
-    from greenlet._view import GreenletView, Style, ThreadView, frame_lines, place_of_frame, printable
+    from greenlet._view import (
+        GreenletView,
+        Style,
+        ThreadView,
+        frame_lines,
+        place_of_frame,
+        printable,
+    )
 else:
     # The package itself is not imported: its extension module is for another interpreter.
     _package = types.ModuleType("_greenlet_for_gdb")

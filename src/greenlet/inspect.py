@@ -255,7 +255,13 @@ def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
 _LONGEST = 200  # characters of a value
 _MOST_ITEMS = 20  # of a container
 _DEEPEST = 3  # containers in containers
-_BRACKETS: dict[type, str] = {list: "[]", tuple: "()", set: "{}", frozenset: "{}", dict: "{}"}
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("{", "}"),
+    dict: ("{", "}"),
+}
 
 
 def _text_of(value: object, depth: int = _DEEPEST) -> str:
