@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ._memory import Memory
-from ._table import Record, Table, TornError
+from ._table import DAMAGE, Record, Table, TornError
 from ._view import FrameView
 
 __all__ = ["Code", "Objects"]
@@ -267,3 +268,23 @@ class Objects:
         name = self.type_name(kind)
         # A function that Cython has compiled knows its name, in a place that differs by version.
         return "" if "function" in name else name
+
+    # --- threads ---
+
+    def python_threads(self, interpreter: int) -> list[tuple[int, int]]:
+        """The threads that the module threading knows: ident and object."""
+        modules = self.field(interpreter, "interpreter.modules")
+        threading = self.get(modules, "threading")
+        if not threading:
+            return []
+        return [*self.pairs(self.get(self.field(threading, "module.dict"), "_active"))]
+
+    def thread_names(self, threads: list[tuple[int, int]]) -> dict[int, str]:
+        """Their names by ident, as far as they can be read."""
+        found = {}
+        for ident, thread in threads:
+            with suppress(*DAMAGE):
+                name = self.attribute(thread, "_name")
+                if name:
+                    found[self.integer(ident)] = self.string(name)
+        return found

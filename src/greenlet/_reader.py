@@ -245,6 +245,13 @@ class Reader:
             self.damages += 1  # the greenlets behind this one cannot be found
         return [*blocks]
 
+    def _thread_names(self, interpreter: int) -> dict[int, str]:
+        try:
+            pairs = self._insist(lambda: self.objects.python_threads(interpreter))
+        except DAMAGE:
+            return {}
+        return self.objects.thread_names(pairs)
+
     # --- a greenlet ---
 
     def _read_greenlet(self, block: int, thread: int, thread_state: int) -> GreenletView | None:
@@ -440,29 +447,3 @@ class Reader:
                 raise TornError
             self._copies[key] = self.objects.word(copies + self.table["copies.first"] + 8 * copy)
         return self._copies[key]
-
-    # --- names of threads ---
-
-    def _thread_names(self, interpreter: int) -> dict[int, str]:
-        """The names that the module threading knows, by ident."""
-        objects, found = self.objects, {}
-
-        def active() -> list[tuple[int, int]]:
-            modules = objects.field(interpreter, "interpreter.modules")
-            threading = objects.get(modules, "threading")
-            if not threading:
-                return []
-            return [*objects.pairs(objects.get(objects.field(threading, "module.dict"), "_active"))]
-
-        try:
-            pairs = self._insist(active)
-        except DAMAGE:
-            return {}
-        for ident, thread in pairs:
-            try:
-                name = objects.attribute(thread, "_name")
-                if name:
-                    found[objects.integer(ident)] = objects.string(name)
-            except DAMAGE:
-                continue
-        return found

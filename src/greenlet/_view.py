@@ -153,11 +153,29 @@ def nodes_of(thread: ThreadView, group: bool) -> list[Node]:
             roots.append(nodes[one.id])
         else:
             parent.children.append(nodes[one.id])
+    # Memory that has been overwritten, or that changes, may show parents in a cycle.
+    reached: set[int] = set()
+    _reach(roots, reached)
+    for one in thread.greenlets if len(reached) != len(nodes) else ():
+        node = nodes[one.id]
+        if one.id not in reached:
+            nodes[one.parent].children.remove(node)
+            roots.append(node)
+            _reach([node], reached)
     if group:
         for node in nodes.values():
             node.children = folded(node.children)
         roots = folded(roots)
     return roots
+
+
+def _reach(nodes: list[Node], reached: set[int]) -> None:
+    """Add the ids of these and of all below them."""
+    ahead = [*nodes]
+    while ahead:
+        node = ahead.pop()
+        reached.add(node.first.id)
+        ahead += node.children
 
 
 def folded(nodes: list[Node]) -> list[Node]:

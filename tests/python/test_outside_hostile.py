@@ -134,6 +134,17 @@ def test_a_text_is_printable_on_one_line() -> None:
     assert _view.printable("x" * 300) == "x" * 200 + "…"
 
 
+def test_parents_in_a_cycle_hide_nothing() -> None:
+    """No program has them, but memory that has been overwritten, or that changes."""
+    parents = {1: 0, 2: 1, 3: 4, 4: 5, 5: 3, 6: 5, 7: 7}
+    greenlets = [
+        _view.GreenletView(number, f"name {number}", "greenlet", "suspended", False, parent)
+        for number, parent in parents.items()
+    ]
+    lines = [*_view.format_tree([_view.ThreadView(1, 1, "T", greenlets)], group=False)]
+    assert sorted(re.findall(r"name \d", "\n".join(lines))) == [f"name {n}" for n in parents]
+
+
 def test_output_in_an_encoding_without_these_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     with script(WAIT + NAMES + STAY) as pid:
