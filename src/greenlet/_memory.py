@@ -140,6 +140,15 @@ class Process(Memory):
         except OSError:
             return True
 
+    def has_extension_data(self) -> bool:
+        for mapping in self._maps:
+            if is_extension(mapping.file):
+                try:
+                    return bool(self.read(mapping.start, 1))
+                except UnreadableError:
+                    continue
+        return False
+
     def close(self) -> None:
         os.close(self._file)
 

@@ -52,6 +52,8 @@ class Table:
             if not memory.has_extension():
                 raise OutsideError(f"there is no greenlet in {memory.what}")
             if not memory.has_extension_data():
+                if memory.is_live:
+                    raise TornError  # another program runs in the process now, or it has ended
                 raise OutsideError(f"{memory.what} lacks the memory of greenlet: {CUT_OFF}")
             raise OutsideError(
                 f"the greenlet in {memory.what} has no debug table: it is the published one, "

@@ -219,6 +219,30 @@ def test_a_process_that_is_stopped_is_read(tmp_path: Path) -> None:
         os.kill(one.pid, signal.SIGCONT)
 
 
+def test_a_process_that_runs_another_program_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import os; print('ready', flush=True); input(); os.execv('/bin/cat', ['cat'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", WAIT + program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        begin = _memory.Process.__init__
+
+        def then_exec(self: _memory.Process, pid: int) -> None:
+            begin(self, pid)
+            assert process.stdin is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            ends(lambda: os.readlink(f"/proc/{pid}/exe").endswith(("cat", "busybox", "coreutils")))
+
+        monkeypatch.setattr(_memory.Process, "__init__", then_exec)
+        try:
+            with pytest.raises(_memory.OutsideError, match="changes too fast to be read"):
+                _outside.look(str(process.pid))
+        finally:
+            process.kill()
+
+
 def test_a_child_without_exec_shows_its_greenlets() -> None:
     fork = """
 import os
