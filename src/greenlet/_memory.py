@@ -11,7 +11,16 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["CoreFile", "Mapping", "Memory", "OutsideError", "Process", "UnreadableError"]
+__all__ = [
+    "CoreFile",
+    "Mapping",
+    "Memory",
+    "OutsideError",
+    "Process",
+    "UnreadableError",
+    "number_inside",
+    "status_of",
+]
 
 
 class OutsideError(Exception):
@@ -74,6 +83,10 @@ class Memory:
     def has_extension(self) -> bool:
         return any(is_extension(mapping.file) for mapping in self.mappings())
 
+    def has_extension_data(self) -> bool:
+        """Whether what the extension module has written can be read, if there is one."""
+        return True
+
 
 def is_extension(file: str) -> bool:
     """Whether a file may be the extension module. Its name says for which interpreter it is."""
@@ -92,15 +105,16 @@ class Process(Memory):
 
     def __init__(self, pid: int) -> None:
         self.what = f"process {pid}"
-        self.pid = pid
-        self.main_thread = number_inside(pid)
         try:
+            # It may be the number of one of its threads.
+            self.pid = pid = int(status_of(pid, "Tgid")[-1])
+            self.main_thread = number_inside(pid)
             with open(f"/proc/{pid}/maps", errors="surrogateescape") as file:
                 self._maps = [*_parse_maps(file)]
             self._file = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise OutsideError(f"there is no process {pid}") from None
-        except ProcessLookupError:
+        except (ProcessLookupError, LookupError):
             raise OutsideError(f"process {pid} has ended") from None
         except PermissionError:
             raise OutsideError(f"may not read process {pid}: {_permission()}") from None
@@ -126,6 +140,15 @@ class Process(Memory):
         except OSError:
             return True
 
+    def has_extension_data(self) -> bool:
+        for mapping in self._maps:
+            if is_extension(mapping.file):
+                try:
+                    return bool(self.read(mapping.start, 1))
+                except UnreadableError:
+                    continue
+        return False
+
     def close(self) -> None:
         os.close(self._file)
 
@@ -133,10 +156,19 @@ class Process(Memory):
 def number_inside(pid: int) -> int:
     """The number that a process has for itself. It is another one if it is in a container."""
     try:
-        with open(f"/proc/{pid}/status") as file:
-            return next(int(line.split()[-1]) for line in file if line.startswith("NSpid:"))
-    except (OSError, StopIteration):
+        return int(status_of(pid, "NSpid")[-1])
+    except (OSError, LookupError):
         return pid
+
+
+def status_of(pid: int, name: str) -> list[str]:
+    """A line of /proc/PID/status. LookupError if there is none."""
+    # The name of a program may be any bytes.
+    with open(f"/proc/{pid}/status", errors="replace") as file:
+        for line in file:
+            if line.startswith(f"{name}:"):
+                return line.split()[1:]
+    raise LookupError(name)
 
 
 def _parse_maps(lines: Iterator[str]) -> Iterator[Mapping]:
@@ -368,6 +400,14 @@ class CoreFile(Memory):
 
     def mappings(self) -> list[Mapping]:
         return [mapping for mapping, _ in self._named]
+
+    def has_extension_data(self) -> bool:
+        for mapping, first in self._named:
+            if first and is_extension(mapping.file):  # not only the page with the headers
+                segment = self._segment_of(mapping.start)
+                if segment and self._file.read(segment.offset + mapping.start - segment.start, 1):
+                    return True
+        return False
 
     def addresses_of(self, pattern: bytes) -> Iterator[int]:
         if self._named:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 
 from ._memory import Memory
-from ._table import Record, Table, TornError
+from ._table import DAMAGE, Record, Table, TornError
 from ._view import FrameView
 
 __all__ = ["Code", "Objects"]
 
 MOST_CHARACTERS = 1 << 16
 MOST_BYTES = 1 << 40  # of any object
+MOST_KEYS = 1_000_000
 MOST_LINES = 16 << 20  # bytes of a location table
 
 
@@ -185,7 +187,7 @@ class Objects:
         kind, log2_bytes, count = self._keys.read(self.memory, keys)
         group = "string_entry" if kind else "entry"
         size = self.table[f"{group}.bytes"]
-        if not 0 <= count <= min(1 << log2_bytes, 10_000_000) or log2_bytes > 40:
+        if not 0 <= count <= min(1 << log2_bytes, MOST_KEYS) or log2_bytes > 40:
             raise TornError
         start = keys + self.table["keys.indices"] + (1 << log2_bytes)
         found = self.memory.read(start, count * size)
@@ -266,3 +268,23 @@ class Objects:
         name = self.type_name(kind)
         # A function that Cython has compiled knows its name, in a place that differs by version.
         return "" if "function" in name else name
+
+    # --- threads ---
+
+    def python_threads(self, interpreter: int) -> list[tuple[int, int]]:
+        """The threads that the module threading knows: ident and object."""
+        modules = self.field(interpreter, "interpreter.modules")
+        threading = self.get(modules, "threading")
+        if not threading:
+            return []
+        return [*self.pairs(self.get(self.field(threading, "module.dict"), "_active"))]
+
+    def thread_names(self, threads: list[tuple[int, int]]) -> dict[int, str]:
+        """Their names by ident, as far as they can be read."""
+        found = {}
+        for ident, thread in threads:
+            with suppress(*DAMAGE):
+                name = self.attribute(thread, "_name")
+                if name:
+                    found[self.integer(ident)] = self.string(name)
+        return found

@@ -15,11 +15,14 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ._memory import CoreFile, OutsideError, Process, UnreadableError
+from ._table import CUT_OFF, DAMAGE
 from ._view import ThreadView, printable
 
 __all__ = ["add_arguments", "run"]
 
 MOST_SECONDS = 1e9  # of --watch
+#: A process with more greenlets is not asked for them: it would wait until it has answered.
+MOST_ASKED = 2000
 
 WITHOUT_STACK = (
     "{} lacks the stacks of {:,} greenlets: gcore of gdb leaves out memory near guard pages "
@@ -27,7 +30,7 @@ WITHOUT_STACK = (
     "or by the command `greenlet gcore` of greenlet/gdb.py"
 )
 
-DAMAGED = "what is in {} does not fit together in {:,} places: it is damaged, and not all is shown"
+DAMAGED = "what is in {} does not fit together in {:,} places: it is damaged, and a part is shown"
 OTHERS = (
     "process {} has greenlets in other interpreters, or of another greenlet that is loaded, too"
 )
@@ -82,7 +85,8 @@ def _drop_output() -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.watch is not None and not 0 < options.watch <= MOST_SECONDS:
         raise OutsideError("--watch takes a number of seconds above zero")
-    may_ask = True
+    # To count, its memory is enough.
+    may_ask = options.command != "count"
     while True:
         found = look(options.target, options.locals, may_ask)
         text = "\n".join(_lines(options, _chosen(found.threads, options)))
@@ -137,10 +141,9 @@ def _look_at_core(path: str, variables: bool) -> Found:
         threads = reader.snapshot()
     except UnreadableError as failure:
         raise OutsideError(
-            f"{core.what} lacks memory that is needed ({failure}): it was cut off (ulimit -c), "
-            "or /proc/PID/coredump_filter left memory out"
+            f"{core.what} lacks memory that is needed ({failure}): {CUT_OFF}"
         ) from None
-    except ValueError:
+    except DAMAGE:
         raise OutsideError(f"what is in {core.what} does not fit together: it is damaged") from None
     warning = ""
     if reader.damages:
@@ -157,13 +160,13 @@ def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
     process = Process(pid)
     try:
         reader = Reader(process)
-        # It would tell those of its main interpreter alone.
-        is_all = reader.is_of_one_interpreter()
-        can_ask = _remote.can_ask(reader.python_version, reader.is_free_threaded)
-        if may_ask and can_ask and (is_all or variables):
-            told = _remote.ask(pid, variables=variables)
-            if told is not None:
-                return Found(told, True, "" if is_all else OTHERS.format(pid))
+        if may_ask and _remote.can_ask(reader.python_version, reader.is_free_threaded):
+            # It would tell those of its main interpreter alone.
+            is_all = reader.is_of_one_interpreter()
+            if variables or (is_all and reader.count_started() <= MOST_ASKED):
+                told = _remote.ask(process.pid, variables=variables)
+                if told is not None:
+                    return Found(told, True, "" if is_all else OTHERS.format(pid))
         if variables:
             raise OutsideError(
                 f"process {pid} does not tell its local variables: it is of another version of "
@@ -173,7 +176,7 @@ def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
         if process.has_ended():
             raise OutsideError(f"process {pid} has ended")
         return Found(threads)
-    except (UnreadableError, ValueError):
+    except DAMAGE:
         if process.has_ended():
             raise OutsideError(f"process {pid} has ended") from None
         raise OutsideError(f"process {pid} changes too fast to be read: try again") from None

@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeVar
 
 from ._memory import Memory, OutsideError, UnreadableError
 from ._objects import Code, Objects
-from ._table import Record, Table, TornError
+from ._table import DAMAGE, Record, Table, TornError
 from ._view import FrameView, GreenletView, ThreadView
 
 __all__ = ["Reader"]
@@ -132,15 +132,25 @@ class Reader:
 
     def is_of_one_interpreter(self) -> bool:
         """Whether it is all that an interpreter of the process could tell."""
-        if self._others:
-            return False
+        found = {
+            (reader, interpreter)
+            for reader in (self, *self._others)
+            for interpreter in self._insist(reader._interpreters)
+        }
+        return len(found) <= 1
+
+    def count_started(self) -> int:
+        """How many there are without the main ones. Takes as long as there are threads."""
+        return sum(
+            reader.objects.field(address, "thread.stacks")
+            for reader in (self, *self._others)
+            for address in self._insist(reader.threads)
+        )
+
+    def _interpreters(self) -> set[int]:
         field = self.objects.field
-
-        def interpreters() -> set[int]:
-            states = {field(address, "thread.state") for address in self.threads()}
-            return {field(state, "thread_state.interpreter") for state in states}
-
-        return len(self._insist(interpreters)) <= 1
+        states = {field(address, "thread.state") for address in self.threads()}
+        return {field(state, "thread_state.interpreter") for state in states}
 
     def _snapshot(self) -> list[ThreadView]:
         self._codes.clear()
@@ -197,7 +207,7 @@ class Reader:
         for _ in self._attempts():
             try:
                 return look()
-            except (ValueError, UnreadableError) as failed:
+            except DAMAGE as failed:
                 failure = failed
         raise failure
 
@@ -223,7 +233,7 @@ class Reader:
             while block and block not in blocks and len(blocks) < MOST_GREENLETS:
                 try:
                     fields = self._greenlet.read(self.memory, block)
-                except (ValueError, UnreadableError):
+                except DAMAGE:
                     break
                 if fields[1] != thread:
                     break  # it has finished, and is in another list or in none
@@ -234,6 +244,13 @@ class Reader:
         if block and not self.memory.is_live:
             self.damages += 1  # the greenlets behind this one cannot be found
         return [*blocks]
+
+    def _thread_names(self, interpreter: int) -> dict[int, str]:
+        try:
+            pairs = self._insist(lambda: self.objects.python_threads(interpreter))
+        except DAMAGE:
+            return {}
+        return self.objects.thread_names(pairs)
 
     # --- a greenlet ---
 
@@ -251,7 +268,7 @@ class Reader:
                 # The same state, stack pointer and so on: it has not run, or is where it was.
                 if self._greenlet.read(self.memory, block) == before:
                     return view
-            except (ValueError, UnreadableError):
+            except DAMAGE:
                 pass
         if view is not None:
             return view  # one that fits together, though it goes on
@@ -260,7 +277,7 @@ class Reader:
             if not self._is_in(fields, thread):
                 return None
             view = self._view_of(block, fields, 0)
-        except (ValueError, UnreadableError):
+        except DAMAGE:
             self.damages += 1
             return None
         if view.state == "suspended" and not self._has_c_stack(fields):
@@ -272,7 +289,7 @@ class Reader:
     def _has_c_stack(self, fields: tuple[int, ...]) -> bool:
         try:
             return bool(self.objects.word(fields[8] + self._return_address))
-        except (ValueError, UnreadableError):
+        except DAMAGE:
             return False
 
     def _is_in(self, fields: tuple[int, ...], thread: int) -> bool:
@@ -331,13 +348,13 @@ class Reader:
                 found = objects.get(attributes, "name") if attributes else 0
                 if found and objects.is_string(found) and (text := objects.string(found)):
                     return text
-            except (ValueError, UnreadableError):
+            except DAMAGE:
                 pass
         if is_main:
             return "main"
         try:
             called = objects.callable_name(run) if run else ""
-        except (ValueError, UnreadableError):
+        except DAMAGE:
             called = ""
         if not called and run and stack:
             called = stack[0].function
@@ -430,29 +447,3 @@ class Reader:
                 raise TornError
             self._copies[key] = self.objects.word(copies + self.table["copies.first"] + 8 * copy)
         return self._copies[key]
-
-    # --- names of threads ---
-
-    def _thread_names(self, interpreter: int) -> dict[int, str]:
-        """The names that the module threading knows, by ident."""
-        objects, found = self.objects, {}
-
-        def active() -> list[tuple[int, int]]:
-            modules = objects.field(interpreter, "interpreter.modules")
-            threading = objects.get(modules, "threading")
-            if not threading:
-                return []
-            return [*objects.pairs(objects.get(objects.field(threading, "module.dict"), "_active"))]
-
-        try:
-            pairs = self._insist(active)
-        except (ValueError, UnreadableError):
-            return {}
-        for ident, thread in pairs:
-            try:
-                name = objects.attribute(thread, "_name")
-                if name:
-                    found[objects.integer(ident)] = objects.string(name)
-            except (ValueError, UnreadableError):
-                continue
-        return found

@@ -12,14 +12,15 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ._memory import status_of
 from ._view import FrameView, GreenletView, ThreadView
 
-__all__ = ["ask", "can_ask", "from_json"]
+__all__ = ["ask", "can_ask"]
 
 #: Seconds to wait for the answer to begin, and for its end.
 PATIENCE = 1.0
@@ -57,9 +58,19 @@ def _greenlet_answer():
                 raise ImportError("greenlet")
             import json
             from greenlet import inspect
-            found = inspect.to_json(variables={variables!r})
+            frames = {{}}
+            def pack(stack):
+                return [frames.setdefault(frame, len(frames)) for frame in stack]
+            found = [
+                (thread.ident, thread.native_id, thread.name, [
+                    (one.id, one.name, one.type, one.state, one.is_main, one.parent,
+                     pack(one.stack), one.stack_in_use, pack(one.origin))
+                    for one in thread.greenlets
+                ])
+                for thread in inspect.snapshot(variables={variables!r})
+            ]
             with open(path("part"), "x", encoding="ascii") as file:
-                json.dump(found, file)
+                file.write(json.dumps([[*frames], found]))
             os.rename(path("part"), path("answer"))
         except BaseException:
             os.close(os.open(path("failure"), os.O_CREAT | os.O_WRONLY | os.O_EXCL))
@@ -89,14 +100,14 @@ def ask(pid: int, *, variables: bool = False) -> list[ThreadView] | None:
         asker = os.readlink("/proc/self")
         if asker != str(os.getpid()):
             return None  # /proc has the numbers of another namespace: pid is another process here
-        owner = _user_of(pid)
+        owner = int(status_of(pid, "Uid")[3])  # by whose rights it opens files
         # Would it find the script?
         for name in ("ns/mnt", "root"):
             if os.readlink(f"/proc/{pid}/{name}") != os.readlink(f"/proc/self/{name}"):
                 return None
         _clean(pid, asker)
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{pid}-{asker}-"))
-    except OSError:
+    except (OSError, LookupError):
         return None
     # Its owner may be another user, who may put anything in its place.
     place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -125,16 +136,12 @@ def ask(pid: int, *, variables: bool = False) -> list[ThreadView] | None:
         os.close(place)
 
 
-def _user_of(pid: int) -> int:
-    """The user by whose rights a process opens files."""
-    with open(f"/proc/{pid}/status") as file:
-        return next(int(line.split()[4]) for line in file if line.startswith("Uid:"))
-
-
 def _claim(place: int) -> bool:
     """Whether the process has not begun to answer. Then it never will."""
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
     try:
+        if {"answer", "failure"} & {*os.listdir(place)}:
+            return False
         os.close(os.open("begun", flags, 0o600, dir_fd=place))
     except OSError:
         return False
@@ -154,7 +161,7 @@ def _clean(pid: int, self: str) -> None:
 def _runs_of(pid: int) -> str:
     """What changes when the main thread runs: its state, and how often it has waited."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/status") as file:
+        with open(f"/proc/{pid}/task/{pid}/status", errors="replace") as file:
             return "".join(line for line in file if line.startswith(("State", "vol", "nonvol")))
     except OSError:
         return ""
@@ -203,49 +210,45 @@ def _read(place: int) -> list[ThreadView] | None:
         if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
             return None
         with suppress(ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            return from_json(json.loads(answer.read(MOST_BYTES)))
+            return _unpack(*json.loads(answer.read(MOST_BYTES)))
     return None
 
 
-def from_json(found: Sequence[Mapping[str, Any]]) -> list[ThreadView]:
-    """The opposite of ``as_json()``. Values are of the types that are expected, whoever gives them.
+def _unpack(packed: Sequence[Any], threads: Sequence[Any]) -> list[ThreadView]:
+    """What the script packs. Values are of the types that are expected, whoever has made them.
 
     ValueError, TypeError, LookupError or AttributeError if that cannot be.
     """
-
-    def frames(stack: Sequence[Mapping[str, Any]]) -> tuple[FrameView, ...]:
-        return tuple(
-            FrameView(
-                str(frame["function"]),
-                str(frame["file"]),
-                int(frame["line"]),
-                tuple((name, str(text)) for name, text in frame.get("variables", {}).items()),
-            )
-            for frame in stack
+    frames = [
+        FrameView(
+            str(function),
+            str(file),
+            int(line),
+            tuple((str(name), str(text)) for name, text in variables),
         )
+        for function, file, line, variables in packed
+    ]
 
-    def greenlet(one: Mapping[str, Any]) -> GreenletView:
-        stack = frames(one["stack"])
-        if stack and stack[-1].function == "_greenlet_answer":
-            stack = stack[:-2]  # the script that asked
+    def stack_of(numbers: Sequence[int]) -> tuple[FrameView, ...]:
+        stack = tuple(frames[number] for number in numbers)
+        # Without the script that asked.
+        return stack[:-2] if stack and stack[-1].function == "_greenlet_answer" else stack
+
+    def greenlet(one: Sequence[Any]) -> GreenletView:
+        number, name, kind, state, is_main, parent, stack, stack_in_use, origin = one
         return GreenletView(
-            id=int(one["id"]),
-            name=str(one["name"]),
-            type=str(one["type"]),
-            state=str(one["state"]),
-            is_main=bool(one["is_main"]),
-            parent=int(one["parent"]),
-            stack=stack,
-            stack_in_use=int(one["stack_in_use"]),
-            origin=frames(one["origin"]),
+            int(number),
+            str(name),
+            str(kind),
+            str(state),
+            bool(is_main),
+            int(parent),
+            stack_of(stack),
+            int(stack_in_use),
+            stack_of(origin),
         )
 
     return [
-        ThreadView(
-            int(thread["ident"]),
-            int(thread["native_id"]),
-            str(thread["name"]),
-            [greenlet(one) for one in thread["greenlets"]],
-        )
-        for thread in found
+        ThreadView(int(ident), int(native_id), str(name), [greenlet(one) for one in greenlets])
+        for ident, native_id, name, greenlets in threads
     ]

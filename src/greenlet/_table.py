@@ -10,7 +10,7 @@ import struct
 
 from ._memory import Memory, OutsideError, UnreadableError
 
-__all__ = ["Record", "Table", "TornError"]
+__all__ = ["CUT_OFF", "DAMAGE", "Record", "Table", "TornError"]
 
 MAGIC = b"greenlet debug\0\0"
 VERSION = 1
@@ -18,6 +18,12 @@ VERSION = 1
 
 class TornError(ValueError):
     """What was read does not fit together. Strings that cannot be decoded are ValueErrors, too."""
+
+
+#: Why a core file does not have all memory.
+CUT_OFF = "it was cut off (ulimit -c), or /proc/PID/coredump_filter left memory out"
+#: What reading raises if the memory, or the table itself, is not what it should be.
+DAMAGE = (ValueError, UnreadableError, ArithmeticError, struct.error)
 
 
 class Table:
@@ -43,12 +49,16 @@ class Table:
             if version:
                 tables[-1].greenlet_version = version
         if not tables[0].entries:
-            if memory.has_extension():
-                raise OutsideError(
-                    f"the greenlet in {memory.what} has no debug table: it is the published one, "
-                    "or an older one than this"
-                )
-            raise OutsideError(f"there is no greenlet in {memory.what}")
+            if not memory.has_extension():
+                raise OutsideError(f"there is no greenlet in {memory.what}")
+            if not memory.has_extension_data():
+                if memory.is_live:
+                    raise TornError  # another program runs in the process now, or it has ended
+                raise OutsideError(f"{memory.what} lacks the memory of greenlet: {CUT_OFF}")
+            raise OutsideError(
+                f"the greenlet in {memory.what} has no debug table: it is the published one, "
+                "or an older one than this"
+            )
         complete = [each for each in tables if {"threads", "python.version"} <= each.entries.keys()]
         if not complete:
             raise OutsideError(f"the debug table of greenlet in {memory.what} is not complete")

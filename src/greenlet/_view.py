@@ -20,6 +20,7 @@ __all__ = [
     "printable",
 ]
 
+WIDEST = 40  # column of a table
 LONGEST_NAME = 200  # characters of it in a text
 
 # What would end a line, command a terminal, or change the order of what follows; and surrogates.
@@ -284,7 +285,7 @@ def format_list(threads: Sequence[ThreadView]) -> Iterator[str]:
                     f"{printable(where.function)} {place_of_frame(where)}" if where else "",
                 )
             )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    widths = [min(max(len(row[column]) for row in rows), WIDEST) for column in range(5)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         yield "  ".join([*cells, row[5]]).rstrip()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         number_inside,
     )
     from greenlet._reader import Reader
+    from greenlet._table import DAMAGE
     from greenlet._view import (
         GreenletView,
         Style,
@@ -54,14 +55,14 @@ else:
     _package = types.ModuleType("_greenlet_for_gdb")
     _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules[_package.__name__] = _package
-    _memory, _reader, _view = (
+    _memory, _reader, _table, _view = (
         importlib.import_module(f"{_package.__name__}.{name}")
-        for name in ("_memory", "_reader", "_view")
+        for name in ("_memory", "_reader", "_table", "_view")
     )
     CoreFile, Mapping, Memory = _memory.CoreFile, _memory.Mapping, _memory.Memory
     OutsideError, UnreadableError = _memory.OutsideError, _memory.UnreadableError
     number_inside = _memory.number_inside
-    Reader = _reader.Reader
+    Reader, DAMAGE = _reader.Reader, _table.DAMAGE
     GreenletView, ThreadView = _view.GreenletView, _view.ThreadView
     frame_lines, place_of_frame = _view.frame_lines, _view.place_of_frame
     printable, Style = _view.printable, _view.Style
@@ -160,7 +161,7 @@ class State:
             except OutsideError as failure:
                 cls.forget()
                 raise gdb.GdbError(str(failure)) from None
-            except (UnreadableError, ValueError) as failure:
+            except DAMAGE as failure:
                 cls.forget()
                 raise gdb.GdbError(f"the greenlets cannot be read: {failure}") from None
         return cls.all
@@ -239,7 +240,7 @@ def select(found: Found) -> None:
     if found.greenlet.state == "suspended":
         try:
             registers = State.reader.registers(found.greenlet)
-        except (UnreadableError, ValueError) as failure:
+        except DAMAGE as failure:
             raise gdb.GdbError(f"its stack cannot be read: {failure}") from None
         selected = Selected(found, thread.num, place_of(gdb.newest_frame()), registers)
         State.select(selected)

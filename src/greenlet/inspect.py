@@ -14,11 +14,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from types import FrameType
+from itertools import islice
+from types import CodeType, FrameType
 from typing import IO, Any, NamedTuple, TypeAlias
 
 from . import _greenlet, _view
-from ._greenlet import greenlet
+from ._greenlet import GreenletExit, greenlet
 from ._threads import get_ident
 from ._view import FrameView, GreenletView, ThreadView
 from ._watch import HeldUp, Watch
@@ -52,6 +53,9 @@ __all__ = [
 
 
 AnyThread: TypeAlias = int | str | threading.Thread
+
+# The frames that are made for a look, by the address of their code and the line; with the code.
+Known = dict[tuple[int, int], tuple[CodeType, FrameView]]
 
 
 class Counts(NamedTuple):
@@ -176,12 +180,20 @@ _parent: Callable[[greenlet], greenlet | None] = greenlet.parent.__get__
 _frame: Callable[[greenlet], FrameType | None] = greenlet.gr_frame.__get__
 
 
-def _frames(found: Sequence[tuple[Any, int, int]] | None) -> tuple[FrameView, ...]:
-    """Frames, the outermost first, of what the extension module tells, the innermost first."""
-    return tuple(
-        FrameView(code.co_qualname, code.co_filename, max(line, 0))
-        for code, _, line in reversed(found or ())
-    )
+def _frames(found: Sequence[tuple[Any, int, int]] | None, known: Known) -> tuple[FrameView, ...]:
+    """Frames, the outermost first, of what the extension module tells, the innermost first.
+
+    Many greenlets are at the same places: `known` has those that a caller has made before.
+    """
+    frames = []
+    for code, _, line in reversed(found or ()):
+        key = (id(code), line)
+        frame = known.get(key)
+        if frame is None or frame[0] is not code:
+            view = FrameView(code.co_qualname, code.co_filename, max(line, 0))
+            frame = known[key] = (code, view)
+        frames.append(frame[1])
+    return tuple(frames)
 
 
 def stack(g: greenlet) -> tuple[FrameView, ...]:
@@ -190,7 +202,7 @@ def stack(g: greenlet) -> tuple[FrameView, ...]:
     Also of a greenlet that is running, in this thread or another one. Those of a running main
     greenlet are the thread's. Empty for a greenlet that has not started or has finished.
     """
-    return _frames(_greenlet._list_frames(g))
+    return _frames(_greenlet._list_frames(g), {})
 
 
 def describe(g: greenlet) -> Description:
@@ -208,7 +220,7 @@ def describe(g: greenlet) -> Description:
         parent=_parent(g),
         run=run,
         stack_in_use=stack_in_use,
-        origin=_frames(origin),
+        origin=_frames(origin, {}),
     )
 
 
@@ -234,13 +246,15 @@ def track_origin(frames: int = 1) -> int:
 def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> list[ThreadView]:
     """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
 
-    Variables are those of suspended greenlets. Their ``repr()`` is called for this. Without a GIL,
-    they are those of greenlets of the calling thread: those of others might go on meanwhile.
+    Variables are those of suspended greenlets. Their ``repr()`` is called for this, but for huge
+    strings and containers. Without a GIL, they are those of greenlets of the calling thread: those
+    of others might go on meanwhile.
     """
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}
+    known: Known = {}
     for g in all_greenlets(thread):
-        ident, view = _view_of(g, variables=variables)
+        ident, view = _view_of(g, known, variables=variables)
         found.setdefault(ident, []).append(view)
     # What has finished since the list was made is in no thread.
     return [
@@ -250,12 +264,12 @@ def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> lis
     ]
 
 
-def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView]:
+def _view_of(g: greenlet, known: Known, *, variables: bool = False) -> tuple[int, GreenletView]:
     """The ident of its thread, or 0, and the greenlet as plain data."""
     found = _describe(g)
     state, ident, _, _, stack_in_use, is_main, _, _, origin = found
     parent = _parent(g)
-    frames = _without_own(stack(g))
+    frames = _without_own(_frames(_greenlet._list_frames(g), known))
     if variables and (ident == get_ident() or _has_gil()):
         frames = _with_variables(g, frames)
     return ident, GreenletView(
@@ -267,7 +281,7 @@ def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView
         parent=0 if parent is None else id(parent),
         stack=frames,
         stack_in_use=stack_in_use,
-        origin=_frames(origin),
+        origin=_frames(origin, known),
     )
 
 
@@ -284,6 +298,41 @@ def _has_gil() -> bool:
 
 
 _LONGEST = 200  # characters of a value
+_MOST_ITEMS = 20  # of a container
+_DEEPEST = 3  # containers in containers
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("{", "}"),
+    dict: ("{", "}"),
+}
+
+
+def _text_of_value(value: object, depth: int = _DEEPEST) -> str:
+    """The repr() of a value. Its beginning, if it is huge: the program waits meanwhile."""
+    kind = type(value)
+    if kind in (str, bytes, bytearray):
+        return repr(value[:_LONGEST]) + ("…" if len(value) > _LONGEST else "")  # type: ignore[arg-type,index]
+    if kind not in _BRACKETS or not value:
+        return str.__str__(repr(value))
+    begin, end = _BRACKETS[kind]
+    if not depth:
+        return f"{begin}…{end}"
+    if isinstance(value, dict):
+        texts = [
+            f"{_text_of_value(key, depth - 1)}: {_text_of_value(item, depth - 1)}"
+            for key, item in islice(value.items(), _MOST_ITEMS)
+        ]
+    else:
+        texts = [_text_of_value(item, depth - 1) for item in islice(value, _MOST_ITEMS)]  # type: ignore[call-overload]
+    more = len(value) - _MOST_ITEMS  # type: ignore[arg-type]
+    if more > 0:
+        texts.append(f"… {more:,} more")
+    elif kind is tuple and len(texts) == 1:
+        end = ",)"
+    text = f"{begin}{', '.join(texts)}{end}"
+    return f"frozenset({text})" if kind is frozenset else text
 
 
 def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
@@ -292,8 +341,10 @@ def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameVi
         texts = []
         for name, value in [*frame.f_locals.items()]:
             try:
-                text = str.__str__(repr(value))
-            except Exception as failure:
+                text = _text_of_value(value)
+            except (KeyboardInterrupt, GreenletExit):
+                raise
+            except BaseException as failure:  # of a class of the program
                 text = f"<repr() raised {type(failure).__name__}>"
             texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
         code = frame.f_code
@@ -422,7 +473,7 @@ class _Report:
         self.callback = callback
 
     def __call__(self, g: greenlet) -> None:
-        self.callback(_view_of(g)[1])
+        self.callback(_view_of(g, {})[1])
 
 
 # --- what holds a thread up ---

@@ -52,6 +52,7 @@ class Pool {
 
   // How many of its regions are in use. Any thread may ask.
   std::size_t in_use() const noexcept { return in_use_.load(std::memory_order_relaxed); }
+  static constexpr std::size_t offset_of_in_use() noexcept { return offsetof(Pool, in_use_); }
 
  private:
   friend class Reserve;
