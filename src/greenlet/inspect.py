@@ -280,15 +280,27 @@ def _has_gil() -> bool:
 _LONGEST = 200  # characters of a value
 
 
+def _repr(value: object) -> str:
+    try:
+        return str.__str__(repr(value))
+    except Exception as failure:
+        return f"<repr() raised {type(failure).__name__}>"
+
+
+def _locals_of(frame: FrameType) -> list[tuple[str, object]]:
+    # exec() takes any mapping as the variables, with any keys.
+    with suppress(Exception):
+        items = [*frame.f_locals.items()]
+        return [(name if type(name) is str else _repr(name), value) for name, value in items]
+    return []
+
+
 def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
     frame, found = _frame(g), []
     while frame is not None:
         texts = []
-        for name, value in [*frame.f_locals.items()]:
-            try:
-                text = str.__str__(repr(value))
-            except Exception as failure:
-                text = f"<repr() raised {type(failure).__name__}>"
+        for name, value in _locals_of(frame):
+            text = _repr(value)
             texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
         code = frame.f_code
         found.append(FrameView(code.co_qualname, code.co_filename, frame.f_lineno or 0, (*texts,)))
