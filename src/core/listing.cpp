@@ -147,9 +147,8 @@ Ref tuple_of_frames(const cpython::CodePosition* found, std::size_t count) noexc
 Ref list_threads(const ModuleState& module) noexcept {
   return with_found<ThreadFound>(
       [&](Found<ThreadFound>& found) {
-        ThreadRegistry::for_each_in_use(module, [&](const Thread& thread) {
-          found.add([&] { return found_of(thread); });
-        });
+        ThreadRegistry::for_each_in_use(
+            module, [&](const Thread& thread) { found.add([&] { return found_of(thread); }); });
       },
       &tuple_of_threads);
 }
@@ -230,8 +229,7 @@ void note_origin(Greenlet& greenlet) noexcept {
   const auto most = static_cast<std::size_t>(
       std::clamp(greenlet.module().origin_frames.load(std::memory_order_relaxed), 0, kMost));
   const cpython::ExceptionAside aside;
-  const std::size_t count =
-      cpython::trace_innermost(cpython::current_thread_state(), found, most);
+  const std::size_t count = cpython::trace_innermost(cpython::current_thread_state(), found, most);
   for (std::size_t i = 0; i < count; ++i) {
     Py_INCREF(found[i].code);
   }

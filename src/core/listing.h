@@ -17,9 +17,9 @@ namespace greenlet::core {
 Ref list_threads(const ModuleState& module) noexcept;
 
 // The threads that have not switched since an earlier call, of whatever watch, and that have
-// greenlets with a stack, as a tuple of tuples: ident, how many seconds ago the first call since the
-// last switch was, running greenlet, how many greenlets have a stack there. A thread that runs a scheduler is left out: it waits for events. Empty with an
-// exception set if there is no memory.
+// greenlets with a stack, as a tuple of tuples: ident, how many seconds ago the first call since
+// the last switch was, running greenlet, how many greenlets have a stack there. A thread that runs
+// a scheduler is left out: it waits for events. Empty with an exception set if there is no memory.
 Ref watch_threads(const ModuleState& module) noexcept;
 
 // The main greenlet of each thread, followed by the started greenlets that have not finished, the

@@ -5,7 +5,9 @@ switches back to it. ``greenlet.stacks`` has the settings of the stacks,
 ``greenlet.inspect`` shows which greenlets there are and where they wait.
 """
 
+# `_threads` must be imported as early as this; see there.
 # Names `X as X` are public, but ``from greenlet import *`` does not import them.
+from . import _threads as _threads
 from ._greenlet import (
     _C_API,
     CLOCKS_PER_SEC as CLOCKS_PER_SEC,
@@ -22,9 +24,6 @@ from ._greenlet import (
     greenlet,
     settrace,
 )
-
-# It must be imported as early as this; see there.
-from . import _threads as _threads
 
 # What `from greenlet import *` has always imported.
 __all__ = [

@@ -99,8 +99,8 @@ def all_greenlets(thread: int | threading.Thread | None = None) -> list[greenlet
 
 def _ident_of(thread: threading.Thread) -> int | None:
     """The ident of a thread; None if it has not started, has ended, or uses no greenlets."""
-    # Not its own attribute: where gevent has replaced threads, that is the id of a greenlet. And not
-    # isinstance(): gevent replaces the class, too.
+    # Not its own attribute: where gevent has replaced threads, that is the id of a greenlet. And
+    # not isinstance(): gevent replaces the class, too.
     try:
         native_id, is_alive = thread.native_id, thread.is_alive()
     except AttributeError:
@@ -229,7 +229,7 @@ def snapshot(
     """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
 
     Variables are those of suspended greenlets. Their ``repr()`` is called for this. Without a GIL,
-    they are those of greenlets of the calling thread: those of another thread might go on meanwhile.
+    they are those of greenlets of the calling thread: others might go on meanwhile.
     """
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}

@@ -15,7 +15,8 @@ using SignalHook = void (*)(int descriptor) noexcept;
 // descriptor.
 // Not for two threads at once.
 bool watch_signal(int signal, SignalHook hook, int descriptor, bool chain) noexcept;
-// Puts back the handler that the program had before, unless it has set another one since. False if the signal is not watched.
+// Puts back the handler that the program had before, unless it has set another one since. False if
+// the signal is not watched.
 bool stop_watching_signal(int signal) noexcept;
 
 // Writes all of it, or as much as can be written. Safe in a signal handler.

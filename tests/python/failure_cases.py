@@ -30,7 +30,6 @@ from greenlet import (
     inspect,
     settrace,
     stacks,
-
 )
 
 
