@@ -27,6 +27,8 @@ TESTS = (
     "test_thread_end.py",
     "test_subinterpreters.py",
     "test_creation.py",
+    "test_inspect.py",
+    "test_inspect_hostile.py",
     "test_thread_stack.py::test_the_function_runs_in_every_thread_on_the_stack_of_that_thread",
     "test_thread_stack.py::test_greenlets_dropped_in_the_call_end_when_it_is_over",
     "test_thread_stack.py::test_many_calls_with_drops_by_other_threads_lose_nothing",

@@ -109,16 +109,6 @@ Ref tuple_of(const T* items, std::size_t count, Make make) noexcept {
   return all;
 }
 
-// Calls `look` for each Thread of the interpreter that has not ended.
-template <typename Look>
-void for_each_living(const ModuleState& module, Look look) noexcept {
-  ThreadRegistry::for_each(module, [&](Thread& thread) {
-    if (thread.is_living()) {
-      look(thread);
-    }
-  });
-}
-
 ThreadFound found_of(const Thread& thread) noexcept {
   return {.ident = thread.tstate()->thread_id,
           .native_id = thread.tstate()->native_thread_id,
@@ -157,8 +147,8 @@ Ref tuple_of_frames(const cpython::CodePosition* found, std::size_t count) noexc
 Ref list_threads(const ModuleState& module) noexcept {
   return with_found<ThreadFound>(
       [&](Found<ThreadFound>& found) {
-        for_each_living(module,
-                        [&](const Thread& thread) { found.add([&] { return found_of(thread); }); });
+        ThreadRegistry::for_each_in_use(
+            module, [&](const Thread& thread) { found.add([&] { return found_of(thread); }); });
       },
       &tuple_of_threads);
 }
@@ -167,7 +157,7 @@ Ref watch_threads(const ModuleState& module) noexcept {
   const std::uint64_t now = platform::now(platform::Clock::kMonotonic);
   return with_found<ThreadFound>(
       [&](Found<ThreadFound>& found) {
-        for_each_living(module, [&](Thread& thread) {
+        ThreadRegistry::for_each_in_use(module, [&](Thread& thread) {
           if (!thread.has_attention(Thread::kWatched)) {
             thread.set_watched_since(now);
             thread.set_attention(Thread::kWatched, true);
@@ -186,7 +176,7 @@ Ref watch_threads(const ModuleState& module) noexcept {
 Ref list_greenlets(const ModuleState& module, unsigned long ident) noexcept {
   return with_found<PyObject*>(
       [&](Found<PyObject*>& found) {
-        for_each_living(module, [&](const Thread& thread) {
+        ThreadRegistry::for_each_in_use(module, [&](const Thread& thread) {
           if (ident != 0 && thread.tstate()->thread_id != ident) {
             return;
           }

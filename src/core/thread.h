@@ -46,7 +46,8 @@ struct RecordedThread;
 //   tstate_, main_, running_   listing.h, in the same way
 //   attention_                 tracing.h, in the same way
 //   recorded_                  timeline.h, in the same way
-//   watched_since_             listing.h, in the same way
+//   watched_since_, next_in_bucket_, is_in_use_
+//                              listing.h, in the same way
 //
 // The memory of a Thread is never freed, only used for another Thread. The reason: an OS thread may
 // have several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread
@@ -88,7 +89,8 @@ class alignas(128) Thread {
   }
   // False if the thread state has ended, or if the end of this Thread has abandoned its greenlets.
   // (A Thread may outlive its thread state: see owner_tstate_.) Any thread of the interpreter may
-  // ask that has the GIL, or has stopped the world. It stays so as long.
+  // ask that has the GIL, or has stopped the world. It stays so as long. To ask for all Threads,
+  // see ThreadRegistry::for_each_in_use().
   bool is_living() const noexcept {
     return main_->thread() == this &&
            cpython::is_living(tstate_, owner_id_.load(std::memory_order_relaxed));
@@ -310,6 +312,8 @@ class alignas(128) Thread {
   Sweep sweep_;
   RecordedThread* recorded_ = nullptr;
   std::uint64_t watched_since_ = 0;
+  Thread* next_in_bucket_ = nullptr;  // of ThreadRegistry::for_each_in_use()
+  bool is_in_use_ = false;
   stack::Pool pool_;
 };
 

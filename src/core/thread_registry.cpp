@@ -188,6 +188,25 @@ Thread* ThreadRegistry::allocate() noexcept {
   return made;
 }
 
+void ThreadRegistry::find_those_in_use(const ModuleState& module) noexcept {
+  constexpr std::size_t kBuckets = 256;
+  Thread* buckets[kBuckets] = {};  // by thread state
+  const auto bucket_of = [&](const PyThreadState* tstate) -> Thread*& {
+    return buckets[reinterpret_cast<std::uintptr_t>(tstate) / sizeof(PyThreadState) % kBuckets];
+  };
+  for_each(module, [&](Thread& thread) {
+    thread.is_in_use_ = false;
+    Thread*& first = bucket_of(thread.tstate_);
+    thread.next_in_bucket_ = std::exchange(first, &thread);
+  });
+  cpython::for_each_thread_state([&](PyThreadState* tstate) {
+    for (Thread* each = bucket_of(tstate); each != nullptr; each = each->next_in_bucket_) {
+      each->is_in_use_ = each->is_in_use_ || (each->tstate_ == tstate && each->is_of(tstate) &&
+                                              each->main_->thread() == each);
+    }
+  });
+}
+
 void ThreadRegistry::end_from_capsule(PyObject* capsule) noexcept {
   auto* const thread = static_cast<Thread*>(PyCapsule_GetPointer(capsule, kCapsuleName));
   // After a fork, and at the end of the interpreter, another thread clears the thread states of the

@@ -57,6 +57,16 @@ class ThreadRegistry {
       }
     }
   }
+  // The same for each that is_living(). Takes as long as there are Threads and thread states.
+  template <typename Look>
+  static void for_each_in_use(const ModuleState& module, Look look) noexcept {
+    find_those_in_use(module);
+    for_each(module, [&](Thread& thread) {
+      if (thread.is_in_use_) {
+        look(thread);
+      }
+    });
+  }
 
  private:
   friend struct DebugLayout;  // debug_layout.cpp
@@ -76,6 +86,9 @@ class ThreadRegistry {
   static void remember(Thread& thread) noexcept;
   // True if `tstate`, the calling thread's, had a Thread that has ended. See OsThread::Ended.
   static bool has_ended(PyThreadState* tstate) noexcept;
+
+  // Sets is_in_use_ of each Thread.
+  static void find_those_in_use(const ModuleState& module) noexcept;
 
   // The destructor of the capsule: calls end().
   static void end_from_capsule(PyObject* capsule) noexcept;

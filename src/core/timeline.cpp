@@ -69,14 +69,12 @@ bool Timeline::start(ModuleState& module, std::size_t limit, PartialField partia
       timeline->first_ = module.numbered_greenlets + 2;
       timeline->start_ = platform::now(platform::Clock::kMonotonic);
       const std::uint64_t mark = timeline->first_ - 1;
-      ThreadRegistry::for_each(module, [&](Thread& thread) {
+      ThreadRegistry::for_each_in_use(module, [&](Thread& thread) {
         thread.main().set_serial(mark);
         for (Greenlet& greenlet : thread.started()) {
           greenlet.set_serial(mark);
         }
-        if (thread.is_living()) {
-          thread.set_recorded(timeline->add_thread(thread, 0));
-        }
+        thread.set_recorded(timeline->add_thread(thread, 0));
       });
       set_hook_when_stopped(module, {.function = &hook, .data = nullptr});
     }

@@ -21,14 +21,11 @@ bool is_living(const PyThreadState* tstate, std::uint64_t id) noexcept {
   if (tstate == current) {
     return current->id == id;
   }
-  // Without the lock of the list, which PyThreadState_Next() takes for each step. A thread without
-  // the GIL may put its new thread state ahead of the others, but only threads with it take one
-  // out.
-  const PyThreadState* each = PyInterpreterState_ThreadHead(current->interp);
-  while (each != nullptr && each != tstate) {
-    each = each->next;
-  }
-  return each != nullptr && each->id == id;
+  bool is_found = false;
+  for_each_thread_state([&](const PyThreadState* each) {
+    is_found = is_found || (each == tstate && each->id == id);
+  });
+  return is_found;
 }
 
 #if PY_VERSION_HEX >= 0x030c0000

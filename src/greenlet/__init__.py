@@ -5,8 +5,8 @@ switches back to it. ``greenlet.stacks`` has the settings of the stacks,
 ``greenlet.inspect`` shows which greenlets there are and where they wait.
 """
 
+# `_threads` must be imported as early as this; see there.
 # Names `X as X` are public, but ``from greenlet import *`` does not import them.
-# It must be imported as early as this; see there.
 from . import _threads as _threads
 from ._greenlet import (
     _C_API,

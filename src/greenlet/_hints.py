@@ -4,6 +4,7 @@ import threading
 
 from . import inspect
 from ._greenlet import greenlet
+from ._threads import get_ident
 
 
 def _place(g: greenlet) -> str:
@@ -14,7 +15,8 @@ def _place(g: greenlet) -> str:
 def wrong_thread(error: BaseException, g: greenlet) -> None:
     """For a switch to a greenlet of another thread, or of one that has ended."""
     found = inspect.describe(g)
-    here = threading.current_thread().name
+    # Not threading.current_thread(), which makes an object for a thread that it does not know.
+    here = inspect._thread_name(get_ident(), threading.get_native_id())
     if found.state == "abandoned":
         error.add_note(
             f"Greenlet {found.name}: its thread has ended, so it never runs again. "
@@ -51,8 +53,8 @@ def cyclic_parents(error: BaseException, g: greenlet, parent: greenlet) -> None:
     while one is not None and one is not g and len(names) < 10:
         names.append(inspect.get_name(one))
         one = inspect._parent(one)  # type: ignore[assignment]
-    chain = " → ".join([*names, "…"] if one is not g else [*names, inspect.get_name(g)])
-    error.add_note(f"From child to parent, there is already: {chain}.")
+    names.append("…" if one is not g else inspect.get_name(g))
+    error.add_note(f"From child to parent, there is already: {' → '.join(names)}.")
 
 
 def killed(error: BaseException, g: greenlet) -> None:

@@ -76,6 +76,7 @@ class Watch:
     def _stop_at_exit(self) -> None:
         # No thread may be left in an interpreter that ends. But a callback may wait for ever.
         if self._tell_to_stop() and self._ended.acquire(timeout=1):
+            self._ended.acquire(timeout=0.01)  # for its thread state to be gone
             self._ended.release()
 
     def __enter__(self) -> Self:

@@ -14,13 +14,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice
 from types import CodeType, FrameType
 from typing import IO, Any, NamedTuple, TypeAlias
 
 from . import _greenlet, _view
-from ._greenlet import GreenletExit, greenlet
+from ._greenlet import greenlet
 from ._threads import get_ident
+from ._variables import with_variables
 from ._view import FrameView, GreenletView, ThreadView
 from ._watch import HeldUp, Watch
 
@@ -271,7 +271,7 @@ def _view_of(g: greenlet, known: Known, *, variables: bool = False) -> tuple[int
     parent = _parent(g)
     frames = _without_own(_frames(_greenlet._list_frames(g), known))
     if variables and (ident == get_ident() or _has_gil()):
-        frames = _with_variables(g, frames)
+        frames = with_variables(_frame(g)) or frames
     return ident, GreenletView(
         id=id(g),
         name=found[7],
@@ -295,62 +295,6 @@ def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
 
 def _has_gil() -> bool:
     return sys.version_info < (3, 13) or sys._is_gil_enabled()
-
-
-_LONGEST = 200  # characters of a value
-_MOST_ITEMS = 20  # of a container
-_DEEPEST = 3  # containers in containers
-_BRACKETS: dict[type, tuple[str, str]] = {
-    list: ("[", "]"),
-    tuple: ("(", ")"),
-    set: ("{", "}"),
-    frozenset: ("{", "}"),
-    dict: ("{", "}"),
-}
-
-
-def _text_of_value(value: object, depth: int = _DEEPEST) -> str:
-    """The repr() of a value. Its beginning, if it is huge: the program waits meanwhile."""
-    kind = type(value)
-    if kind in (str, bytes, bytearray):
-        return repr(value[:_LONGEST]) + ("…" if len(value) > _LONGEST else "")  # type: ignore[arg-type,index]
-    if kind not in _BRACKETS or not value:
-        return str.__str__(repr(value))
-    begin, end = _BRACKETS[kind]
-    if not depth:
-        return f"{begin}…{end}"
-    if isinstance(value, dict):
-        texts = [
-            f"{_text_of_value(key, depth - 1)}: {_text_of_value(item, depth - 1)}"
-            for key, item in islice(value.items(), _MOST_ITEMS)
-        ]
-    else:
-        texts = [_text_of_value(item, depth - 1) for item in islice(value, _MOST_ITEMS)]  # type: ignore[call-overload]
-    more = len(value) - _MOST_ITEMS  # type: ignore[arg-type]
-    if more > 0:
-        texts.append(f"… {more:,} more")
-    elif kind is tuple and len(texts) == 1:
-        end = ",)"
-    text = f"{begin}{', '.join(texts)}{end}"
-    return f"frozenset({text})" if kind is frozenset else text
-
-
-def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
-    frame, found = _frame(g), []
-    while frame is not None:
-        texts = []
-        for name, value in [*frame.f_locals.items()]:
-            try:
-                text = _text_of_value(value)
-            except (KeyboardInterrupt, GreenletExit):
-                raise
-            except BaseException as failure:  # of a class of the program
-                text = f"<repr() raised {type(failure).__name__}>"
-            texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
-        code = frame.f_code
-        found.append(FrameView(code.co_qualname, code.co_filename, frame.f_lineno or 0, (*texts,)))
-        frame = frame.f_back
-    return tuple(reversed(found)) or frames
 
 
 def format_tree(

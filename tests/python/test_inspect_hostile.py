@@ -4,6 +4,7 @@ text, threads that outlive their state, event loops that replace threads."""
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from greenlet import _view, getcurrent, greenlet, inspect, settrace, timeline
+from greenlet import _view, error, getcurrent, greenlet, inspect, settrace, timeline
 from helpers import FREE_THREADED, Unraisable, collect, in_thread, run_clean, to_parent
 
 
@@ -84,14 +85,13 @@ class Proxy:
         raise RuntimeError("outside of a context")
 
 
-class Overrides(greenlet):
-    @property  # type: ignore[misc]
-    def parent(self) -> Any:
-        raise RuntimeError("no parent")
+def raises(self: object) -> Any:
+    raise RuntimeError("no attribute")
 
-    @property
-    def gr_frame(self) -> Any:
-        raise RuntimeError("no frame")
+
+Overrides = type(
+    "Overrides", (greenlet,), {"parent": property(raises), "gr_frame": property(raises)}
+)
 
 
 def test_attributes_that_raise_hide_nothing() -> None:
@@ -103,6 +103,43 @@ def test_attributes_that_raise_hide_nothing() -> None:
     assert "Proxy" in text
     assert " Overrides " in text
     assert len(inspect.to_json(threading.get_ident(), variables=True)[0]["greenlets"]) == 3
+
+
+class Scope(dict[Any, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+
+@pytest.mark.parametrize("scope", [Scope(), {("no", "name"): 1}])
+def test_variables_may_be_any_mapping(scope: Any) -> None:
+    main = getcurrent()
+    code = compile("switch()", "a scope", "exec")
+    g = suspended(lambda: exec(code, {"switch": main.switch}, scope))
+    text = json.dumps(inspect.to_json(threading.get_ident(), variables=True))
+    assert "a scope" in text
+    assert ("('no', 'name')" in text) == (not isinstance(scope, Scope))
+    del g
+
+
+def test_a_hint_makes_no_thread_known() -> None:
+    import _thread
+
+    main, done = getcurrent(), threading.Event()
+    notes: list[str] = []
+
+    def body() -> None:
+        try:
+            main.switch()
+        except error as failure:
+            notes.extend(failure.__notes__)
+        known.append(_thread.get_ident() in threading._active)  # type: ignore[attr-defined]
+        done.set()
+
+    known: list[bool] = []
+    _thread.start_new_thread(body, ())
+    done.wait()
+    assert known == [False]
+    assert "belongs to thread MainThread; this is thread 0x" in notes[0]
 
 
 def test_an_empty_name_is_none() -> None:
