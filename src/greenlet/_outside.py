@@ -209,7 +209,7 @@ def _chosen(threads: list[ThreadView], options: argparse.Namespace) -> list[Thre
 
 def _lines(options: argparse.Namespace, threads: list[ThreadView]) -> Iterator[str]:
     from . import _view
-    from .inspect import _wants_color
+    from ._view import wants_color
 
     if options.json or options.command == "dump":
         if options.command == "count":
@@ -221,7 +221,7 @@ def _lines(options: argparse.Namespace, threads: list[ThreadView]) -> Iterator[s
     elif options.command == "count":
         yield from _count_lines(threads)
     else:
-        color = sys.stdout is not None and _wants_color(sys.stdout)
+        color = sys.stdout is not None and wants_color(sys.stdout)
         yield from _view.format_tree(threads, group=not options.no_group, color=color)
 
 

@@ -4,10 +4,11 @@
 one or of a core file.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 __all__ = [
     "FrameView",
@@ -104,6 +105,14 @@ def as_json(threads: Sequence[ThreadView]) -> list[dict[str, Any]]:
         }
         for thread in threads
     ]
+
+
+def wants_color(file: IO[str]) -> bool:
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return file.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Style:

@@ -321,18 +321,10 @@ def print_tree(
     """
     file = sys.stdout if file is None else file
     lines = _view.format_tree(
-        snapshot(thread, variables=variables), group=group, color=_wants_color(file)
+        snapshot(thread, variables=variables), group=group, color=_view.wants_color(file)
     )
     for line in lines:
         print(line, file=file)
-
-
-def _wants_color(file: IO[str]) -> bool:
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return file.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def to_json(thread: AnyThread | None = None, *, variables: bool = False) -> Any:

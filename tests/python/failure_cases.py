@@ -1303,16 +1303,16 @@ def list_greenlets_of_another_thread(failing: Failing) -> None:
     with in_another_thread() as g:
         found = failing(_greenlet._list_greenlets, 0)
         assert found is FAILED or g in found
-        found = failing(_greenlet._describe, g)
-        assert found is FAILED or found == _greenlet._describe(g)
+        found = failing(inspect._describe, g)
+        assert found is FAILED or found == inspect._describe(g)
         assert failing(_greenlet._list_frames, g) in (FAILED, _greenlet._list_frames(g))
 
 
 @case
 def see_one_greenlet(failing: Failing) -> None:
     g = suspended()
-    found = failing(_greenlet._describe, g)
-    assert found is FAILED or found == _greenlet._describe(g)
+    found = failing(inspect._describe, g)
+    assert found is FAILED or found == inspect._describe(g)
     assert failing(_greenlet._list_frames, g) in (FAILED, _greenlet._list_frames(g))
     failing(_greenlet._list_frames, main)
     finish(g)
