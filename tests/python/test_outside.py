@@ -151,7 +151,7 @@ for _ in range(100): time.sleep(0.1)
     folder = {"TMPDIR": str(tmp_path)}
     with script(source) as pid:
         done = subprocess.run(
-            [sys.executable, "-m", "greenlet", "count", str(pid)],
+            [sys.executable, "-m", "greenlet", "ps", str(pid)],
             env={**os.environ, **folder},
             capture_output=True,
             text=True,
