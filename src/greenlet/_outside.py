@@ -87,8 +87,9 @@ def _run(options: argparse.Namespace) -> int:
         raise OutsideError("--watch takes a number of seconds above zero")
     # To count, its memory is enough.
     may_ask = options.command != "count"
+    variables = options.locals and may_ask
     while True:
-        found = look(options.target, options.locals, may_ask)
+        found = look(options.target, variables, may_ask)
         text = "\n".join(_lines(options, _chosen(found.threads, options)))
         if options.watch is not None and _is_terminal():
             text = f"\033[H\033[2J{text}"
