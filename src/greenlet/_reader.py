@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeVar
 
+from ._frames import Frames
 from ._memory import Memory, OutsideError, UnreadableError
-from ._objects import Code, Objects
+from ._objects import Objects
 from ._table import DAMAGE, Record, Table, TornError
 from ._view import FrameView, GreenletView, ThreadView
 
@@ -27,8 +28,8 @@ T = TypeVar("T")
 
 MOST_THREADS = 1_000_000
 MOST_GREENLETS = 50_000_000
-MOST_FRAMES = 10_000_000
 ATTEMPTS = 6
+LOOKS = 5
 #: Seconds until the next attempt, for a process that goes on.
 PAUSE = 0.0005
 #: Seconds that all pauses of a snapshot may take.
@@ -78,25 +79,7 @@ class Reader:
             greenlet__stack_pointer="Q",
             greenlet__stack_boundary="Q",
         )
-        frame = {
-            "frame__previous": "Q",
-            "frame__code": "Q",
-            "frame__instruction": "Q",
-            "frame__owner": "B",
-        }
-        self._has_copies = "frame.copy" in table.entries
-        if self._has_copies:
-            frame["frame__copy"] = "i"
-        self._frame = Record(table, **frame)
-        self._code = Record(
-            table,
-            object__type="Q",
-            code__qualified_name="Q",
-            code__file="Q",
-            code__lines="Q",
-            code__first_line="i",
-            code__first_traceable="i",
-        )
+        self.frames = Frames(memory, table, self.objects)
         self._ident = Record(
             table,
             thread_state__ident="Q",
@@ -105,10 +88,6 @@ class Reader:
         )
         self._states = {table[f"state.{name}"]: name for name in ("new", "running", "dead")}
         self._states[table["state.abandoned"]] = "abandoned"
-        self._owners = (table["frame.owner_thread"], table["frame.owner_generator"])
-        self._tag_bits = table["frame.code_tag_bits"]
-        self._codes: dict[int, tuple[Code, int]] = {}
-        self._copies: dict[tuple[int, int], int] = {}
         self._return_address = table.entries.get("register.rip") or table["register.pc"]
         self._greenlet_type = 0
         #: How many greenlets the last snapshot shows without their stacks, which it could not read,
@@ -153,9 +132,8 @@ class Reader:
         return {field(state, "thread_state.interpreter") for state in states}
 
     def _snapshot(self) -> list[ThreadView]:
-        self._codes.clear()
-        self._copies.clear()
         self.objects = Objects(self.memory, self.table)
+        self.frames = Frames(self.memory, self.table, self.objects)
         self.without_stack = self.damages = 0
         self._shown.clear()
         self._paused = 0.0
@@ -297,7 +275,7 @@ class Reader:
 
     def _view_of(self, block: int, fields: tuple[int, ...], thread_state: int) -> GreenletView:
         """Without a stack if no thread state is given."""
-        number, _, state, is_main, _, parent, run, notes, pointer, boundary = fields
+        number, thread, state, is_main, _, parent, run, notes, pointer, boundary = fields
         name = self.objects.field(notes, "notes.name") if notes else 0
         origin = self.objects.field(notes, "notes.origin") if notes else 0
         shown = self._states.get(state, "suspended")
@@ -305,11 +283,11 @@ class Reader:
             raise TornError
         stack: tuple[FrameView, ...] = ()
         if thread_state and shown == "running":
-            stack = self._insist(lambda: self._frames(self._running_frame(thread_state)))
+            stack = self._insist(lambda: self._frames_of_running(block, thread, thread_state))
         elif thread_state and shown == "suspended":
             if not self._has_c_stack(fields):
                 raise TornError  # a core file without it
-            stack = self._frames(self._suspended_frame(block))
+            stack = self.frames.behind(self.frames.of_suspended(block))
         in_use = boundary - pointer if pointer < boundary else 1
         kind = self.objects.type_of(number)
         return GreenletView(
@@ -323,6 +301,22 @@ class Reader:
             stack_in_use=in_use if shown == "suspended" else 0,
             origin=self._origin(origin) if origin else (),
         )
+
+    def _frames_of_running(
+        self, block: int, thread: int, thread_state: int
+    ) -> tuple[FrameView, ...]:
+        def still_runs() -> None:
+            # Several times: a thread that switches all the time may be back at this moment.
+            for _ in range(LOOKS if self.memory.is_live else 0):
+                if self.objects.field(thread, "thread.running") != block:
+                    raise TornError
+
+        still_runs()
+        frame = self.frames.of_running(thread_state)
+        still_runs()  # otherwise this may be the frame of another greenlet
+        found = self.frames.behind(frame)
+        still_runs()
+        return found
 
     def _type_name(self, kind: int) -> str:
         try:
@@ -364,7 +358,7 @@ class Reader:
         objects, found = self.objects, []
         for item in objects.items(address):
             code, _, line = objects.items(item)
-            known, _ = self._code_at(code)
+            known, _ = self.frames.code_at(code)
             found.append(FrameView(known.function, known.file, objects.integer(line)))
         return tuple(reversed(found))
 
@@ -381,69 +375,3 @@ class Reader:
             if name.startswith("register.")
         }
         return found | {"sp": pointer + self.table["registers.bytes"]}
-
-    # --- frames ---
-
-    def _suspended_frame(self, block: int) -> int:
-        state = block + self.table["greenlet.stack_state"]
-        if "stack_state.frame" in self.table.entries:
-            return self.objects.field(state, "stack_state.frame")
-        cframe = self.objects.field(state, "stack_state.cframe")
-        return self.objects.field(cframe, "cframe.frame") if cframe else 0
-
-    def _running_frame(self, thread_state: int) -> int:
-        if "thread_state.frame" in self.table.entries:
-            return self.objects.field(thread_state, "thread_state.frame")
-        cframe = self.objects.field(thread_state, "thread_state.cframe")
-        return self.objects.field(cframe, "cframe.frame") if cframe else 0
-
-    def _frames(self, frame: int) -> tuple[FrameView, ...]:
-        """The frames from this innermost one on, the outermost first."""
-        found: list[FrameView] = []
-        seen: set[int] = set()
-        unit, generator = self.table["instruction.bytes"], self.table["frame.owner_generator"]
-        copy = 0
-        while frame:
-            if frame in seen or len(seen) > MOST_FRAMES:
-                raise TornError
-            seen.add(frame)
-            fields = self._frame.read(self.memory, frame)
-            frame, executable, instruction, owner = fields[:4]
-            if owner not in self._owners:
-                continue  # it has no code
-            address = executable & ~self._tag_bits
-            code, first = self._code_at(address)
-            if self._has_copies:
-                copy = fields[4]
-            offset = instruction - self._instructions(address, copy)
-            if owner != generator and offset < first * unit:
-                continue  # it is not complete: its first instructions make its variables
-            if offset % unit or offset > 1 << 31:
-                raise TornError
-            found.append(code.frame_at(offset))
-        found.reverse()
-        return tuple(found)
-
-    def _code_at(self, address: int) -> tuple[Code, int]:
-        """A code object, and its first instruction that can be seen."""
-        known = self._codes.get(address)
-        if known is None:
-            objects = self.objects
-            kind, function, file, lines, line, first = self._code.read(self.memory, address)
-            if kind != self.table.address("PyCode_Type"):
-                raise TornError
-            code = Code(objects.string(function), objects.string(file), line, objects.data(lines))
-            known = self._codes[address] = (code, first)
-        return known
-
-    def _instructions(self, code: int, copy: int) -> int:
-        """Where the instructions of a code object are that a frame runs."""
-        if not self._has_copies:
-            return code + self.table["code.instructions"]
-        key = (code, copy)
-        if key not in self._copies:
-            copies = self.objects.field(code, "code.copies")
-            if not 0 <= copy < self.objects.field(copies, "copies.count"):
-                raise TornError
-            self._copies[key] = self.objects.word(copies + self.table["copies.first"] + 8 * copy)
-        return self._copies[key]

@@ -167,6 +167,35 @@ for _ in range(100): time.sleep(0.1)
         assert [*tmp_path.iterdir()] == []
 
 
+def test_a_running_greenlet_has_its_own_frames_while_the_process_switches() -> None:
+    source = """
+from greenlet import getcurrent, greenlet
+
+def left():
+    while True: main.switch()
+
+def right():
+    while True: main.switch()
+
+main, first, second = getcurrent(), greenlet(left), greenlet(right)
+print("ready", flush=True)
+while True:
+    first.switch()
+    second.switch()
+"""
+    outermost = {"main": "<module>", "left": "left", "right": "right"}
+    right = []
+    with script(source) as pid:
+        reader = _reader.Reader(_memory.Process(pid))
+        for _ in range(300):
+            for thread in reader.snapshot():
+                for one in thread.greenlets:
+                    if one.state == "running" and one.stack:
+                        right.append(one.stack[0].function == outermost[one.name])
+    # Not quite always: nobody stops the process, and it switches some million times a second.
+    assert sum(right) >= 0.95 * len(right) > 0
+
+
 # --- the options ----------------------------------------------------------------------------------
 
 

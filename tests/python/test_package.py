@@ -91,6 +91,7 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/greenlet.h",
         "greenlet/py.typed",
         "greenlet/__main__.py",
+        "greenlet/_frames.py",
         "greenlet/_hints.py",
         "greenlet/_page/app.js",
         "greenlet/_page/details.js",
