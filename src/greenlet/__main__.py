@@ -1,4 +1,7 @@
-"""``python -m greenlet``: what a report of a fault needs, and tools that look at programs."""
+"""Shows the greenlets of running, hung and crashed programs.
+
+Without a command: version and build, for reports of faults.
+"""
 
 import argparse
 import platform

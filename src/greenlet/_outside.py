@@ -161,7 +161,8 @@ def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
     process = Process(pid)
     try:
         reader = Reader(process)
-        if may_ask and _remote.can_ask(reader.python_version, reader.is_free_threaded):
+        can_ask = _remote.can_ask(reader.python_version, reader.is_free_threaded)
+        if may_ask and can_ask:
             # It would tell those of its main interpreter alone.
             is_all = reader.is_of_one_interpreter()
             if variables or (is_all and reader.count_started() <= MOST_ASKED):
@@ -169,9 +170,14 @@ def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
                 if told is not None:
                     return Found(told, True, "" if is_all else OTHERS.format(pid))
         if variables:
+            why = (
+                "it does not allow remote debugging, or its main thread runs no Python code now, as "
+                "while it waits for the kernel"
+                if can_ask
+                else "only one of the same version of Python as this command does, from 3.14 on"
+            )
             raise OutsideError(
-                f"process {pid} does not tell its local variables: it is of another version of "
-                "Python, does not allow remote debugging, or runs C code: leave out --locals"
+                f"process {pid} does not tell its local variables: {why}; leave out --locals"
             )
         threads = reader.snapshot()
         if process.has_ended():
