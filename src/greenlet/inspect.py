@@ -16,9 +16,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO, Any, NamedTuple
 
-from . import _greenlet, _view
+from . import _get_ident, _greenlet, _variables, _view
 from ._greenlet import greenlet
-from ._threads import get_ident
 from ._view import FrameView, GreenletView, ThreadView
 from ._watch import HeldUp, Watch
 
@@ -250,8 +249,8 @@ def _view_of(g: greenlet, *, variables: bool = False) -> tuple[int, GreenletView
     state, ident, _, _, stack_in_use, is_main, _, _, origin = found
     parent = _parent(g)
     frames = _without_own(stack(g))
-    if variables and (ident == get_ident() or _has_gil()):
-        frames = _with_variables(g, frames)
+    if variables and (ident == _get_ident() or _variables.has_gil()):
+        frames = _variables.of_frames(_frame(g)) or frames
     return ident, GreenletView(
         id=id(g),
         name=_name(g, found),
@@ -271,41 +270,6 @@ def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
     while end and frames[end - 1].file == __file__:
         end -= 1
     return frames[:end]
-
-
-def _has_gil() -> bool:
-    return sys.version_info < (3, 13) or sys._is_gil_enabled()
-
-
-_LONGEST = 200  # characters of a value
-
-
-def _repr(value: object) -> str:
-    try:
-        return str.__str__(repr(value))
-    except Exception as failure:
-        return f"<repr() raised {type(failure).__name__}>"
-
-
-def _locals_of(frame: FrameType) -> list[tuple[str, object]]:
-    # exec() takes any mapping as the variables, with any keys.
-    with suppress(Exception):
-        items = [*frame.f_locals.items()]
-        return [(name if type(name) is str else _repr(name), value) for name, value in items]
-    return []
-
-
-def _with_variables(g: greenlet, frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
-    frame, found = _frame(g), []
-    while frame is not None:
-        texts = []
-        for name, value in _locals_of(frame):
-            text = _repr(value)
-            texts.append((name, text if len(text) <= _LONGEST else text[:_LONGEST] + "…"))
-        code = frame.f_code
-        found.append(FrameView(code.co_qualname, code.co_filename, frame.f_lineno or 0, (*texts,)))
-        frame = frame.f_back
-    return tuple(reversed(found)) or frames
 
 
 def format_tree(
