@@ -5,9 +5,15 @@ switches back to it. ``greenlet.stacks`` has the settings of the stacks,
 ``greenlet.inspect`` shows which greenlets there are and where they wait.
 """
 
-# `_threads` must be imported as early as this; see there.
+# As they are now: gevent and eventlet replace these functions by some that make and wait for
+# greenlets, and they import greenlet before. What needs a thread of the system takes them here.
+from _thread import (
+    allocate_lock as _allocate_lock,  # noqa: F401
+    get_ident as _get_ident,  # noqa: F401
+    start_new_thread as _start_new_thread,  # noqa: F401
+)
+
 # Names `X as X` are public, but ``from greenlet import *`` does not import them.
-from . import _threads as _threads
 from ._greenlet import (
     _C_API,
     CLOCKS_PER_SEC as CLOCKS_PER_SEC,

@@ -2,9 +2,8 @@
 
 import threading
 
-from . import inspect
+from . import _get_ident, inspect
 from ._greenlet import greenlet
-from ._threads import get_ident
 
 
 def _place(g: greenlet) -> str:
@@ -16,7 +15,7 @@ def wrong_thread(error: BaseException, g: greenlet) -> None:
     """For a switch to a greenlet of another thread, or of one that has ended."""
     found = inspect.describe(g)
     # Not threading.current_thread(), which makes an object for a thread that it does not know.
-    here = inspect._thread_name(get_ident(), threading.get_native_id())
+    here = inspect._thread_name(_get_ident(), threading.get_native_id())
     if found.state == "abandoned":
         error.add_note(
             f"Greenlet {found.name}: its thread has ended, so it never runs again. "

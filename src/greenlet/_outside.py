@@ -171,8 +171,8 @@ def _look_at_process(pid: int, variables: bool, may_ask: bool) -> Found:
                     return Found(told, True, "" if is_all else OTHERS.format(pid))
         if variables:
             why = (
-                "it does not allow remote debugging, or its main thread runs no Python code now, as "
-                "while it waits for the kernel"
+                "it does not allow remote debugging, or its main thread runs no Python code now, "
+                "as while it waits for the kernel"
                 if can_ask
                 else "only one of the same version of Python as this command does, from 3.14 on"
             )

@@ -1,5 +1,6 @@
 """Local variables as text, for ``greenlet.inspect``."""
 
+import sys
 from contextlib import suppress
 from itertools import islice
 from types import FrameType
@@ -19,7 +20,12 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 }
 
 
-def with_variables(frame: FrameType | None) -> tuple[FrameView, ...]:
+def has_gil() -> bool:
+    """Whether no other thread runs while this one looks at a frame."""
+    return sys.version_info < (3, 13) or sys._is_gil_enabled()
+
+
+def of_frames(frame: FrameType | None) -> tuple[FrameView, ...]:
     """A frame and those that called it, the outermost first, with their variables."""
     found = []
     while frame is not None:

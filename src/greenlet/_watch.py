@@ -3,14 +3,14 @@
 import atexit
 import os
 import sys
+from _thread import TIMEOUT_MAX
 from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace, TracebackType
 from typing import Any, NamedTuple, Self
 
-from . import _greenlet
+from . import _allocate_lock, _get_ident, _greenlet, _start_new_thread
 from ._greenlet import greenlet
-from ._threads import TIMEOUT_MAX, allocate_lock, get_ident, start_new_thread
 from ._view import FrameView
 
 
@@ -51,18 +51,18 @@ class Watch:
         self._process = os.getpid()
         self._ident = 0
         # The first is released to end the watch; the second, when it has ended.
-        self._wake, self._ended = allocate_lock(), allocate_lock()
+        self._wake, self._ended = _allocate_lock(), _allocate_lock()
         self._wake.acquire()
         self._ended.acquire()
         # Neither a threading.Thread, which event loops replace by greenlets, nor one that others
         # wait for at the end of the program.
-        start_new_thread(self._run, ())
+        _start_new_thread(self._run, ())
         atexit.register(self._stop_at_exit)
 
     def stop(self) -> None:
         """End the watch. It calls its callback no more once this has returned."""
         atexit.unregister(self._stop_at_exit)
-        if self._tell_to_stop() and get_ident() != self._ident:
+        if self._tell_to_stop() and _get_ident() != self._ident:
             with self._ended:
                 pass
 
@@ -91,7 +91,7 @@ class Watch:
         self.stop()
 
     def _run(self) -> None:
-        self._ident = get_ident()
+        self._ident = _get_ident()
         try:
             while True:
                 try:

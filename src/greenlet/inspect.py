@@ -17,10 +17,8 @@ from contextlib import suppress
 from types import CodeType, FrameType
 from typing import IO, Any, NamedTuple, TypeAlias
 
-from . import _greenlet, _view
+from . import _get_ident, _greenlet, _variables, _view
 from ._greenlet import greenlet
-from ._threads import get_ident
-from ._variables import with_variables
 from ._view import FrameView, GreenletView, ThreadView
 from ._watch import HeldUp, Watch
 
@@ -270,8 +268,8 @@ def _view_of(g: greenlet, known: Known, *, variables: bool = False) -> tuple[int
     state, ident, _, _, stack_in_use, is_main, _, _, origin = found
     parent = _parent(g)
     frames = _without_own(_frames(_greenlet._list_frames(g), known))
-    if variables and (ident == get_ident() or _has_gil()):
-        frames = with_variables(_frame(g)) or frames
+    if variables and (ident == _get_ident() or _variables.has_gil()):
+        frames = _variables.of_frames(_frame(g)) or frames
     return ident, GreenletView(
         id=id(g),
         name=found[7],
@@ -291,10 +289,6 @@ def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
     while end and frames[end - 1].file == __file__:
         end -= 1
     return frames[:end]
-
-
-def _has_gil() -> bool:
-    return sys.version_info < (3, 13) or sys._is_gil_enabled()
 
 
 def format_tree(

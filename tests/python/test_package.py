@@ -41,7 +41,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
         print(*sorted(set(sys.modules) - before))
         """
     )
-    assert loaded.split() == ["greenlet", "greenlet._greenlet", "greenlet._threads"]
+    assert loaded.split() == ["greenlet", "greenlet._greenlet"]
 
 
 def test_the_stacks_settings_are_found_without_an_import_of_their_own() -> None:
@@ -111,7 +111,6 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/_reader.py",
         "greenlet/_remote.py",
         "greenlet/_table.py",
-        "greenlet/_threads.py",
         "greenlet/_variables.py",
         "greenlet/_view.py",
         "greenlet/_watch.py",
