@@ -159,7 +159,7 @@ constexpr DebugEntry kEntries[] = {
 #if PY_VERSION_HEX >= 0x030d0000
     {"instance.dict", {MANAGED_DICT_OFFSET}},
 #else
-    {"instance.dict", {-3 * static_cast<int>(sizeof(PyObject*))}},
+    {"instance.dict", {-3 * static_cast<std::int64_t>(sizeof(PyObject*))}},
 #endif
     {"type.has_managed_dict", {Py_TPFLAGS_MANAGED_DICT}},
 #if PY_VERSION_HEX >= 0x030d0000
@@ -167,7 +167,8 @@ constexpr DebugEntry kEntries[] = {
 #elif PY_VERSION_HEX >= 0x030c0000
     {"instance.values_tag", {-1}},  // the pointer to the dict is one to the array, plus this
 #else
-    {"instance.values", {-4 * static_cast<int>(sizeof(PyObject*))}},  // a pointer of its own
+    {"instance.values",
+     {-4 * static_cast<std::int64_t>(sizeof(PyObject*))}},  // a pointer of its own
 #endif
 
     {"PyCode_Type", {.address = &PyCode_Type}},

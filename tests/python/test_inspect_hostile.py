@@ -347,19 +347,23 @@ def test_two_watches_do_not_mistake_each_others_looks() -> None:
 
 
 def test_a_watch_goes_on_whatever_its_callback_raises() -> None:
-    other, calls = suspended(), []
+    calls = []
 
     def fails(found: inspect.HeldUp) -> None:
         calls.append(found)
         raise SystemExit
 
-    with Unraisable() as unraisable, inspect.watch(0.02, fails):
+    def blocks() -> None:
+        other = suspended()
         end = time.monotonic() + 20
         while len(calls) < 3 and time.monotonic() < end:
             time.sleep(0.01)
+        del other
+
+    with Unraisable() as unraisable, inspect.watch(0.02, fails):
+        in_thread(blocks)  # in which no other test has made the main greenlet a scheduler
     assert len(calls) >= 3
     assert set(unraisable.types) == {SystemExit}
-    del other
 
 
 def test_a_watch_may_be_stopped_by_its_callback_twice_and_in_a_fork() -> None:
