@@ -152,7 +152,7 @@ class PythonBench(Bench):
         named = [f"tests/python/{test}" for test in tests]
         code, output = self.run(
             *(self.python, "-m", "pytest", "-v", "-x", "-p", "no:cacheprovider", "--tb=short"),
-            *("--timeout", "60", "-o", "faulthandler_timeout=70"),
+            *("--timeout", "120", "-o", "faulthandler_timeout=130"),
             *(named or ["tests/python"]),
             minutes=minutes,
         )
