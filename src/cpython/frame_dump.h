@@ -36,7 +36,7 @@ class Dump {
 // Adds a line for each Python frame, the innermost first, with `indent` in front. The stack may run
 // meanwhile, in another thread: what is read then may be wrong, and a frame that cannot be read
 // ends the list.
-void dump_suspended(const StackState& stack, std::string_view indent, Dump& dump) noexcept;
-void dump_running(const PyThreadState* tstate, std::string_view indent, Dump& dump) noexcept;
+void dump_suspended(const StackState& stack, std::string_view indent, Dump& text) noexcept;
+void dump_running(const PyThreadState* tstate, std::string_view indent, Dump& text) noexcept;
 
 }  // namespace greenlet::cpython

@@ -35,7 +35,7 @@ PyObject* watch_threads(PyObject* module, PyObject*) {
 
 PyObject* list_greenlets(PyObject* module, PyObject* ident) {
   const unsigned long number = PyLong_AsUnsignedLong(ident);
-  if (number == static_cast<unsigned long>(-1) && PyErr_Occurred() != nullptr) {
+  if (PyErr_Occurred() != nullptr) {
     return nullptr;
   }
   return core::list_greenlets(ModuleState::of(module), number).release();

@@ -147,7 +147,10 @@ class Browser:
             details = parameters["exceptionDetails"]
             self.problems.append(details.get("exception", details).get("description", str(details)))
         elif message.get("method") == "Log.entryAdded":
-            self.problems.append(parameters["entry"]["text"])
+            text = parameters["entry"]["text"]
+            # Keys of a test may come before the page is there.
+            if not text.startswith("Autofocus processing was blocked"):
+                self.problems.append(text)
         elif message.get("method") == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
         return message
