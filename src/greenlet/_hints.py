@@ -35,8 +35,11 @@ def wrong_thread(error: BaseException, g: greenlet) -> None:
 
 def nothing_to_run(error: BaseException, g: greenlet) -> None:
     """For the start of a greenlet whose run raises AttributeError."""
-    if any("run" in vars(cls) for cls in type(g).__mro__ if cls is not greenlet):
-        return  # its class has one, which raises
+    # Not by a generator expression: it is a function, and 3.12 and 3.13 crash where there is no
+    # memory for one.
+    for cls in type(g).__mro__:
+        if cls is not greenlet and "run" in vars(cls):
+            return  # its class has one, which raises
     made = inspect.describe(g).origin
     error.add_note(
         f"This {type(g).__qualname__} has nothing to run: pass a callable when it is made, set its"
