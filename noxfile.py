@@ -300,6 +300,21 @@ def interop(session: nox.Session) -> None:
         session.error("\n".join(("passes with the published greenlet alone:", *failed)))
 
 
+@shared(name="test-tools")
+def test_tools(session: nox.Session) -> None:
+    """what profilers and debuggers show, with either greenlet (ON=3.14 WHAT="-k yappi")"""
+    names = os.environ.get("ON", "3.12 3.14").split()
+    os.environ["GREENLET_TOOLS_RESULTS"] = "tests/interop/results/tools"
+    for name in names:
+        with environments.required(REPORT, f"{name}-tools"):
+            python = environments.ours(name, environments.base(name))
+            options = ("-m", "tools", *session.posargs, "tests/interop/test_tools.py")
+            suites.pytest(REPORT, f"{name}-tools", [python], *options)
+    importlib.import_module("dependents.table").update()
+    print(importlib.import_module("dependents.seeing").table())
+    end(session)
+
+
 @shared(name="interop-load")
 def interop_load(session: nox.Session) -> None:
     """what dependents do per second with either greenlet (BENCH=3.14 WHAT=load_eventlet)"""

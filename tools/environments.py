@@ -109,8 +109,6 @@ def options(name: str, base: Path, headers: Path | None = None) -> list[str]:
         f"cmake.build-type={build_type}",
         f"cmake.define.GREENLET_SANITIZE={sanitizers}",
         f"cmake.define.GREENLET_WERROR={WERROR}",
-        # asserts and reports with their line numbers are the purpose of the other builds
-        f"install.strip={'false' if '-' in name else 'true'}",
     ]
     if headers:
         settings.append(f"cmake.define.Python_INCLUDE_DIR={headers}")

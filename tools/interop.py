@@ -13,6 +13,7 @@ in .venvs/dependents: remove them to begin afresh. The rooms of dependents/:
     recorder/       what is put on PYTHONPATH of a suite, to write down how each test went
     results.py      how tests went over runs, kept as JSON in tests/interop/results
     load.py         how fast fixed loads run, kept there, too
+    seeing.py       what profilers and debuggers show, kept there, too
     table.py        the tables in docs/compatibility.md, generated from these
 """
 

@@ -34,8 +34,18 @@ typedef struct _greenlet {
   implementation_ptr_t pimpl; /* opaque */
 } PyGreenlet;
 
-/* The capsule "greenlet._C_API" points to this table of twelve pointers. For a wrong argument, NULL
- * or another type, a function sets an exception and returns its error value: NULL or -1. */
+/* What a switch hook is told: a set of bits. */
+#define PyGreenlet_SWITCH_THROW 1    /* the target receives an exception, and no value */
+#define PyGreenlet_SWITCH_FINISHED 2 /* the origin has finished */
+
+/* A function for profilers, called after each switch in the thread of both: `origin` is the
+ * greenlet that was left, `target` the one that goes on; borrowed. It must not switch, run Python
+ * code, or set an exception, and none is set. */
+typedef void (*PyGreenlet_SwitchHook)(int what, PyObject* origin, PyObject* target, void* data);
+
+/* The capsule "greenlet._C_API" points to this table. The first twelve pointers are those of every
+ * greenlet 1.0 and later; for the last one see PyGreenlet_SetSwitchHook(). For a wrong argument,
+ * NULL or another type, a function sets an exception and returns its error value: NULL or -1. */
 typedef struct PyGreenlet_CAPI {
   PyTypeObject* type;
   PyObject* error;
@@ -49,6 +59,7 @@ typedef struct PyGreenlet_CAPI {
   int (*is_started)(PyGreenlet* self);
   int (*is_active)(PyGreenlet* self);
   PyGreenlet* (*get_parent)(PyGreenlet* self);
+  int (*set_switch_hook)(PyGreenlet_SwitchHook hook, void* data);
 } PyGreenlet_CAPI;
 
 /* The same pointers by index: _PyGreenlet_API[PyGreenlet_Switch_NUM]. */
@@ -65,7 +76,7 @@ typedef struct PyGreenlet_CAPI {
 #define PyGreenlet_ACTIVE_NUM 10
 #define PyGreenlet_GetParent_NUM 11
 #define PyGreenlet_GET_PARENT_NUM PyGreenlet_GetParent_NUM
-#define PyGreenlet_API_pointers 12 /* the number of pointers */
+#define PyGreenlet_API_pointers 12 /* the number of pointers that every greenlet has */
 
 /* The table, with the name and type that programs use; NULL until it is imported. */
 static void** _PyGreenlet_API = NULL;
@@ -124,6 +135,27 @@ static inline int PyGreenlet_CAPI_import(void) {
 
 /* int (self): is it started and not dead? 1, 0, or -1 with an exception. */
 #define PyGreenlet_ACTIVE (PyGreenlet_CAPI_table->is_active)
+
+/* Sets the switch hook of all threads of the interpreter, from their next switch on; NULL removes
+ * it. `data` is passed on to it. There is one hook: -1 with RuntimeError if another one is set
+ * (remove only your own). -1 with RuntimeError also if the greenlet that is loaded has no hooks, as
+ * the published one: the context of its capsule tells the number of pointers. A switch without a
+ * hook costs nothing more. */
+static inline int PyGreenlet_SetSwitchHook(PyGreenlet_SwitchHook hook, void* data) {
+  int result = -1;
+  PyObject* const module = PyImport_ImportModule("greenlet");
+  PyObject* const capsule = module != NULL ? PyObject_GetAttrString(module, "_C_API") : NULL;
+  if (capsule != NULL) {
+    if ((size_t)PyCapsule_GetContext(capsule) > 12) {
+      result = PyGreenlet_CAPI_table->set_switch_hook(hook, data);
+    } else if (!PyErr_Occurred()) {
+      PyErr_SetString(PyExc_RuntimeError, "this greenlet has no switch hooks");
+    }
+  }
+  Py_XDECREF(capsule);
+  Py_XDECREF(module);
+  return result;
+}
 
 #ifdef __cplusplus
 } /* extern "C" */

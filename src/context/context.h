@@ -67,6 +67,8 @@ class Context {
 
   // The stack pointer at which it was suspended; meaningful while it is.
   std::byte* stack_pointer() const noexcept { return static_cast<std::byte*>(sp_); }
+  // Where that is in a Context, for tools that look from outside.
+  static constexpr std::size_t offset_of_stack_pointer() noexcept { return offsetof(Context, sp_); }
 
  private:
   void swap_exceptions(Context& to, ExceptionGlobals* live) noexcept;

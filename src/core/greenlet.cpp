@@ -46,6 +46,9 @@ Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) 
 void Greenlet::destroy() noexcept {
   cpython::require(!is_active(), "greenlet: a greenlet is deallocated that has a stack in use");
   drop_references(Ref::take(std::exchange(parent_, nullptr)));  // no chain of parents has it
+  if (notes_ != nullptr) [[unlikely]] {
+    drop_notes();
+  }
   object_->greenlet = nullptr;
   const bool embedded = is_embedded();
   this->~Greenlet();
@@ -184,6 +187,9 @@ int Greenlet::traverse(visitproc visit, void* arg) noexcept {
   Py_VISIT(run_);
   Py_VISIT(args_);
   Py_VISIT(kwargs_);
+  if (notes_ != nullptr) [[unlikely]] {
+    Py_VISIT(notes_->origin);
+  }
   if (state() == State::kRunning) {
     return 0;  // the thread state has all that its stack refers to
   }
@@ -197,12 +203,31 @@ void Greenlet::clear() noexcept {
   if (state() == State::kSuspended) {
     return;
   }
+  if (notes_ != nullptr) {
+    Py_CLEAR(notes_->origin);
+  }
   Ref parent;
   {
     const std::lock_guard chains(module_->parents);
     parent = Ref::take(std::exchange(parent_, nullptr));
   }
   drop_references(std::move(parent));
+}
+
+Greenlet::Notes* Greenlet::make_notes() noexcept {
+  if (notes_ == nullptr) {
+    if (void* const memory = PyMem_RawMalloc(sizeof(Notes))) {
+      notes_ = new (memory) Notes;
+    }
+  }
+  return notes_;
+}
+
+void Greenlet::drop_notes() noexcept {
+  Notes* const notes = std::exchange(notes_, nullptr);
+  Py_XDECREF(notes->origin);
+  Py_XDECREF(notes->name);
+  PyMem_RawFree(notes);
 }
 
 void Greenlet::drop_references(Ref parent) noexcept {

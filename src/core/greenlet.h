@@ -74,7 +74,7 @@ enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended 
 // has exactly one.
 //
 // Locks. After the start the owner thread alone writes the fields, with these exceptions:
-//   run_, and the start itself     the object's own lock (cpython::ObjectLock)
+//   run_, notes_, the start itself the object's own lock (cpython::ObjectLock)
 //   parent_                        written under the object's own lock and ModuleState::parents, so
 //                                  either is enough to read it; clear() and destroy() write it when
 //                                  no other thread can reach the greenlet by its object
@@ -129,6 +129,9 @@ class Greenlet {
 
   // The callable to run, a new reference; empty if none is set or the greenlet has started.
   Ref run() const noexcept;
+  // The same, or what it runs if it has started; borrowed, null if there is none. For a look while
+  // the owner cannot run.
+  PyObject* run_as_is() const noexcept { return run_; }
   // False if the greenlet has started.
   bool set_run(Ref run) noexcept;
 
@@ -226,12 +229,36 @@ class Greenlet {
   // finalized.
   bool claim_del() noexcept { return !std::exchange(del_called_, true); }
 
+  // What tools have noted of a greenlet (core/listing.h). Few greenlets have any.
+  struct Notes {
+    PyObject* name = nullptr;    // a str that inspect.set_name() has set, or null; owned
+    PyObject* origin = nullptr;  // the frames that made it, as list_frames(), or null; owned
+  };
+  // Null if there are none. To read the name, hold the object's own lock.
+  const Notes* notes() const noexcept { return notes_; }
+  // Makes them if there are none; null without an exception if there is no memory. Call it under
+  // the object's own lock.
+  Notes* make_notes() noexcept;
+
+  // Its number in recordings; see timeline.h. Written by its owner, or while the world is stopped.
+  std::uint64_t serial() const noexcept { return serial_; }
+  void set_serial(std::uint64_t serial) noexcept { serial_ = serial; }
+  // The first argument of its run, borrowed; null if there is none. For its owner, before run is
+  // called.
+  PyObject* first_argument() const noexcept {
+    if (args_ == nullptr || args_is_single_) {
+      return args_;
+    }
+    return PyTuple_GET_SIZE(args_) > 0 ? PyTuple_GET_ITEM(args_, 0) : nullptr;
+  }
+
   // Visits what the control block owns, and the suspended stack.
   int traverse(visitproc visit, void* arg) noexcept;
   // Breaks cycles through a greenlet that is not suspended. A suspended one keeps everything.
   void clear() noexcept;
 
  private:
+  friend struct DebugLayout;  // debug_layout.cpp
   friend class DroppedQueue;  // next_queued_, is_queued_, queued_by_collector_
   friend class GreenletList;  // next_, previous_
   friend class Sweep;         // marks, and the pages that a suspended stack does not need
@@ -265,6 +292,8 @@ class Greenlet {
   // True if the control block lies in the same memory as its object, right behind it. Not so for
   // subclasses, which may append fields there.
   bool is_embedded() const noexcept { return reinterpret_cast<const Object*>(this) == object_ + 1; }
+
+  void drop_notes() noexcept;
 
   // What destroy() and clear() have in common: drops all references, with the one to the parent
   // that they have taken from parent_.
@@ -301,6 +330,8 @@ class Greenlet {
   PyObject* run_ = nullptr;
   PyObject* args_ = nullptr;    // of the call of run, while it lasts: a tuple, or a single argument
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
+  Notes* notes_ = nullptr;
+  std::uint64_t serial_ = 0;
   stack::Region region_;      // of a main greenlet only the boundary, about where its stack begins
   Greenlet* next_ = nullptr;  // in the GreenletList of its thread
   Greenlet* previous_ = nullptr;

@@ -1,6 +1,8 @@
 // The greenlets of one thread that have a stack, as an intrusive list.
 #pragma once
 
+#include <cstddef>
+
 #include "core/greenlet.h"
 
 namespace greenlet::core {
@@ -27,12 +29,14 @@ class GreenletList {
   Iterator end() const noexcept { return Iterator(nullptr); }
 
   bool is_empty() const noexcept { return first_ == nullptr; }
+  std::size_t size() const noexcept { return size_; }
   Greenlet* first() const noexcept { return first_; }
   static Greenlet* after(const Greenlet& greenlet) noexcept { return greenlet.next_; }
   // The one before it; of the first one the last.
   static Greenlet* before(const Greenlet& greenlet) noexcept { return greenlet.previous_; }
 
   void append(Greenlet& greenlet) noexcept {
+    ++size_;
     greenlet.next_ = nullptr;
     if (first_ == nullptr) {
       first_ = greenlet.previous_ = &greenlet;  // the first one's previous_ is the last one
@@ -45,6 +49,7 @@ class GreenletList {
   }
 
   void remove(Greenlet& greenlet) noexcept {
+    --size_;
     Greenlet* const next = greenlet.next_;
     Greenlet* const previous = greenlet.previous_;
     if (first_ == &greenlet) {
@@ -61,10 +66,16 @@ class GreenletList {
   }
 
   // Forgets all of them: their thread has ended.
-  void clear() noexcept { first_ = nullptr; }
+  void clear() noexcept {
+    first_ = nullptr;
+    size_ = 0;
+  }
 
  private:
+  friend struct DebugLayout;  // debug_layout.cpp
+
   Greenlet* first_ = nullptr;
+  std::size_t size_ = 0;
 };
 
 }  // namespace greenlet::core

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "core/hints.h"
 #include "core/thread_registry.h"
 #include "cpython/errors.h"
 #include "cpython/gc_protocol.h"
@@ -18,6 +19,12 @@ void kill_or_keep(Thread& thread, Greenlet& greenlet, KillCause cause) noexcept 
   if (is_spared(thread, greenlet)) {
     greenlet.keep();
     return;
+  }
+  if (cause == KillCause::kCollected) {
+    note_collected(greenlet);
+    if (greenlet.state() != State::kSuspended) {
+      return;
+    }
   }
   PyObject* const object = greenlet.object();
   const Py_ssize_t references = Py_REFCNT(object);
@@ -96,6 +103,7 @@ bool kill(Thread& thread, Greenlet& greenlet, KillCause cause) noexcept {
       // dropped. (gevent's hub throws LoopExit into its parent.)
       if (!thrown_on && (is_dropped || greenlet.is_dead())) {
         cpython::raise_exception(exception.release());
+        add_hint("killed", greenlet.object());
         PyErr_WriteUnraisable(greenlet.object());
       }
     }

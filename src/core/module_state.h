@@ -10,6 +10,24 @@
 
 namespace greenlet::core {
 
+// A C function that is called after each switch, in the target. `origin` and `target` are borrowed;
+// `what` is a set of bits. It must not switch, raise, or run Python code.
+struct SwitchHook {
+  enum What : int { kThrow = 1, kOriginFinished = 2 };
+  using Function = void (*)(int what, PyObject* origin, PyObject* target, void* data);
+  Function function = nullptr;
+  void* data = nullptr;
+};
+
+// Where functools.partial objects keep their function. The type is only compared, so it may have
+// ended; null if it is not known.
+struct PartialField {
+  const PyTypeObject* type = nullptr;
+  Py_ssize_t offset = 0;
+};
+
+class Timeline;
+
 // Lives in the module object that owns it (module/module.cpp makes that object), and as long as the
 // object. Each Thread owns a reference to the object, and so does the greenlet type, for all
 // greenlets. The fields without a rule of their own are written before the module is registered,
@@ -48,6 +66,26 @@ struct ModuleState {
   // may change them.
   std::atomic<Py_ssize_t> main_greenlets{0};    // threads that have a main greenlet
   std::atomic<Py_ssize_t> queued_greenlets{0};  // greenlets in DroppedQueues
+
+  // What is called after each switch, in all threads; see tracing.h. Changed while the world is
+  // stopped.
+  PyObject* tracer = nullptr;  // owned: of the threads that have none of their own
+  SwitchHook hook;
+
+  // Greenlets that collections have found and ended, and a function that is called with each. The
+  // flag says whether there is a function, which is changed while the world is stopped.
+  std::atomic<Py_ssize_t> collected_greenlets{0};
+  std::atomic<bool> reports_collected{false};
+  PyObject* collected_callback = nullptr;  // owned
+
+  // The recording that runs, or null; and how many greenlets recordings have numbered so far (see
+  // timeline.h). Changed while the world is stopped.
+  Timeline* timeline = nullptr;
+  std::uint64_t numbered_greenlets = 0;
+  PartialField partial;  // for names; set by the first recording
+
+  // How many frames to note of the code that makes a greenlet (Greenlet::origin()).
+  std::atomic<int> origin_frames{0};
 
   // True once hook_exit() has been called.
   std::atomic<bool> is_exit_hooked{false};

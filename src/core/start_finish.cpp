@@ -2,6 +2,7 @@
 // that goes on next.
 #include <utility>
 
+#include "core/hints.h"
 #include "core/thread.h"
 #include "cpython/errors.h"
 #include "cpython/locks.h"
@@ -24,6 +25,9 @@ Thread::Start Thread::start(Greenlet& greenlet, Message& message) noexcept {
     run = Ref::take(PyObject_GetAttr(greenlet.object(), module_->run_name));
   }
   if (!run) {
+    if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+      add_hint("nothing_to_run", greenlet.object());
+    }
     return Start::kFailed;
   }
   if (greenlet.state() != State::kNew) {

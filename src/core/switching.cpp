@@ -4,6 +4,7 @@
 #include <mutex>
 #include <utility>
 
+#include "core/hints.h"
 #include "core/thread.h"
 #include "cpython/errors.h"
 #include "cpython/require.h"
@@ -133,8 +134,8 @@ PyObject* Thread::receive(PyObject* message) noexcept {
   if (message == nullptr) {
     exception = Ref::take(std::exchange(exception_, nullptr));
   }
-  if (attention_ & kOriginFinished) {
-    attention_ &= ~kOriginFinished;
+  if (has_attention(kOriginFinished)) {
+    set_attention(kOriginFinished, false);
     Greenlet& finished = Greenlet::of(origin.get());
     finished.context_.retire();
     pool_.release(std::exchange(finished.region_, {}));
@@ -143,11 +144,8 @@ PyObject* Thread::receive(PyObject* message) noexcept {
       Py_DECREF(origin.get());  // the thread's reference; `origin` is still one
     }
   }
-  if (tracer_.callback() != nullptr && !tracer_.call(message != nullptr ? "switch" : "throw",
-                                                     Greenlet::of(origin.get()), *running_)) {
-    Ref raised = Ref::take(cpython::take_exception());
-    exchange_tracer({});
-    cpython::raise_exception(raised.release());
+  if (attention_ != 0 && !tell_of_switch(Greenlet::of(origin.get()), message == nullptr))
+      [[unlikely]] {
     Py_XDECREF(message);
     return nullptr;
   }
@@ -156,6 +154,30 @@ PyObject* Thread::receive(PyObject* message) noexcept {
     cpython::raise_exception(exception.release());
   }
   return message;
+}
+
+bool Thread::tell_of_switch(const Greenlet& origin, bool is_throw) noexcept {
+  set_attention(kWatched, false);
+  if (const SwitchHook hook = module_->hook; has_attention(kHooked) && hook.function != nullptr) {
+    hook.function((is_throw ? SwitchHook::kThrow : 0) |
+                      (origin.state() == State::kDead ? SwitchHook::kOriginFinished : 0),
+                  origin.object(), running_->object(), hook.data);
+  }
+  const bool is_own = tracer_.callback() != nullptr;
+  const Ref callback = Ref::share(is_own                        ? tracer_.callback()
+                                  : has_attention(kTracedInAll) ? module_->tracer
+                                                                : nullptr);
+  if (!callback || call_tracer(callback.get(), is_throw, origin, *running_)) {
+    return true;
+  }
+  Ref raised = Ref::take(cpython::take_exception());
+  if (is_own) {
+    exchange_tracer({});
+  } else if (module_->tracer == callback.get()) {  // unless it has set another one
+    set_attention(kTracedInAll, false);
+  }
+  cpython::raise_exception(raised.release());
+  return false;
 }
 
 void Thread::raise_wrong_thread(const Greenlet& representative) noexcept {
@@ -174,6 +196,7 @@ void Thread::raise_wrong_thread(const Greenlet& representative) noexcept {
     PyErr_SetString(module_->error,
                     "cannot switch to a different thread (which happens to have exited)");
   }
+  add_hint("wrong_thread", representative.object());
 }
 
 }  // namespace greenlet::core

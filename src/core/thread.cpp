@@ -23,15 +23,21 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   ++module->main_greenlets;
   owner_id_.store(cpython::id_of(tstate), std::memory_order_relaxed);
   owner_tstate_.store(tstate, std::memory_order_relaxed);
+  set_attention(kTracedInAll, module->tracer != nullptr);
+  set_attention(kHooked, module->hook.function != nullptr);
+  notes_origin_ = module->origin_frames.load(std::memory_order_relaxed) != 0;
+  listed_in_.store(module, std::memory_order_release);
 }
 
 Thread::Owned Thread::reset() noexcept {
+  listed_in_.store(nullptr, std::memory_order_relaxed);
   --module_->main_greenlets;
   Owned owned{exchange_tracer({}), Ref::take(std::exchange(module_object_, nullptr)),
               Ref::take(std::exchange(main_, nullptr)->object()),
               Ref::take(std::exchange(running_, nullptr)->object())};
   started_.clear();
   sweep_ = {};
+  recorded_ = nullptr;
   attention_ = 0;
   end_phase_ = End::kNotYet;
   is_on_thread_stack_ = false;

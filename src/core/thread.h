@@ -31,6 +31,8 @@ namespace greenlet::core {
 // another kind of call.
 using cpython::Operands;
 
+struct RecordedThread;
+
 // Belongs to one Python thread state. Owns the main greenlet, the trace callback and the stack
 // pool, and a reference to the running greenlet. A capsule in the thread state's dict owns the
 // Thread. So CPython ends it from inside the dying thread, while that thread can still run Python
@@ -41,6 +43,11 @@ using cpython::Operands;
 //   dropped_                   ModuleState::owners; see DroppedQueue
 //   main_                      another thread reads it under ModuleState::owners
 //   read_ahead_, started_      a collection in another thread, under the GIL or in a stopped world
+//   tstate_, main_, running_   listing.h, in the same way
+//   attention_                 tracing.h, in the same way
+//   recorded_                  timeline.h, in the same way
+//   watched_since_, next_in_bucket_, is_in_use_
+//                              listing.h, in the same way
 //
 // The memory of a Thread is never freed, only used for another Thread. The reason: an OS thread may
 // have several thread states in turns (one per interpreter, or per PyGILState_Ensure()), a thread
@@ -56,12 +63,38 @@ class alignas(128) Thread {
            owner_id_.load(std::memory_order_relaxed) == cpython::id_of(tstate);
   }
 
+  // For a signal handler in any thread: null, or out of date, if the Thread is just ending.
+  const Greenlet* peek_running() const noexcept {
+    return __atomic_load_n(&running_, __ATOMIC_RELAXED);
+  }
+  const Greenlet* peek_main() const noexcept { return __atomic_load_n(&main_, __ATOMIC_RELAXED); }
+  const PyThreadState* peek_tstate() const noexcept {
+    return __atomic_load_n(&tstate_, __ATOMIC_RELAXED);
+  }
+  // False if the thread state has ended, of which `copy` is a copy. (It has no dict any more then.)
+  bool peek_is_living(const PyThreadState& copy) const noexcept {
+    return copy.id == owner_id_.load(std::memory_order_relaxed) && copy.dict != nullptr;
+  }
+
   Greenlet& running() const noexcept { return *running_; }
   Greenlet& main() const noexcept { return *main_; }
   bool runs_main() const noexcept { return running_ == main_; }
   ModuleState& module() const noexcept { return *module_; }
   PyObject* empty_tuple() const noexcept { return module_->empty_tuple; }
   PyThreadState* tstate() const noexcept { return tstate_; }
+  // True if this belongs to a living thread state of the interpreter of `module`. Any thread may
+  // ask. It stays so while the caller has the GIL, or has stopped the world.
+  bool is_in(const ModuleState& module) const noexcept {
+    return listed_in_.load(std::memory_order_acquire) == &module;
+  }
+  // False if the thread state has ended, or if the end of this Thread has abandoned its greenlets.
+  // (A Thread may outlive its thread state: see owner_tstate_.) Any thread of the interpreter may
+  // ask that has the GIL, or has stopped the world. It stays so as long. To ask for all Threads,
+  // see ThreadRegistry::for_each_in_use().
+  bool is_living() const noexcept {
+    return main_->thread() == this &&
+           cpython::is_living(tstate_, owner_id_.load(std::memory_order_relaxed));
+  }
   const cpython::ImplFields& impl_fields() const noexcept { return impl_fields_; }
   // The greenlets that have a stack here.
   const GreenletList& started() const noexcept { return started_; }
@@ -102,9 +135,31 @@ class alignas(128) Thread {
   const Tracer& tracer() const noexcept { return tracer_; }
   // Sets or (empty) removes the trace callback; returns the old one.
   Ref exchange_tracer(Ref callback) noexcept {
-    attention_ = callback ? attention_ | kTraced : attention_ & ~unsigned{kTraced};
+    set_attention(kTraced, static_cast<bool>(callback));
     return tracer_.exchange(std::move(callback));
   }
+
+  // What arrive() must do beside bringing the message; a set of bits.
+  enum Attention : unsigned {
+    kTraced = 1,          // tracer() has a callback
+    kOriginFinished = 2,  // the greenlet that was left has finished
+    kTracedInAll = 4,     // ModuleState::tracer is set, and has not raised here
+    kHooked = 8,          // ModuleState::hook is set
+    kWatched = 16,        // no switch since watched_since()
+  };
+  // Of another thread, only while the world is stopped.
+  void set_attention(Attention bit, bool value) noexcept {
+    attention_ = value ? attention_ | bit : attention_ & ~unsigned{bit};
+  }
+  bool has_attention(Attention bit) const noexcept { return (attention_ & bit) != 0; }
+
+  // True if note_origin() is to be called for each new greenlet. Set it of another thread only
+  // while the world is stopped.
+  bool notes_origin() const noexcept { return notes_origin_; }
+  void set_notes_origin(bool value) noexcept { notes_origin_ = value; }
+  // Since when there was no switch, on the clock kMonotonic, if kWatched is set: the first look.
+  std::uint64_t watched_since() const noexcept { return watched_since_; }
+  void set_watched_since(std::uint64_t time) noexcept { watched_since_ = time; }
 
   // --- what the other jobs record here ---
 
@@ -116,6 +171,11 @@ class alignas(128) Thread {
   // True while the running greenlet is in call_on_thread_stack().
   bool is_on_thread_stack() const noexcept { return is_on_thread_stack_; }
   void set_on_thread_stack(bool value) noexcept { is_on_thread_stack_ = value; }
+
+  // What a recording keeps of this thread (timeline.h); null if there is none. Of another thread,
+  // only while the world is stopped.
+  RecordedThread* recorded() const noexcept { return recorded_; }
+  void set_recorded(RecordedThread* recorded) noexcept { recorded_ = recorded; }
 
   // Something has happened, so the sweep may do some work. Neither runs Python code nor allocates.
   void note_event() noexcept { sweep_.note(started_, *main_, pool_); }
@@ -131,12 +191,11 @@ class alignas(128) Thread {
   void give_back_thread_state() noexcept;
 
  private:
+  friend struct DebugLayout;    // debug_layout.cpp
   friend class ThreadRegistry;  // makes Threads, and puts the memory of ended ones aside
 
   // kAlreadyStarted: other code has started the greenlet during the preparations of start().
   enum class Start : unsigned char { kStarted, kFailed, kAlreadyStarted };
-  // What arrive() must do beside bringing the message; a set of bits.
-  enum Attention : unsigned { kTraced = 1, kOriginFinished = 2 };
 
   Thread() = default;
   ~Thread() = default;
@@ -182,6 +241,8 @@ class alignas(128) Thread {
     return message;
   }
   PyObject* arrive_slowly(PyObject* message) noexcept;
+  // Calls the hook and the tracer. Returns false with an exception set if the tracer raises.
+  [[gnu::noinline]] bool tell_of_switch(const Greenlet& origin, bool is_throw) noexcept;
   // The rest of arrive_slowly(), when the StackState has caught up; also for a switch from a
   // greenlet to itself.
   PyObject* receive(PyObject* message) noexcept;
@@ -218,7 +279,9 @@ class alignas(128) Thread {
   // `self`. Returns the argument of switch_to().
   PyObject* find_heir(Greenlet& self, Ref& target, Message message) noexcept;
 
-  Thread* next_unused_ = nullptr;  // in ThreadRegistry's list of ended Threads
+  Thread* next_unused_ = nullptr;                       // in ThreadRegistry's list of ended Threads
+  Thread* next_made_ = nullptr;                         // in its list of all Threads; never changes
+  std::atomic<const ModuleState*> listed_in_{nullptr};  // module_, for other threads
 
   // The thread state, as long as it lives and this is its Thread; otherwise `this`, which is the
   // address of no thread state. The id belongs to it: a Thread may outlive its thread state, if
@@ -234,6 +297,7 @@ class alignas(128) Thread {
   unsigned attention_ = 0;
   End end_phase_ = End::kNotYet;
   bool is_on_thread_stack_ = false;
+  bool notes_origin_ = false;
   DroppedQueue dropped_;
   cpython::ImplFields impl_fields_;
   PyObject* exception_ = nullptr;  // what a switch without a value brings; owned
@@ -246,6 +310,10 @@ class alignas(128) Thread {
   GreenletList started_;
   ReadAhead read_ahead_;
   Sweep sweep_;
+  RecordedThread* recorded_ = nullptr;
+  std::uint64_t watched_since_ = 0;
+  Thread* next_in_bucket_ = nullptr;  // of ThreadRegistry::for_each_in_use()
+  bool is_in_use_ = false;
   stack::Pool pool_;
 };
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/thread_end.h"
+#include "core/timeline.h"
 #include "cpython/errors.h"
 #include "cpython/objects.h"
 #include "cpython/thread_states.h"
@@ -19,6 +20,7 @@ constexpr const char* kCapsuleName = "greenlet._greenlet.Thread";
 
 constinit thread_local OsThread os_thread;
 constinit FreeList<Thread, &Thread::next_unused_> ThreadRegistry::unused_;
+constinit std::atomic<Thread*> ThreadRegistry::made_{nullptr};
 
 Thread* ThreadRegistry::current_or_null() noexcept {
   PyThreadState* const tstate = cpython::current_thread_state();
@@ -162,6 +164,7 @@ Thread* ThreadRegistry::attach() noexcept {
       os_thread.thread != nullptr || os_thread.thread_without_exceptions != nullptr;
   remember(*thread);
   hook_end_of_run();
+  Timeline::note_begin(*thread);
   if (is_second) {
     hook_exit(*module);
   }
@@ -177,7 +180,31 @@ Thread* ThreadRegistry::allocate() noexcept {
     PyErr_NoMemory();
     return nullptr;
   }
-  return new (memory) Thread();
+  auto* const made = new (memory) Thread();
+  made->next_made_ = made_.load(std::memory_order_relaxed);
+  while (!made_.compare_exchange_weak(made->next_made_, made, std::memory_order_release,
+                                      std::memory_order_relaxed)) {
+  }
+  return made;
+}
+
+void ThreadRegistry::find_those_in_use(const ModuleState& module) noexcept {
+  constexpr std::size_t kBuckets = 256;
+  Thread* buckets[kBuckets] = {};  // by thread state
+  const auto bucket_of = [&](const PyThreadState* tstate) -> Thread*& {
+    return buckets[reinterpret_cast<std::uintptr_t>(tstate) / sizeof(PyThreadState) % kBuckets];
+  };
+  for_each(module, [&](Thread& thread) {
+    thread.is_in_use_ = false;
+    Thread*& first = bucket_of(thread.tstate_);
+    thread.next_in_bucket_ = std::exchange(first, &thread);
+  });
+  cpython::for_each_thread_state([&](PyThreadState* tstate) {
+    for (Thread* each = bucket_of(tstate); each != nullptr; each = each->next_in_bucket_) {
+      each->is_in_use_ = each->is_in_use_ || (each->tstate_ == tstate && each->is_of(tstate) &&
+                                              each->main_->thread() == each);
+    }
+  });
 }
 
 void ThreadRegistry::end_from_capsule(PyObject* capsule) noexcept {
@@ -205,6 +232,7 @@ void ThreadRegistry::end(Thread& thread, bool in_own_thread) noexcept {
         .interpreter_id = PyInterpreterState_GetID(PyThreadState_GetInterpreter(tstate)),
         .module_serial = thread.module_->serial};
   }
+  Timeline::note_end(thread, in_own_thread);
   const Thread::Owned owned = thread.reset();  // dropped when the memory may be used again
   unused_.put(&thread);
 }

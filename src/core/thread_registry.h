@@ -35,7 +35,42 @@ class ThreadRegistry {
   // False if it runs on its own stack. For cpython::watch_new_thread_states().
   static bool find_stack(cpython::StackBounds& found) noexcept;
 
+  // Calls `look` for each Thread that has not ended. For a signal handler: it takes no lock, and
+  // Threads may begin and end meanwhile.
+  template <typename Look>
+  static void for_each_living(Look look) noexcept {
+    for (const Thread* thread = made_.load(std::memory_order_acquire); thread != nullptr;
+         thread = thread->next_made_) {
+      if (thread->listed_in_.load(std::memory_order_acquire) != nullptr) {
+        look(*thread);
+      }
+    }
+  }
+  // Calls `look` for each Thread of the interpreter of `module`. The caller must have the GIL, or
+  // have stopped the world.
+  template <typename Look>
+  static void for_each(const ModuleState& module, Look look) noexcept {
+    for (Thread* thread = made_.load(std::memory_order_acquire); thread != nullptr;
+         thread = thread->next_made_) {
+      if (thread->is_in(module)) {
+        look(*thread);
+      }
+    }
+  }
+  // The same for each that is_living(). Takes as long as there are Threads and thread states.
+  template <typename Look>
+  static void for_each_in_use(const ModuleState& module, Look look) noexcept {
+    find_those_in_use(module);
+    for_each(module, [&](Thread& thread) {
+      if (thread.is_in_use_) {
+        look(thread);
+      }
+    });
+  }
+
  private:
+  friend struct DebugLayout;  // debug_layout.cpp
+
   // The slow half of current(): finds the Thread, or makes it and hooks the ends of the thread and
   // of the interpreter (thread_end.h).
   static Thread* attach() noexcept;
@@ -52,6 +87,9 @@ class ThreadRegistry {
   // True if `tstate`, the calling thread's, had a Thread that has ended. See OsThread::Ended.
   static bool has_ended(PyThreadState* tstate) noexcept;
 
+  // Sets is_in_use_ of each Thread.
+  static void find_those_in_use(const ModuleState& module) noexcept;
+
   // The destructor of the capsule: calls end().
   static void end_from_capsule(PyObject* capsule) noexcept;
   // Ends `thread`: its greenlets first (thread_end.h), then the rest.
@@ -59,6 +97,9 @@ class ThreadRegistry {
 
   // The memory of Threads that have ended. Of the whole process; takes no lock.
   static constinit FreeList<Thread, &Thread::next_unused_> unused_;
+  // All Threads that the process has made, also those that have ended: the last one, and from each
+  // the one that was made before it. None is ever removed.
+  static constinit std::atomic<Thread*> made_;
 };
 
 }  // namespace greenlet::core

@@ -200,6 +200,15 @@ struct CurrentFrame {
   void finish() noexcept { frame = nullptr; }
 
   _PyInterpreterFrame* innermost() const noexcept { return frame; }
+  // Where the pointer to the innermost frame is; it need not be readable.
+  const void* place_of_innermost() const noexcept { return &frame; }
+  static const void* place_of_running(const PyThreadState* tstate) noexcept {
+    return &(tstate->*Current);
+  }
+  // The innermost frame of the stack that a thread runs.
+  static _PyInterpreterFrame* running(const PyThreadState* tstate) noexcept {
+    return tstate->*Current;
+  }
   // A new reference to the innermost complete frame; null without an exception if there is none.
   // CPython makes a frame object only for what a thread state runs. So for one call the calling
   // thread's state seems to run the suspended frames.

@@ -3,6 +3,7 @@
 
 #include <Python.h>
 
+#include <cstddef>
 #include <utility>
 
 #include "cpython/gc_protocol.h"
@@ -26,6 +27,15 @@ struct CFrameBase {
   _PyInterpreterFrame* innermost() const noexcept {
     return cframe != nullptr ? cframe->current_frame : nullptr;
   }
+  // Where the pointer to the innermost frame is; it need not be readable.
+  const void* place_of_innermost() const noexcept { return place(cframe); }
+  static const void* place_of_running(const PyThreadState* tstate) noexcept {
+    return place(tstate->cframe);
+  }
+  // The innermost frame of the stack that a thread runs.
+  static _PyInterpreterFrame* running(const PyThreadState* tstate) noexcept {
+    return tstate->cframe != nullptr ? tstate->cframe->current_frame : nullptr;
+  }
   // A new reference to the innermost complete frame; null without an exception if there is none.
   // CPython makes a frame object only for what a thread state runs. So for one call the calling
   // thread's state seems to run the suspended frames.
@@ -38,6 +48,13 @@ struct CFrameBase {
     PyFrameObject* const object = PyThreadState_GetFrame(tstate);
     tstate->cframe = running;
     return object;
+  }
+
+ private:
+  static const void* place(const _PyCFrame* cframe) noexcept {
+    return cframe == nullptr
+               ? nullptr
+               : reinterpret_cast<const std::byte*>(cframe) + offsetof(_PyCFrame, current_frame);
   }
 };
 

@@ -133,6 +133,10 @@ class StackState {
   // Forgets which exception the running stack handles; may run Python code.
   static void clear_handled_exception(PyThreadState* tstate) noexcept;
 
+  // The innermost frame of a suspended stack, complete or not; null if there is none.
+  _PyInterpreterFrame* innermost() const noexcept { return fields_.innermost(); }
+  // Where the pointer to it is. For looks that copy what they read; it need not be readable.
+  const void* place_of_innermost() const noexcept { return fields_.place_of_innermost(); }
   // The innermost complete frame of a suspended stack, a new reference; null without an exception
   // if there is none. `tstate` is the calling thread's.
   PyFrameObject* innermost_frame(PyThreadState* tstate) const noexcept {
@@ -162,6 +166,7 @@ class StackState {
 
  private:
   friend class BorrowedStack;
+  friend struct DebugLayout;  // offsets for the debug table
 
   int visit_frames(visitproc visit, void* arg) noexcept;
   void mark_generator(_PyInterpreterFrame* frame) noexcept;

@@ -16,6 +16,18 @@ bool can_run_python([[maybe_unused]] PyThreadState* tstate) noexcept {
 #endif
 }
 
+bool is_living(const PyThreadState* tstate, std::uint64_t id) noexcept {
+  PyThreadState* const current = current_thread_state();
+  if (tstate == current) {
+    return current->id == id;
+  }
+  bool is_found = false;
+  for_each_thread_state([&](const PyThreadState* each) {
+    is_found = is_found || (each == tstate && each->id == id);
+  });
+  return is_found;
+}
+
 #if PY_VERSION_HEX >= 0x030c0000
 
 namespace {

@@ -23,6 +23,22 @@ inline std::uint64_t id_of(const PyThreadState* tstate) noexcept { return tstate
 // False once the interpreter is so far into its finalization that running Python code is unwise.
 bool can_run_python(PyThreadState* tstate) noexcept;
 
+// True if `tstate` is a thread state of the calling thread's interpreter whose id is `id`. It may
+// have ended: the pointer is only compared. For a caller that has the GIL, or has stopped the
+// world. Takes time in proportion to the number of thread states.
+bool is_living(const PyThreadState* tstate, std::uint64_t id) noexcept;
+// Calls `look` for each thread state of the calling thread's interpreter, for such a caller. Takes
+// no lock, as PyThreadState_Next() does for each step: a thread without the GIL may put its new
+// thread state ahead of the others, but only threads with it take one out.
+template <typename Look>
+void for_each_thread_state(Look look) noexcept {
+  PyInterpreterState* const interpreter = current_thread_state()->interp;
+  for (PyThreadState* each = PyInterpreterState_ThreadHead(interpreter); each != nullptr;
+       each = each->next) {
+    look(each);
+  }
+}
+
 // Another thread state of the interpreter and the OS thread of `current` that runs nothing at the
 // moment. Only those with an id smaller than `before` count; of several, it returns the one with
 // the largest id. Null if there is none. Always null before 3.12: there PyGILState_Ensure() would

@@ -1,8 +1,17 @@
 """Greenlets: lightweight cooperative tasks, each on a call stack of its own.
 
 A greenlet runs until it calls ``switch()`` on another one. It goes on from there when a greenlet
-switches back to it. ``greenlet.stacks`` has the settings of the stacks.
+switches back to it. ``greenlet.stacks`` has the settings of the stacks,
+``greenlet.inspect`` shows which greenlets there are and where they wait.
 """
+
+# As they are now: gevent and eventlet replace these functions by some that make and wait for
+# greenlets, and they import greenlet before. What needs a thread of the system takes them here.
+from _thread import (
+    allocate_lock as _allocate_lock,  # noqa: F401
+    get_ident as _get_ident,  # noqa: F401
+    start_new_thread as _start_new_thread,  # noqa: F401
+)
 
 # Names `X as X` are public, but ``from greenlet import *`` does not import them.
 from ._greenlet import (
@@ -35,15 +44,18 @@ __all__ = [
 ]
 
 
-# greenlet.stacks is imported at its first use: it imports modules that take longer than all of this
+# These are imported at their first use: they import modules that take longer than all of this
 # package.
+_AT_FIRST_USE = ("inspect", "stacks")
+
+
 def __getattr__(name: str) -> object:
-    if name != "stacks":
+    if name not in _AT_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return import_module(".stacks", __name__)
+    return import_module(f".{name}", __name__)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "stacks"})
+    return sorted({*globals(), *_AT_FIRST_USE})

@@ -3,7 +3,7 @@ from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, final, overload
 
-from . import stacks as stacks
+from . import inspect as inspect, stacks as stacks
 
 __all__ = [
     "__version__",
@@ -22,6 +22,10 @@ _TraceCallback: TypeAlias = Callable[
 
 @final
 class _Capsule: ...
+
+def _allocate_lock() -> Any: ...
+def _get_ident() -> int: ...
+def _start_new_thread(function: Callable[..., object], args: tuple[Any, ...], /) -> int: ...
 
 __version__: Final[str]
 _C_API: Final[_Capsule]
@@ -115,8 +119,10 @@ class greenlet:  # noqa: N801
         """Return the running greenlet of this thread."""
 
     @staticmethod
-    def settrace(callback: _TraceCallback | None, /) -> _TraceCallback | None:
-        """Set this thread's trace callback and return the previous one."""
+    def settrace(
+        callback: _TraceCallback | None, /, *, all_threads: bool = False
+    ) -> _TraceCallback | None:
+        """Set this thread's trace callback, or that of all threads; return the previous one."""
 
     @staticmethod
     def gettrace() -> _TraceCallback | None:
@@ -125,8 +131,13 @@ class greenlet:  # noqa: N801
 def getcurrent() -> greenlet:
     """Return the running greenlet of this thread. At first that is its main greenlet."""
 
-def settrace(callback: _TraceCallback | None, /) -> _TraceCallback | None:
+def settrace(
+    callback: _TraceCallback | None, /, *, all_threads: bool = False
+) -> _TraceCallback | None:
     """Set this thread's trace callback and return the previous one. ``None`` removes it.
+
+    With ``all_threads`` it is the callback of all threads of the interpreter that have none of
+    their own, from their next switch on, and of threads that use greenlets later.
 
     After each switch the callback is called in the target with ``"switch"`` or ``"throw"`` and the
     pair ``(origin, target)``. If it raises, it is removed and the target gets the exception.

@@ -3,6 +3,7 @@
 
 #include "core/greenlet.h"
 #include "core/inspection.h"
+#include "core/listing.h"
 #include "core/thread_registry.h"
 #include "module/operations.h"
 
@@ -149,9 +150,14 @@ PyObject* repr(PyObject* self) {
       break;
   }
   const bool living_main = greenlet.is_main() && greenlet.is_active();
+  const char* const main = living_main ? " main" : "";
+  void* const thread = representative.thread();
+  if (const Ref name = core::name_of(greenlet)) {
+    return PyUnicode_FromFormat("<%s object at %p (otid=%p)%s%s name=%R>", Py_TYPE(self)->tp_name,
+                                self, thread, description, main, name.get());
+  }
   return PyUnicode_FromFormat("<%s object at %p (otid=%p)%s%s>", Py_TYPE(self)->tp_name, self,
-                              static_cast<void*>(representative.thread()), description,
-                              living_main ? " main" : "");
+                              thread, description, main);
 }
 
 }  // namespace greenlet::module

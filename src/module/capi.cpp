@@ -10,6 +10,7 @@
 #include "core/free_list.h"
 #include "core/greenlet.h"
 #include "core/thread_registry.h"
+#include "core/tracing.h"
 #include "module/operations.h"
 
 namespace greenlet::module {
@@ -38,7 +39,10 @@ constinit core::FreeList<Table, &Table::next_free> unused;
 // the same, too. So a program that keeps the address finds the present objects there.
 constinit Table main_table{};
 
-static_assert(sizeof(PyGreenlet_CAPI) == 12 * sizeof(void*));
+constexpr std::size_t kPointers = 13;
+static_assert(sizeof(PyGreenlet_CAPI) == kPointers * sizeof(void*));
+static_assert(PyGreenlet_SWITCH_THROW == core::SwitchHook::kThrow &&
+              PyGreenlet_SWITCH_FINISHED == core::SwitchHook::kOriginFinished);
 static_assert(sizeof(PyGreenlet) == sizeof(core::Object));
 static_assert(offsetof(PyGreenlet, weakreflist) == offsetof(core::Object, weakreflist));
 static_assert(offsetof(PyGreenlet, dict) == offsetof(core::Object, dict));
@@ -194,6 +198,15 @@ PyGreenlet* get_parent(PyGreenlet* self) {
   return greenlet == nullptr ? nullptr : as_greenlet(greenlet->parent().release());
 }
 
+int set_switch_hook(PyGreenlet_SwitchHook function, void* data) {
+  ModuleState* const state = current_state();
+  if (state == nullptr || core::set_hook(*state, {.function = function, .data = data})) {
+    return state == nullptr ? -1 : 0;
+  }
+  PyErr_SetString(PyExc_RuntimeError, "another switch hook is set");
+  return -1;
+}
+
 void give_back(Table* table) {
   // The interpreter destroys these objects. PyGreenlet_Check() is false for null. But null in place
   // of an exception would crash.
@@ -221,11 +234,16 @@ PyObject* make_capi(const ModuleState& state) {
   }
   table->entries = {state.greenlet_type, state.error,   state.greenlet_exit, &create,  &get_current,
                     &throw_entry,        &switch_entry, &set_parent_entry,   &is_main, &is_started,
-                    &is_active,          &get_parent};
+                    &is_active,          &get_parent,   &set_switch_hook};
   PyObject* const capsule = PyCapsule_New(table, kCapsuleName, is_main_table ? nullptr : &destroy);
-  if (capsule == nullptr && !is_main_table) {
-    give_back(table);
+  if (capsule == nullptr) {
+    if (!is_main_table) {
+      give_back(table);
+    }
+    return nullptr;
   }
+  // The published greenlet sets no context. So a program can tell whether there is a hook.
+  PyCapsule_SetContext(capsule, reinterpret_cast<void*>(kPointers));
   return capsule;
 }
 

@@ -3,6 +3,7 @@
 
 #include "core/module_state.h"
 #include "core/thread_registry.h"
+#include "core/tracing.h"
 #include "module/operations.h"
 
 namespace greenlet::module {
@@ -15,10 +16,18 @@ using core::ThreadRegistry;
 
 PyObject* getcurrent(PyObject*, PyObject*) { return get_current(); }
 
-PyObject* settrace(PyObject*, PyObject* args) {
+PyObject* settrace(PyObject* module, PyObject* args, PyObject* kwargs) {
+  static const char* const names[] = {"", "all_threads", nullptr};
   PyObject* callback;
-  if (!PyArg_ParseTuple(args, "O", &callback)) {
+  int all_threads = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|$p:settrace", const_cast<char**>(names),
+                                   &callback, &all_threads)) {
     return nullptr;
+  }
+  if (all_threads != 0) {
+    Ref old = core::exchange_tracer_of_all(ModuleState::of(module),
+                                           callback == Py_None ? Ref() : Ref::share(callback));
+    return old ? old.release() : Py_NewRef(Py_None);
   }
   Thread* const thread = ThreadRegistry::current();
   if (thread == nullptr) {
@@ -66,13 +75,15 @@ PyDoc_STRVAR(kGetcurrentDoc,
              "Return the running greenlet of this thread. At first that is its main greenlet.");
 PyDoc_STRVAR(
     kSettraceDoc,
-    "settrace(callback, /)\n"
+    "settrace(callback, /, *, all_threads=False)\n"
     "\n"
     "Set the trace callback of this thread and return the previous one. None removes it.\n"
+    "With all_threads, set the callback of all threads that have none of their own, from\n"
+    "their next switch on, and of threads that use greenlets later.\n"
     "\n"
     "After each switch it is called in the target: callback(event, (origin, target)). The\n"
-    "event is 'switch' or 'throw'. If the callback raises, it is removed, and the\n"
-    "exception is raised in the target.");
+    "event is 'switch' or 'throw'. If the callback raises, it is removed (for that\n"
+    "thread), and the exception is raised in the target.");
 PyDoc_STRVAR(kGettraceDoc, "gettrace()\n\nReturn the trace callback of this thread, or None.");
 PyDoc_STRVAR(
     kPendingDoc,
@@ -87,7 +98,8 @@ PyDoc_STRVAR(kMainsDoc,
 
 PyMethodDef functions[] = {
     {"getcurrent", &getcurrent, METH_NOARGS, kGetcurrentDoc},
-    {"settrace", &settrace, METH_VARARGS, kSettraceDoc},
+    {"settrace", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&settrace)),
+     METH_VARARGS | METH_KEYWORDS, kSettraceDoc},
     {"gettrace", &gettrace, METH_NOARGS, kGettraceDoc},
     {"get_pending_cleanup_count", &get_pending_cleanup_count, METH_NOARGS, kPendingDoc},
     {"get_total_main_greenlets", &get_total_main_greenlets, METH_NOARGS, kMainsDoc},

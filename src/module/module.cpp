@@ -17,7 +17,9 @@
 #include "module/capi.h"
 #include "module/functions.h"
 #include "module/greenlet_type.h"
+#include "module/inspect.h"
 #include "module/stacks.h"
+#include "module/timeline.h"
 #include "platform/process.h"
 #include "stack/stack.h"
 
@@ -131,6 +133,8 @@ int fill(PyObject* module) {
   state.capi = make_capi(state);
   if (state.capi == nullptr || PyModule_AddObjectRef(module, "_C_API", state.capi) < 0 ||
       PyModule_AddFunctions(module, stack_functions) < 0 ||
+      PyModule_AddFunctions(module, inspect_functions) < 0 ||
+      PyModule_AddFunctions(module, timeline_functions) < 0 ||
       PyModule_AddStringConstant(module, "__version__", GREENLET_VERSION_STRING) < 0 ||
       PyModule_AddIntConstant(module, "_STACK_MIN_SIZE", stack::kMinSize) < 0 ||
       PyModule_AddIntConstant(module, "_STACK_MAX_SIZE", stack::kMaxSize) < 0 ||
@@ -151,6 +155,8 @@ int traverse(PyObject* module, visitproc visit, void* arg) {
     Py_VISIT(state->greenlet_exit);
     Py_VISIT(state->final_exit);
     Py_VISIT(state->capi);
+    Py_VISIT(state->tracer);
+    Py_VISIT(state->collected_callback);
   }
   return 0;
 }
@@ -163,6 +169,8 @@ int clear(PyObject* module) {
     Py_CLEAR(state->greenlet_exit);
     Py_CLEAR(state->final_exit);
     Py_CLEAR(state->capi);
+    Py_CLEAR(state->tracer);
+    Py_CLEAR(state->collected_callback);
     Py_CLEAR(state->run_name);
     Py_CLEAR(state->empty_tuple);
   }

@@ -2,10 +2,13 @@
 #include "module/operations.h"
 
 #include "core/collection.h"
+#include "core/hints.h"
 #include "core/inspection.h"
 #include "core/killing.h"
+#include "core/listing.h"
 #include "core/thread_registry.h"
 #include "core/thread_stack.h"
+#include "core/timeline.h"
 #include "cpython/errors.h"
 #include "cpython/thread_states.h"
 
@@ -29,6 +32,14 @@ bool is_refused_as_abstract(PyTypeObject* type, PyObject* no_arguments) {
   return !made;
 }
 
+// Notes where a greenlet is made, if it could be made.
+[[gnu::cold, gnu::noinline]] PyObject* with_origin(PyObject* made) {
+  if (made != nullptr) {
+    core::note_origin(Greenlet::of(made));
+  }
+  return made;
+}
+
 }  // namespace
 
 PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwargs*/) {
@@ -39,7 +50,8 @@ PyObject* new_greenlet(PyTypeObject* type, PyObject* /*args*/, PyObject* /*kwarg
   core::kill_dropped(*thread);
   Greenlet& running = thread->running();
   core::adopt_finalizer(type, running.module());
-  return Greenlet::create(type, &running.module(), running.object()).release();
+  PyObject* const made = Greenlet::create(type, &running.module(), running.object()).release();
+  return thread->notes_origin() ? with_origin(made) : made;
 }
 
 PyObject* get_current() {
@@ -146,11 +158,14 @@ int set_parent(Greenlet& greenlet, PyObject* value) {
   Ref parent = Ref::share(value);
   if (!greenlet.exchange_parent(parent)) {
     PyErr_SetString(PyExc_ValueError, "cyclic parent chain");
+    core::add_hint("cyclic_parents", greenlet.object(), value);
     return -1;
   }
   if (const Thread* const thread = ThreadRegistry::current_or_null();
-      thread == nullptr || &thread->running() != &Greenlet::of(value)) {
+      (thread == nullptr || &thread->running() != &Greenlet::of(value)) &&
+      !Greenlet::of(value).is_scheduler()) {
     Greenlet::of(value).set_scheduler();
+    core::Timeline::note_scheduler(Greenlet::of(value));
   }
   return 0;
 }

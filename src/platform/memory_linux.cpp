@@ -1,5 +1,5 @@
 // Memory for stacks on Linux: the system calls, their numbers, and which kernels have them. Also
-// is_readable() of readable.h.
+// readable.h.
 #include "platform/memory.h"
 
 #include <sys/mman.h>
@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <utility>
 
 #include "platform/readable.h"
@@ -356,6 +357,25 @@ bool is_readable(const void* address) noexcept {
   errno = 0;
   syscall(SYS_rt_sigprocmask, ~0, address, nullptr, _NSIG / 8);
   return errno != EFAULT;
+}
+
+bool copy_readable(void* to, const void* from, std::size_t bytes) noexcept {
+  const iovec local{.iov_base = to, .iov_len = bytes};
+  const iovec remote{.iov_base = const_cast<void*>(from), .iov_len = bytes};
+  const long copied = syscall(SYS_process_vm_readv, getpid(), &local, 1UL, &remote, 1UL, 0UL);
+  if (std::cmp_equal(copied, bytes)) {
+    return true;
+  }
+  if (copied >= 0 || errno == EFAULT) {
+    return false;
+  }
+  // A filter of system calls refuses it. Without it, memory that is unmapped at this moment faults.
+  const auto* const begin = static_cast<const std::byte*>(from);
+  if (bytes < sizeof(void*) || !is_readable(begin) || !is_readable(begin + bytes - sizeof(void*))) {
+    return false;
+  }
+  std::memcpy(to, from, bytes);
+  return true;
 }
 
 }  // namespace greenlet::platform

@@ -61,6 +61,13 @@ class Environment(NamedTuple):
             pytest.fail(f"{program} ended with {process.returncode}\n{output}")
         return output
 
+    def call(self, command: str, *arguments: str | Path) -> str:
+        """Run a command that is installed in it; return what it printed. It has to succeed."""
+        try:
+            return environments.run(self.python.with_name(command), *arguments)
+        except environments.Unavailable as error:
+            pytest.fail(str(error))
+
 
 @cache
 def _greenlet(name: str, *, published: bool) -> str:

@@ -6,6 +6,7 @@ They count the same with our greenlet as with the published one.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +26,11 @@ MEGABYTE = 1_000_000
 pytestmark = pytest.mark.timeout(900)  # the first run builds a wheel and an environment
 
 
-def tracked(environment: Environment, to: Path, program: str, *arguments: str) -> str:
+def tracked(
+    environment: Environment, to: Path, program: str, *arguments: str, options: Sequence[str] = ()
+) -> str:
     """Run a program under memray, which writes into a file; return what the program printed."""
-    memray = ("-m", "memray", "run", "--quiet", "--output", str(to))
+    memray = ("-m", "memray", "run", "--quiet", "--output", str(to), *options)
     return environment.run(program, *arguments, under=memray, timeout=180)
 
 
@@ -70,12 +73,13 @@ class Report(NamedTuple):
 
     peak: int
     functions: dict[str, int]  # the bytes that each function of it has allocated
+    joined: bool  # native traces have frames of both Python and greenlet
     allocating: list[str]  # the functions that do by themselves
 
 
-def report(environment: Environment, to: Path) -> Report:
+def report(environment: Environment, to: Path, *options: str) -> Report:
     program = PROGRAMS / "allocations.py"
-    names, total = tracked(environment, to, program.name).splitlines()[-2:]
+    names, total = tracked(environment, to, program.name, options=options).splitlines()[-2:]
     assert int(total) == 53 * MEGABYTE
     read = environment.run("memray_report.py", str(to), str(program), timeout=60)
     return Report(**json.loads(read), allocating=names.split())

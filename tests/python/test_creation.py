@@ -63,6 +63,22 @@ CALLS = {
     "_trim_stacks()": "0",
     "_report_overflow(False)": "None",
     "call_on_thread_stack(int)": "0",
+    "_list_threads()": "module._list_threads()",
+    "_watch_threads()": "module._watch_threads()",
+    "_list_greenlets(0)": "(module.getcurrent(),)",
+    "_list_frames(module.greenlet())": "None",
+    "_describe(module.greenlet(), int, int)": "module._describe(module.greenlet(), int, int)",
+    "_set_name(module.greenlet(), 'name')": "None",
+    "_track_origin(1)": "0",
+    "_on_collected(None)": "None",
+    "_count_collected()": "0",
+    "_dump_on_signal(10, 2, False)": "None",
+    "_no_dump_on_signal(10)": "False",
+    "_dump(1)": "None",
+    "_timeline_is_recording()": "False",
+    "_timeline_discard()": "None",
+    "_timeline_start(9, int, int)": "None",
+    "_timeline_stop()": "result",
 }
 
 
@@ -75,6 +91,8 @@ def run(source: str, *, timeout: float = 30.0) -> str:
 def test_each_function_works_once_the_module_is_created(call: str) -> None:
     run(f"""
         module = create()
+        if "{call}" == "_timeline_stop()":
+            module._timeline_start(9, int, int)
         result = module.{call}
         assert result == {CALLS[call]}, result
         module.settrace(None)

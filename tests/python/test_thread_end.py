@@ -21,7 +21,7 @@ import pytest
 from greenlet import GreenletExit, _greenlet, error, getcurrent, greenlet, stacks
 from helpers import Unraisable, collect, in_thread, run_clean, run_script, to_parent
 
-EXITED = r"^cannot switch to a different thread \(which happens to have exited\)$"
+EXITED = r"^cannot switch to a different thread \(which happens to have exited\)(\n|$)"
 
 
 def left_by_a_thread(run: Callable[[], object]) -> greenlet:

@@ -20,7 +20,7 @@ from helpers import (
 )
 
 DIFFERENT = "^Cannot switch to a different thread\n"
-EXITED = r"^cannot switch to a different thread \(which happens to have exited\)$"
+EXITED = r"^cannot switch to a different thread \(which happens to have exited\)(\n|$)"
 
 
 @contextlib.contextmanager

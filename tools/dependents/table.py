@@ -1,4 +1,4 @@
-"""The tables in docs/compatibility.md: how the suites of dependents go, and their loads.
+"""The tables in docs/compatibility.md: the suites of dependents, their loads, what tools show.
 
 They are made from tests/interop/results. Explanations of differences are written by hand, in
 explanations.toml there: for tests that match a pattern, of suites that match one, on interpreters
@@ -13,7 +13,7 @@ from itertools import groupby
 
 from suites import CHECKOUT
 
-from . import load, results
+from . import load, results, seeing
 from .catalog import SUITES
 from .environment import SIDES
 from .results import Letters, Results
@@ -97,7 +97,8 @@ def _table() -> str:
 def update() -> None:
     """Write the tables into the page, between their markers."""
     text = PAGE.read_text(encoding="utf-8")
-    for what, generated in {"interop": _table(), "load": load.table()}.items():
+    tables = {"interop": _table(), "load": load.table(), "tools": seeing.table()}
+    for what, generated in tables.items():
         before, start, _, end, rest = re.split(rf"(<!-- {what}: .* -->)", text)
         text = f"{before}{start}\n\n{generated}\n{end}{rest}"
     PAGE.write_text(text, encoding="utf-8")
