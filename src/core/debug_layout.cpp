@@ -31,7 +31,7 @@ struct DebugLayout {
       {"thread.running", {offsetof(Thread, running_)}},
       // The suspended greenlets, and the running one unless it is the main greenlet.
       {"thread.first_started", {offsetof(Thread, started_) + offsetof(GreenletList, first_)}},
-      {"thread.stacks", {offsetof(Thread, pool_) + stack::Pool::offset_of_in_use()}},
+      {"thread.stacks", {offsetof(Thread, started_) + offsetof(GreenletList, size_)}},
 
       // The control block of a greenlet.
       {"greenlet.next", {offsetof(Greenlet, next_)}},

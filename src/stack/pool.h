@@ -50,10 +50,6 @@ class Pool {
   // Makes it one of the pools that empty_pools(owner_tag) empties. Call it before the first use.
   void join(const void* owner_tag) noexcept { owner_tag_ = owner_tag; }
 
-  // How many of its regions are in use. Any thread may ask.
-  std::size_t in_use() const noexcept { return in_use_.load(std::memory_order_relaxed); }
-  static constexpr std::size_t offset_of_in_use() noexcept { return offsetof(Pool, in_use_); }
-
  private:
   friend class Reserve;
 
