@@ -129,7 +129,6 @@ Ref Timeline::stop(ModuleState& module) noexcept {
       const Thread* const owner = greenlet.thread();
       const RecordedThread* const thread = owner != nullptr ? owner->recorded() : nullptr;
       living[i] = {.serial = greenlet.serial(),
-                   .index = kNoIndex,
                    .thread = thread != nullptr ? thread->index : kNoIndex,
                    .run = Py_XNewRef(greenlet.run_as_is()),
                    .first_argument = Py_XNewRef(greenlet.first_argument())};
@@ -163,18 +162,16 @@ Ref Timeline::stop(ModuleState& module) noexcept {
 
 // Gives a greenlet that is alive at the end the name that it has now. Adds it if it did not switch
 // during the recording.
-void Timeline::add_living(const Greenlet& greenlet, Living& living) noexcept {
+void Timeline::add_living(const Greenlet& greenlet, const Living& living) noexcept {
   Names names = names_of(greenlet, living.run, living.first_argument);
   if (living.serial >= first_ && living.serial - first_ < greenlet_count_) {
-    living.index = static_cast<std::uint32_t>(living.serial - first_);
-    greenlet_at(living.index).given = std::move(names.given);
+    greenlet_at(living.serial - first_).given = std::move(names.given);
   } else if (living.thread != kNoIndex) {
     units_left_ = std::max(units_left_, kUnitsOfGreenlet);  // they take no more than they do anyway
     RecordedGreenlet* const recorded = add_greenlet(names);
     if (recorded == nullptr) {
       return;
     }
-    living.index = static_cast<std::uint32_t>(greenlet_count_ - 1);
     recorded->address = greenlet.object();
     recorded->thread = living.thread;
     recorded->flags =

@@ -133,10 +133,10 @@ class Timeline {
   // What stop() finds of a greenlet that is alive then.
   struct Living {
     std::uint64_t serial;
-    std::uint32_t index, thread;     // or kNoIndex
+    std::uint32_t thread;            // or kNoIndex
     PyObject *run, *first_argument;  // owned, or null
   };
-  void add_living(const Greenlet& greenlet, Living& living) noexcept;
+  void add_living(const Greenlet& greenlet, const Living& living) noexcept;
 
   // timeline_result.cpp
   Ref to_tuple() noexcept;
