@@ -14,9 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from greenlet import _memory
 from helpers import TIME_SCALE, Outcome
 
 PROGRAM = Path(__file__).with_name("outside_target.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_can_be_read() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        try:
+            _memory.Process(process.pid).close()
+        except _memory.OutsideError as failure:
+            pytest.skip(str(failure))
+        finally:
+            process.kill()
 
 
 class Target:

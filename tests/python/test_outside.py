@@ -27,6 +27,7 @@ from helpers import FREE_THREADED, TIME_SCALE, VERSION, run_script, since
 from outside import (
     PROGRAM,
     core_of,
+    memory_can_be_read,  # noqa: F401, an automatic fixture
     script,
     target,
     told_by_tool,
@@ -46,17 +47,6 @@ def snapshot(pid: int) -> Any:
         return _reader.Reader(process).snapshot()
     finally:
         process.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory_can_be_read() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        try:
-            _memory.Process(process.pid).close()
-        except _memory.OutsideError as failure:
-            pytest.skip(str(failure))
-        finally:
-            process.kill()
 
 
 # --- it looks as from inside ----------------------------------------------------------------------

@@ -26,7 +26,15 @@ import greenlet
 import pytest
 from greenlet import _memory, _outside, _reader, _remote, _table, _view, inspect
 from helpers import TIME_SCALE, since
-from outside import core_of, script, target, told_by_tool, tool, without_running
+from outside import (
+    core_of,
+    memory_can_be_read,  # noqa: F401, an automatic fixture
+    script,
+    target,
+    told_by_tool,
+    tool,
+    without_running,
+)
 
 SILENT = {"PYTHON_DISABLE_REMOTE_DEBUG": "1"}  # it does not run scripts of others
 
@@ -44,17 +52,6 @@ STAY = """
 print("ready", flush=True)
 while True: time.sleep(0.001)
 """
-
-
-@pytest.fixture(autouse=True)
-def memory_can_be_read() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        try:
-            _memory.Process(process.pid).close()
-        except _memory.OutsideError as failure:
-            pytest.skip(str(failure))
-        finally:
-            process.kill()
 
 
 def failure_of(*arguments: object) -> str:
