@@ -243,8 +243,8 @@ class Greenlet {
   // Its number in recordings; see timeline.h. Written by its owner, or while the world is stopped.
   std::uint64_t serial() const noexcept { return serial_; }
   void set_serial(std::uint64_t serial) noexcept { serial_ = serial; }
-  // The first argument of its run, borrowed; null if there is none. For its owner, before run is
-  // called.
+  // The first argument of its run, borrowed; null if there is none. For its owner, and for a look
+  // while the owner cannot run.
   PyObject* first_argument() const noexcept {
     if (args_ == nullptr || args_is_single_) {
       return args_;

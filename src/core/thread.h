@@ -71,7 +71,7 @@ class alignas(128) Thread {
   const PyThreadState* peek_tstate() const noexcept {
     return __atomic_load_n(&tstate_, __ATOMIC_RELAXED);
   }
-  // False if the thread state has ended, of which `copy` is a copy. (It has no dict any more then.)
+  // Whether the thread state lives on. `copy` is a copy of it. An ended one has no dict.
   bool peek_is_living(const PyThreadState& copy) const noexcept {
     return copy.id == owner_id_.load(std::memory_order_relaxed) && copy.dict != nullptr;
   }

@@ -23,7 +23,7 @@ def wrong_thread(error: BaseException, g: greenlet) -> None:
         )
         return
     if found.thread is None:
-        return  # it has finished meanwhile
+        return  # the greenlet has finished since the error was raised
     where, verb = _place(g), "runs" if found.state == "running" else "waits"
     error.add_note(
         f"Greenlet {found.name} belongs to thread {found.thread_name}; this is thread {here}."

@@ -26,7 +26,7 @@ __all__ = ["ask", "can_ask"]
 PATIENCE = 1.0
 #: The same, if its main thread waits for something in the kernel all the time.
 PATIENCE_WITH_IDLE = 0.3
-#: Then the number of the process, "-", that of the one that asks, "-", and something.
+#: A folder is named by this, the number of the process, "-", the asker's number, "-", and a suffix.
 PREFIX = "greenlet-ask-"
 MOST_BYTES = 1 << 30  # of an answer
 

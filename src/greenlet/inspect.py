@@ -435,6 +435,6 @@ def _held_up(ident: int, running: greenlet, started: int, seconds: float) -> Hel
     # The parent waits for this one to end or to switch, and for nothing else.
     waiting = started - (0 if is_main else 1)
     if not frames or state != "running" or waiting == 0:
-        return None  # it has gone on meanwhile, or nobody else wants to
+        return None  # the thread has switched since, or no other greenlet waits for it
     name, thread_name = found[7], _thread_name(ident, native_id)
     return HeldUp(running, name, seconds, ident, thread_name, waiting, frames)
