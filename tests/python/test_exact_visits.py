@@ -16,13 +16,22 @@ import random
 import re
 import subprocess
 import sys
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import greenlet as library
 import pytest
 from helpers import TIME_SCALE, VERSION
-from visit_cases import GIVES_AWAY
+from visit_cases import (
+    GIVES_AWAY,
+    IN_C,
+    expressions_for_any,
+    fill,
+    of_expression,
+    of_statements,
+    statements_for_any,
+)
 
 COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 MACHINE = Path(__file__).with_name("exact_visits.py")
@@ -88,6 +97,14 @@ def test_what_an_instruction_has_given_away_is_not_shown(extension: Path, name: 
 
 
 # --- the machine itself -----------------------------------------------------------------------
+
+
+def test_what_stands_at_random_in_other_code_can_stand_there() -> None:
+    for text in [*expressions_for_any(), *IN_C.values()]:
+        filled = fill(text, repeat("[P(), 'ab']"))
+        compile(of_expression(f"[({filled}) for x in 'ab']"), "<shape>", "exec")
+    for text in statements_for_any().values():
+        compile(of_statements(fill(text, repeat("[P(), 'ab']"))), "<shape>", "exec")
 
 
 class Probe:

@@ -1184,23 +1184,33 @@ def catalogue() -> list[Shape]:
     return shapes
 
 
+def expressions_for_any() -> list[str]:
+    """Those in whose holes any expression can stand, and which can stand in any hole."""
+    # A walrus in a comprehension is a syntax error.
+    texts = (EXPRESSIONS | since_this(NEWER_EXPRESSIONS)).values()
+    return [text for text in texts if ":=" not in text and takes_quotes(text)]
+
+
+def statements_for_any() -> dict[str, str]:
+    """Those in whose holes any expression can stand."""
+    texts = STATEMENTS | since_this(NEWER_STATEMENTS)
+    return {
+        name: text for name, text in texts.items() if name not in GIVES_AWAY and takes_quotes(text)
+    }
+
+
+def takes_quotes(text: str) -> bool:
+    # Quotes within the quotes of an f-string are syntax errors before 3.12.
+    return "f'" not in text and "t'" not in text
+
+
 def random_expression(chance: random.Random, depth: int, *, in_c: bool) -> str:
     if depth == 0 or chance.random() < 0.1:
         return chance.choice(["P()", "P()", "w()", "(s() or P())"])
-    texts = EXPRESSIONS | since_this(NEWER_EXPRESSIONS)
-    if in_c and chance.random() < 0.3:
-        texts = IN_C
-    text = chance.choice([*texts.values()])
-    while not_nestable(text):
-        text = chance.choice([*texts.values()])
-    count = holes(text)
-    values = [random_expression(chance, depth - 1, in_c=in_c) for _ in range(count)]
+    within_c = in_c and chance.random() < 0.3
+    text = chance.choice([*IN_C.values()] if within_c else expressions_for_any())
+    values = [random_expression(chance, depth - 1, in_c=in_c) for _ in range(holes(text))]
     return f"({fill(text, iter(values))})"
-
-
-def not_nestable(text: str) -> bool:
-    # Quotes within quotes are syntax errors before 3.12; so is a walrus in a comprehension.
-    return ":=" in text or "f'" in text or "t'" in text
 
 
 def random_shape(chance: random.Random) -> Shape:
@@ -1212,8 +1222,8 @@ def random_shape(chance: random.Random) -> Shape:
     if chance.random() < 0.4:
         text = random_expression(chance, 3, in_c=in_c)
         return Shape("at random", of_expression(text), in_c or "W(" in text)
-    texts = STATEMENTS | since_this(NEWER_STATEMENTS)
-    name = chance.choice([name for name in texts if name not in GIVES_AWAY])
+    texts = statements_for_any()
+    name = chance.choice([*texts])
     text = texts[name]
     values = [random_expression(chance, chance.randrange(3), in_c=in_c) for _ in range(holes(text))]
     text = fill(text, iter(values))
