@@ -252,7 +252,10 @@ def _live(thread: _Thread, stack: _Stack, run: list[Any]) -> None:
         box[1] = thread.arrive(box[1])
         if isinstance(box[1], _Problem):
             box[1].open()
-        box[1] = _Value((run.pop()(*box[1].args, **box[1].kwargs),), {})
+        args, kwargs = [box[1].args], [box[1].kwargs]
+        box[1] = None
+        # When the call is over, the arguments go first, and then what was called.
+        box[1] = _Value((run[0](*args.pop(), **kwargs.pop()),), {})
     except BaseException as failure:
         problem = _Problem(failure)
     if problem is not None:  # nothing is handled when the arguments go
