@@ -222,7 +222,7 @@ TEST(Size, OfEachPoolMayDiffer) {
   }
   const std::size_t reserved = statistics().reserved;
   for (int i = 0; i < 1000; ++i) {
-    const Region region = pool.acquire((i % 3 + 1) * kMegabyte, failure);
+    const Region region = pool.acquire(static_cast<std::size_t>(i % 3 + 1) * kMegabyte, failure);
     ASSERT_TRUE(region);
     pool.release(region);
   }
