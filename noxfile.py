@@ -260,6 +260,17 @@ def wheels(session: nox.Session) -> None:
     end(session)
 
 
+@nox.session(name="docs")
+def docs(session: nox.Session) -> None:
+    """the documentation as a site, into build/docs (WHAT=linkcheck: look for dead external links)"""
+    session.install("--group=docs")
+    builder = session.posargs[0] if session.posargs else "html"
+    folder = "build/docs" if builder == "html" else f"build/docs-{builder}"
+    strict = ("--fail-on-warning", "--nitpicky", "--keep-going", "--quiet")
+    cache = ("--doctree-dir", "build/doctrees", "--jobs", "auto")
+    session.run("sphinx-build", *strict, *cache, "--builder", builder, "docs", folder)
+
+
 @nox.session(name="lint")
 def lint(session: nox.Session) -> None:
     """format, style and types of everything"""
@@ -376,9 +387,9 @@ def bench_native(session: nox.Session) -> None:
 
 @nox.session(name="bench-report")
 def bench_report(session: nox.Session) -> None:
-    """write docs/performance.md with its plots from what those have kept"""
+    """write docs/internals/performance.md with its plots from what those have kept"""
     session.install("--group=report")
-    session.run("python", "benchmarks/report.py", str(RESULTS), "docs/performance.md")
+    session.run("python", "benchmarks/report.py", str(RESULTS), "docs/internals/performance.md")
 
 
 @shared(name="bench-guard")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/performance.md and its plots from what compare.py and the other programs have kept.
+"""Write docs/internals/performance.md and its plots from what compare.py and others have kept.
 
     python benchmarks/report.py RESULTS PAGE.md
 
@@ -318,7 +318,7 @@ def page(results: Sequence[Result], folder: Path, plots: Plots) -> str:
     ]
     machine = shown.machine
     intro = (
-        f"Measured on {shown.date} by `make bench` ([how](../benchmarks/README.md)) on one "
+        f"Measured on {shown.date} by `make bench` ([how](../../benchmarks/README.md)) on one "
         f"machine: {machine['processor']}; {machine['memory']}; {machine['kernel']}. greenlet "
         f"{shown.greenlet[OURS]} (ours) against {shown.greenlet[PUBLISHED]} (published) on the "
         "same interpreter, process after process in turn. A ratio is ours divided by the published "

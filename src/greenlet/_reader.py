@@ -1,6 +1,6 @@
 """Greenlets in the memory of a process, found by the debug table of the extension module.
 
-``docs/debug-table.md`` explains the table. It tells all that depends on a version of greenlet or of
+``docs/internals/debug-table.md`` explains the table. It tells all that depends on a version of greenlet or of
 CPython, so this reads processes of other versions than its own. A process may go on while it is
 read: then pointers lead anywhere. So each one is checked, loops have bounds, and what does not fit
 together is read again.
