@@ -66,7 +66,15 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert greenlet.__version__ == importlib.metadata.version("greenlet")
+    """The distribution has a label besides; programs that parse __version__ find numbers and dots."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", greenlet.__version__)
+    assert importlib.metadata.version("greenlet") == f"{greenlet.__version__}+ownstacks"
+
+
+def test_an_attribute_tells_which_implementation_this_is() -> None:
+    assert greenlet.__implementation__ == "own-stacks"
+    label = importlib.metadata.version("greenlet").partition("+")[2]
+    assert greenlet.__implementation__.replace("-", "") == label
 
 
 def test_the_package_needs_no_other_distribution() -> None:
