@@ -28,6 +28,12 @@ def _get_ident() -> int: ...
 def _start_new_thread(function: Callable[..., object], args: tuple[Any, ...], /) -> int: ...
 
 __version__: Final[str]
+"""The version of the interface, such as ``"3.7.0"``: numbers and dots only."""
+__implementation__: Final = "own-stacks"
+"""Which greenlet this is. The published one does not have this attribute.
+
+The version of the distribution, as installers show it, has it as its label: ``3.7.0+ownstacks``.
+"""
 _C_API: Final[_Capsule]
 """The capsule ``greenlet._C_API``: the table of the C API (``greenlet/greenlet.h``)."""
 
@@ -37,6 +43,8 @@ GREENLET_USE_TRACING: Final[int]
 """Always 1: ``settrace`` works."""
 GREENLET_USE_CONTEXT_VARS: Final[int]
 """Always 1: every greenlet has a ``contextvars`` context of its own."""
+GREENLET_USE_STANDARD_THREADING: Final[int]
+"""Always 1: each thread has greenlets of its own. (The published package has it in ``_greenlet``.)"""
 CLOCKS_PER_SEC: Final[int]
 """The unit of ``get_clocks_used_doing_optional_cleanup()``."""
 
@@ -74,8 +82,9 @@ class greenlet:  # noqa: N801
     def throw(
         self,
         typ: type[BaseException] = ...,
-        val: BaseException | object = None,
+        val: object = None,
         tb: TracebackType | None = None,
+        /,
     ) -> Any:
         """Raise an exception (by default ``GreenletExit``) where this greenlet waits.
 
@@ -84,7 +93,9 @@ class greenlet:  # noqa: N801
         """
 
     @overload
-    def throw(self, typ: BaseException, val: None = None, tb: TracebackType | None = None) -> Any:
+    def throw(
+        self, typ: BaseException, val: None = None, tb: TracebackType | None = None, /
+    ) -> Any:
         """Raise this exception where this greenlet waits."""
 
     @property
