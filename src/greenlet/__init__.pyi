@@ -128,6 +128,16 @@ class greenlet:  # noqa: N801
     def gettrace() -> _TraceCallback | None:
         """Return this thread's trace callback."""
 
+def get_include() -> str:
+    """Return the folder for a compiler's ``-I``, in which ``<greenlet/greenlet.h>`` is.
+
+    For the build of an extension module that uses the C API: put it into the ``include_dirs`` of a
+    ``setuptools.Extension``. The header comes from this installation, and it is the same for every
+    version of CPython. ``python -m greenlet --includes`` prints the compiler's option.
+
+    The published greenlet (3.5 at least) does not have this function.
+    """
+
 def getcurrent() -> greenlet:
     """Return the running greenlet of this thread. At first that is its main greenlet."""
 
