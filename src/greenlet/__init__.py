@@ -3,6 +3,9 @@
 A greenlet runs until it calls ``switch()`` on another one. It goes on from there when a greenlet
 switches back to it. ``greenlet.stacks`` has the settings of the stacks,
 ``greenlet.inspect`` shows which greenlets there are and where they wait.
+
+``__version__`` is the version of the interface, with numbers and dots only. ``__implementation__`` is
+``"own-stacks"`` here; the published greenlet does not have this attribute.
 """
 
 # As they are now: gevent and eventlet replace these functions by some that make and wait for
@@ -32,6 +35,9 @@ from ._greenlet import (
     greenlet,
     settrace,
 )
+
+# Which greenlet this is. In the distribution's version it is the label: 3.7.0+ownstacks.
+__implementation__ = "own-stacks"
 
 # What `from greenlet import *` has always imported.
 __all__ = [

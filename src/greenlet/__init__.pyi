@@ -28,6 +28,12 @@ def _get_ident() -> int: ...
 def _start_new_thread(function: Callable[..., object], args: tuple[Any, ...], /) -> int: ...
 
 __version__: Final[str]
+"""The version of the interface, such as ``"3.7.0"``: numbers and dots only."""
+__implementation__: Final = "own-stacks"
+"""Which greenlet this is. The published one does not have this attribute.
+
+The version of the distribution, as installers show it, has it as its label: ``3.7.0+ownstacks``.
+"""
 _C_API: Final[_Capsule]
 """The capsule ``greenlet._C_API``: the table of the C API (``greenlet/greenlet.h``)."""
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import greenlet
 from greenlet import stacks
 
+VERSION = f"{greenlet.__version__} ({greenlet.__implementation__})"
+
 #: Each command, the module that has it, and what it does. The module has add_arguments(parser) and
 #: run(options), which returns the exit status.
 COMMANDS = {
@@ -52,7 +54,7 @@ def report() -> None:
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     lines = {
         "greenlet": greenlet.__version__,
-        "implementation": "own stacks",
+        "implementation": greenlet.__implementation__,
         "interpreter": f"{platform.python_implementation()} {sys.version}"
         + (" free-threaded" if free_threaded else ""),
         "platform": f"{platform.machine()} {platform.platform()}",
@@ -70,7 +72,7 @@ def report() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m greenlet", description=__doc__)
-    parser.add_argument("--version", action="version", version=greenlet.__version__)
+    parser.add_argument("--version", action="version", version=VERSION)
     about_builds = parser.add_mutually_exclusive_group()
     for option, (function, summary) in ABOUT_BUILDS.items():
         about_builds.add_argument(

@@ -137,6 +137,7 @@ PyObject* get_state(PyObject* self, PyObject*) {
 PyDoc_STRVAR(
     kTypeDoc,
     "greenlet(run=None, parent=None)\n"
+    "--\n"
     "\n"
     "A call stack that can be left and entered again. The first switch starts it.\n"
     "\n"
@@ -147,7 +148,8 @@ PyDoc_STRVAR(
 
 PyDoc_STRVAR(
     kSwitchDoc,
-    "switch(*args, **kwargs)\n"
+    "switch($self, /, *args, **kwargs)\n"
+    "--\n"
     "\n"
     "Leave the running greenlet for this one; return what the next switch back brings.\n"
     "\n"
@@ -160,22 +162,24 @@ PyDoc_STRVAR(
     "greenlet.error if this greenlet belongs to another thread; MemoryError if there is\n"
     "no room for a stack; AttributeError if there is no run to start.");
 
-PyDoc_STRVAR(
-    kThrowDoc,
-    "throw(type=GreenletExit, value=None, traceback=None, /)\n"
-    "\n"
-    "Switch to this greenlet and raise an exception there, where it waits.\n"
-    "\n"
-    "The exception is a class with an optional value, or an instance. A greenlet that has\n"
-    "not started dies of it, and its parent receives the exception. The parent of a dead\n"
-    "greenlet receives it, too. Returns and raises like switch().");
+PyDoc_STRVAR(kThrowDoc,
+             "throw($self, typ=..., val=None, tb=None, /)\n"
+             "--\n"
+             "\n"
+             "Switch to this greenlet and raise an exception there, where it waits.\n"
+             "\n"
+             "The exception is a class (by default GreenletExit) with an optional value, or an\n"
+             "instance. A greenlet that has\n"
+             "not started dies of it, and its parent receives the exception. The parent of a dead\n"
+             "greenlet receives it, too. Returns and raises like switch().");
 
 PyMethodDef methods[] = {
     {"switch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&switch_method)),
      METH_FASTCALL | METH_KEYWORDS, kSwitchDoc},
     {"throw", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&throw_method)),
      METH_FASTCALL, kThrowDoc},
-    {"__getstate__", &get_state, METH_NOARGS, "Greenlets cannot be serialized: TypeError."},
+    {"__getstate__", &get_state, METH_NOARGS,
+     "__getstate__($self, /)\n--\n\nGreenlets cannot be serialized: TypeError."},
     {nullptr, nullptr, 0, nullptr},
 };
 
