@@ -150,7 +150,9 @@ def test_engines(session: nox.Session) -> None:
 @shared(name="test-building")
 def test_building(session: nox.Session) -> None:
     """programs that use greenlet.h, built as users do, in environments of their own (NAME=3.14)"""
-    session.run(ours(), "-m", "pytest", "-m", "building", "tests/python", *session.posargs)
+    options = ("-m", "building", *session.posargs, "tests/python/test_building.py")
+    suites.pytest(REPORT, f"{NAME}-building", [ours()], *options)
+    end(session)
 
 
 @shared(name="fuzz")

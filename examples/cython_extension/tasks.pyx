@@ -2,9 +2,9 @@
 """An extension module in Cython: a class over greenlet with a field in C, and calls of the C API.
 
     >>> import tasks
-    >>> task = tasks.Task(lambda: tasks.pause() + tasks.pause())
+    >>> task = tasks.Task(lambda: tasks.pause("first") + tasks.pause("second"))
     >>> task.switch(), task.switch(1), task.switch(2)
-    (None, None, 3)
+    ('first', 'second', 3)
     >>> task.switches
     3
 """
@@ -37,9 +37,10 @@ cdef class Task(greenlet):
         return PyGreenlet_Switch(self, <PyObject*>args, NULL)
 
 
-def pause():
-    """Switch to the parent; return what the next switch back brings."""
+def pause(value):
+    """Hand a value to the parent; return what the next switch back brings."""
     current = PyGreenlet_GetCurrent()
     if PyGreenlet_MAIN(current):
         raise RuntimeError("call this in a greenlet")
-    return PyGreenlet_Switch(PyGreenlet_GetParent(current), NULL, NULL)
+    arguments = (value,)
+    return PyGreenlet_Switch(PyGreenlet_GetParent(current), <PyObject*>arguments, NULL)
