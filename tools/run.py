@@ -22,6 +22,7 @@ HEADERS = ["libbz2-dev", "libffi-dev", "liblzma-dev", "libsqlite3-dev", "libssl-
 PACKAGES = {  # of Debian, beside the compiler
     "bench": ["libbenchmark-dev", "libboost-context-dev"],
     "demo": [],
+    "docs": [],
     "guard": ["valgrind"],
     "interop": ["chromium", "neovim", "wrk"],
     "report": [],

@@ -43,6 +43,8 @@ GREENLET_USE_TRACING: Final[int]
 """Always 1: ``settrace`` works."""
 GREENLET_USE_CONTEXT_VARS: Final[int]
 """Always 1: every greenlet has a ``contextvars`` context of its own."""
+GREENLET_USE_STANDARD_THREADING: Final[int]
+"""Always 1: each thread has greenlets of its own. (The published package has it in ``_greenlet``.)"""
 CLOCKS_PER_SEC: Final[int]
 """The unit of ``get_clocks_used_doing_optional_cleanup()``."""
 
@@ -80,8 +82,9 @@ class greenlet:  # noqa: N801
     def throw(
         self,
         typ: type[BaseException] = ...,
-        val: BaseException | object = None,
+        val: object = None,
         tb: TracebackType | None = None,
+        /,
     ) -> Any:
         """Raise an exception (by default ``GreenletExit``) where this greenlet waits.
 
@@ -90,7 +93,9 @@ class greenlet:  # noqa: N801
         """
 
     @overload
-    def throw(self, typ: BaseException, val: None = None, tb: TracebackType | None = None) -> Any:
+    def throw(
+        self, typ: BaseException, val: None = None, tb: TracebackType | None = None, /
+    ) -> Any:
         """Raise this exception where this greenlet waits."""
 
     @property

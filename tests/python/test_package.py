@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import inspect
 import re
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import greenlet
@@ -238,6 +240,72 @@ def test_the_type_has_the_attributes_its_stub_says() -> None:
         name for name in names if name[:2] == "__" and hasattr(greenlet.greenlet, name)
     }
     assert names == offered
+
+
+def functions_of(owner: object) -> list[str]:
+    return [
+        name
+        for name, value in vars(owner).items()
+        if callable(value) and not isinstance(value, type) and (name[:2] != "__" or name[:3] == "__g")
+    ]
+
+
+@pytest.mark.parametrize("owner", [greenlet, greenlet._greenlet, greenlet.greenlet])
+def test_every_function_has_a_signature(owner: object) -> None:
+    found = {name: inspect.signature(getattr(owner, name)) for name in functions_of(owner)}
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("function", "signature"),
+    [
+        (greenlet.greenlet, "(run=None, parent=None)"),
+        (greenlet.greenlet.switch, "(self, /, *args, **kwargs)"),
+        (greenlet.greenlet.throw, "(self, typ=Ellipsis, val=None, tb=None, /)"),
+        (greenlet.greenlet.__getstate__, "(self, /)"),
+        (greenlet.greenlet.getcurrent, "()"),
+        (greenlet.getcurrent, "()"),
+        (greenlet.gettrace, "()"),
+        (greenlet.settrace, "(callback, /, *, all_threads=False)"),
+        (greenlet.enable_optional_cleanup, "(enabled, /)"),
+        (greenlet.get_clocks_used_doing_optional_cleanup, "()"),
+        (greenlet.stacks.call_on_thread_stack, "(function, /, *args, **kwargs)"),
+    ],
+)
+def test_inspect_knows_the_signature_of(function: Callable[..., object], signature: str) -> None:
+    assert str(inspect.signature(function)) == signature
+    assert function.__doc__
+    assert "--\n" not in function.__doc__
+
+
+def test_a_subclass_and_a_bound_method_have_signatures_too() -> None:
+    class Task(greenlet.greenlet):
+        pass
+
+    assert str(inspect.signature(Task)) == "(run=None, parent=None)"
+    assert str(inspect.signature(Task().switch)) == "(*args, **kwargs)"
+    assert str(inspect.signature(Task().throw)) == "(typ=Ellipsis, val=None, tb=None, /)"
+
+
+@pytest.mark.parametrize(
+    ("signature", "call"),
+    [
+        ("throw", lambda: greenlet.getcurrent().throw(typ=ValueError)),  # type: ignore[call-overload]
+        ("settrace", lambda: greenlet.settrace(callback=None)),  # type: ignore[call-arg]
+    ],
+)
+def test_what_has_no_name_in_the_signature_is_positional_only(
+    signature: str, call: Callable[[], object]
+) -> None:
+    with pytest.raises(TypeError, match=signature):
+        call()
+
+
+def test_constants_that_the_published_one_has_are_here() -> None:
+    for name in ("CONTEXT_VARS", "GC", "STANDARD_THREADING", "TRACING"):
+        name = f"GREENLET_USE_{name}"
+        assert getattr(greenlet, name) is getattr(greenlet._greenlet, name)
+        assert getattr(greenlet, name) == 1
 
 
 def test_everything_public_has_a_docstring() -> None:
