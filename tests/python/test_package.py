@@ -308,6 +308,42 @@ def test_constants_that_the_published_one_has_are_here() -> None:
         assert getattr(greenlet, name) == 1
 
 
+def docstrings_of_stub(file: str) -> dict[str, str]:
+    """The docstrings of functions, of classes, and of members of the type; by their names."""
+    found: dict[str, str] = {}
+
+    def look(body: list[ast.stmt], prefix: str) -> None:
+        for before, node in zip([None, *body], body, strict=False):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                if text := ast.get_docstring(node):
+                    found.setdefault(prefix + node.name, text)
+                if isinstance(node, ast.ClassDef):
+                    look(node.body, f"{node.name}.")
+            elif isinstance(before, ast.AnnAssign) and isinstance(node, ast.Expr):
+                assert isinstance(node.value, ast.Constant)
+                if prefix:
+                    found[prefix + ast.unparse(before.target)] = inspect.cleandoc(str(node.value.value))
+
+    look(ast.parse((PACKAGE / file).read_text()).body, "")
+    return found
+
+
+def test_help_says_what_the_stubs_say() -> None:
+    """Editors show the docstrings of stubs, help() those of the extension module."""
+    shared = {"greenlet.GreenletExit", "greenlet.error", "greenlet.getcurrent"}
+    shared |= {"greenlet.settrace", "greenlet.gettrace", "greenlet.__bool__"}
+    told = docstrings_of_stub("__init__.pyi") | docstrings_of_stub("_greenlet.pyi")
+    for name, text in told.items():
+        if name in shared or name.startswith("_"):
+            continue
+        owner: object = greenlet if hasattr(greenlet, name.split(".")[0]) else greenlet._greenlet
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        plain = text.replace("``", "").replace('"', "'")
+        assert inspect.cleandoc(owner.__doc__ or "").split() == plain.split(), name
+    assert {"greenlet.switch", "greenlet.run", "call_on_thread_stack", "error"} <= told.keys()
+
+
 def test_everything_public_has_a_docstring() -> None:
     undocumented = [
         f"{owner.__name__}.{name}"
