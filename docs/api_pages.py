@@ -157,6 +157,8 @@ class Types(ast.NodeTransformer):
             expanded = self.visit(copy)
             assert isinstance(expanded, ast.expr)
             return expanded
+        if node.id == "type":  # classes here have attributes of this name
+            return ast.Name("builtins.type")
         return ast.Name(whole_names().get(node.id, node.id))
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:  # noqa: N802
