@@ -35,7 +35,12 @@ MODULES = ("greenlet", "greenlet.stacks", "greenlet.inspect", "greenlet.timeline
 # Of the names that begin with an underscore, those that are documented.
 DOCUMENTED = ("__bool__", "__implementation__", "__version__", "_C_API", "_stack_saved")
 # Of the C API: parts of its implementation, and the other name of the struct of PyGreenlet.
-INTERNAL_C = ("_greenlet", "implementation_ptr_t", "PyGreenlet_CAPI_import", "PyGreenlet_CAPI_table")
+INTERNAL_C = (
+    "_greenlet",
+    "implementation_ptr_t",
+    "PyGreenlet_CAPI_import",
+    "PyGreenlet_CAPI_table",
+)
 
 Definition: TypeAlias = ast.FunctionDef | ast.ClassDef | ast.AnnAssign
 
@@ -64,7 +69,7 @@ class Module:
                     self.imports[each.asname or each.name] = f"{package}.{node.module}", each.name
 
     def find(self, name: str) -> tuple[list[Definition], dict[str, ast.expr]]:
-        """The definitions of a name, also of one that is imported, and the aliases of types there."""
+        """The definitions of a name, which may be imported, and the aliases of types there."""
         if name in self.definitions:
             return self.definitions[name], self.aliases()
         module, original = self.imports[name]
@@ -117,7 +122,7 @@ def texts(body: list[ast.stmt]) -> dict[str, str]:
     found = {}
     for before, node in zip(body, body[1:], strict=False):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            target = before.target if isinstance(before, ast.AnnAssign) else None
+            target: ast.expr | None = before.target if isinstance(before, ast.AnnAssign) else None
             if isinstance(before, ast.Assign):
                 target = before.targets[0]
             if isinstance(target, ast.Name | ast.Attribute):
@@ -133,7 +138,7 @@ def attributes_of_instances(class_: ast.ClassDef) -> dict[str, tuple[str, str]]:
         if isinstance(method, ast.FunctionDef) and method.name == "__init__":
             told = texts(method.body)
             for node in method.body:
-                target = node.target if isinstance(node, ast.AnnAssign) else None
+                target: ast.expr | None = node.target if isinstance(node, ast.AnnAssign) else None
                 if isinstance(node, ast.Assign):
                     target = node.targets[0]
                 if isinstance(target, ast.Attribute) and is_public(target.attr):
@@ -151,7 +156,7 @@ class Types(ast.NodeTransformer):
     def __init__(self, aliases: dict[str, ast.expr]) -> None:
         self.aliases = aliases
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id in self.aliases:
             copy = ast.parse(ast.unparse(self.aliases[node.id]), mode="eval").body
             expanded = self.visit(copy)
@@ -161,7 +166,7 @@ class Types(ast.NodeTransformer):
             return ast.Name("builtins.type")
         return ast.Name(whole_names().get(node.id, node.id))
 
-    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:  # noqa: N802
+    def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         return self.visit_Name(ast.Name(node.attr)) if node.attr in whole_names() else node
 
     def text(self, node: ast.expr) -> str:
@@ -238,7 +243,9 @@ def is_function(full: str) -> bool:
         body = found[0].body if found and isinstance(found[0], ast.ClassDef) else []
         if not found and name in module_of(module).imports:
             return True
-    decorators = found[0].decorator_list if found and isinstance(found[0], ast.FunctionDef) else None
+    decorators = (
+        found[0].decorator_list if found and isinstance(found[0], ast.FunctionDef) else None
+    )
     return decorators is not None and "property" not in map(ast.unparse, decorators)
 
 
@@ -289,7 +296,7 @@ def show_function(
         prefix = " " * len(first) if number else first
         yield f"{prefix}{node.name}{signature(node, types, bound)}"
         text = ast.get_docstring(node) or ""
-        told += links.text(text, links.names.get(node.name, "")) + [""] if text else []
+        told += [*links.text(text, links.names.get(node.name, "")), ""] if text else []
     if "staticmethod" in decorators:
         yield "   :staticmethod:"
     yield ""
@@ -326,7 +333,9 @@ def show_class(module: Module, node: ast.ClassDef, types: Types) -> Iterator[str
     is_error = {"Exception", "BaseException"} & set(bases)
     yield f".. py:{'exception' if is_error else 'class'}:: {node.name}{start[0]}"
     yield ""
-    yield from indented([f"Bases: {', '.join(f'``{base}``' for base in bases)}", ""] if bases else [])
+    yield from indented(
+        [f"Bases: {', '.join(f'``{base}``' for base in bases)}", ""] if bases else []
+    )
     yield from indented(links.text(ast.get_docstring(node) or ""))
     yield ""
     yield from indented(inner)
@@ -354,9 +363,8 @@ def c_names() -> dict[str, CName]:
         name: (result, arguments)
         for result, name, arguments in re.findall(r"(\S+) \(\*(\w+)\)\(([^)]*)\);", table)
     }
-    objects = dict(
-        (name, kind) for kind, name in re.findall(r"^ *(\w+\*) (\w+);$", table, re.MULTILINE)
-    )
+    pointers = re.findall(r"^ *(\w+\*) (\w+);$", table, re.MULTILINE)
+    objects = {name: kind for kind, name in pointers}
     found: dict[str, CName] = {}
     text = ""
     piece = re.compile(
@@ -426,14 +434,14 @@ def show_c(name: str) -> Iterator[str]:
     text = re.sub(r"(?<![\w`&])(PyGreenlet\w*|PyExc_Greenlet\w+)(?:\(\))?(?![\w`])", link, text)
     first = f".. c:{declared.directive}:: "
     yield first + declared.declaration
-    for each in same[1:]:
-        yield " " * len(first) + c_names()[each].declaration
+    for other in same[1:]:
+        yield " " * len(first) + c_names()[other].declaration
     yield ""
     yield from indented(text.splitlines())
     yield ""
-    for field, each in c_names().items():
+    for field, member in c_names().items():
         if field.startswith(f"{name}."):
-            yield f"   .. c:member:: {each.declaration}"
+            yield f"   .. c:member:: {member.declaration}"
             yield ""
 
 
@@ -452,7 +460,7 @@ class FromSources(SphinxDirective):
         # Errors in a docstring are reported for its file.
         content = StringList(lines, source=str(source))
         self.state.nested_parse(content, 0, holder)
-        return holder.children
+        return [*holder.children]
 
     def note(self, module: str, names: list[str]) -> None:
         shown = self.env.domaindata.setdefault("greenlet-api", {})

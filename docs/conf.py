@@ -25,7 +25,10 @@ project_copyright = "the authors of this implementation"
 sys.path.insert(0, str(Path(__file__).parent))
 extensions = ["myst_parser", "sphinx_copybutton", "api_pages"]
 # Only names of this package are links.
-nitpick_ignore_regex = [("py:.*", r"(?!greenlet\.).*"), ("c:.*", r"(?!_?PyGreenlet|PyExc_Greenlet).*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!greenlet\.).*"),
+    ("c:.*", r"(?!_?PyGreenlet|PyExc_Greenlet).*"),
+]
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 90
 exclude_patterns: list[str] = []

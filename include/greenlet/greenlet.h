@@ -119,9 +119,9 @@ static inline int PyGreenlet_CAPI_import(void) {
 #define PyGreenlet_Throw (PyGreenlet_CAPI_table->throw_)
 
 /* PyObject* (self, args, kwargs): does `self.switch(*args, **kwargs)`; `args` is a tuple or NULL,
- * `kwargs` a dict or NULL. With None as `args`, and None or nothing as `kwargs`, the target receives
- * None. New reference to what the next switch back brings, or NULL with an exception. If an
- * exception is set before the call, it returns NULL at once, without a switch. */
+ * `kwargs` a dict or NULL. With None as `args`, and None or nothing as `kwargs`, the target
+ * receives None. New reference to what the next switch back brings, or NULL with an exception. If
+ * an exception is set before the call, it returns NULL at once, without a switch. */
 #define PyGreenlet_Switch (PyGreenlet_CAPI_table->switch_)
 
 /* int (self, parent): does `self.parent = parent`. 0, or -1 with an exception: ValueError for a

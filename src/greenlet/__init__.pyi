@@ -85,10 +85,10 @@ class greenlet:  # noqa: N801
     def switch(self, *args: Any, **kwargs: Any) -> Any:
         """Run this greenlet, and return what the next switch back to the caller brings.
 
-        A greenlet that has not started calls ``run(*args, **kwargs)``. One that waits in ``switch()``
-        receives ``()`` for no argument, one positional argument as itself, several as a tuple,
-        keywords alone as a dict, and both as ``(args, kwargs)``. If the greenlet is dead, its nearest
-        living ancestor receives them; if that is the caller, they are returned at once.
+        A greenlet that has not started calls ``run(*args, **kwargs)``. One that waits in
+        ``switch()`` receives ``()`` for no argument, one positional argument as itself, several as
+        a tuple, keywords alone as a dict, and both as ``(args, kwargs)``. If the greenlet is dead,
+        its nearest living ancestor receives them; if that is the caller, they are returned at once.
 
         Raises whatever is thrown into the caller while it waits. The switch itself raises
         ``greenlet.error`` if this greenlet belongs to another thread, or is needed by a call on the
@@ -118,14 +118,13 @@ class greenlet:  # noqa: N801
     def throw(
         self, typ: BaseException, val: None = None, tb: TracebackType | None = None, /
     ) -> Any: ...
-
     @property
     def parent(self) -> greenlet | None:
         """The greenlet that goes on when this one finishes. None only for a main greenlet.
 
-        It can be set at any time: ``ValueError`` if this makes a cycle, or if this greenlet has started
-        and the other one is of another thread; ``TypeError`` if the other one is no greenlet;
-        ``AttributeError`` for a main greenlet, and if it is deleted.
+        It can be set at any time: ``ValueError`` if this makes a cycle, or if this greenlet has
+        started and the other one is of another thread; ``TypeError`` if the other one is no
+        greenlet; ``AttributeError`` for a main greenlet, and if it is deleted.
         """
 
     @parent.setter
@@ -145,9 +144,9 @@ class greenlet:  # noqa: N801
     def gr_context(self) -> Context | None:
         """The ``contextvars.Context`` in which it runs; None while it has none.
 
-        A new greenlet has none; CPython makes an empty one at the first use of a variable. It can be
-        set, also to None: ``TypeError`` for anything else. ``ValueError``, also to read it, while
-        the greenlet runs in another thread. It cannot be deleted: ``AttributeError``.
+        A new greenlet has none; CPython makes an empty one when a variable is set. It can be set,
+        also to None: ``TypeError`` for anything else. ``ValueError``, also to read it, while the
+        greenlet runs in another thread. It cannot be deleted: ``AttributeError``.
         """
 
     @gr_context.setter
@@ -198,8 +197,8 @@ def settrace(
     have none of their own, from their next switch on, and of threads that use greenlets later.
 
     After each switch it is called in the target: ``callback(event, (origin, target))``. The event
-    is ``"switch"``, or ``"throw"`` if an exception was thrown. If the callback raises, it is removed
-    (for that thread), and the exception is raised in the target.
+    is ``"switch"``, or ``"throw"`` if an exception was thrown. If the callback raises, it is
+    removed (for that thread), and the exception is raised in the target.
     """
 
 def gettrace() -> _TraceCallback | None:

@@ -113,7 +113,7 @@ class ThreadTrack(NamedTuple):
     lost: int
     """How many it does not have, because the limit was reached."""
     complete_until: int | None
-    """When the first of these was, in nanoseconds since the recording began; None if it has all."""
+    """When the first of these was, in nanoseconds from the beginning; None if it has all."""
     processor_time: int | None
     """How many nanoseconds it has worked during the recording; None if that is not known.
 
@@ -192,8 +192,8 @@ class Recording:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file. Its name says what: ``.html`` is the page, ``.json`` trace events.
 
-        A name that ends in ``.json.gz`` is compressed; Perfetto opens it, too. Any other name raises
-        ``ValueError``.
+        A name that ends in ``.json.gz`` is compressed; Perfetto opens it, too. Any other name
+        raises ``ValueError``.
         """
         from . import _timeline_files
 
@@ -327,8 +327,8 @@ def record(
 ) -> Iterator[Recording]:
     """Record while the block runs; with a ``path``, save it there at the end.
 
-    The block gets the recording, which is empty until the block has ended. Raises as ``start()`` and
-    ``Recording.save()`` do.
+    The block gets the recording, which is empty until the block has ended. Raises as ``start()``
+    and ``Recording.save()`` do.
     """
     global _current
     start(limit=limit)

@@ -110,25 +110,21 @@ PyDoc_STRVAR(
     "It can be set at any time: ValueError if this makes a cycle, or if this greenlet has\n"
     "started and the other one is of another thread; TypeError if the other one is no\n"
     "greenlet; AttributeError for a main greenlet, and if it is deleted.");
-PyDoc_STRVAR(
-    kFrameDoc,
-    "The innermost frame of a suspended greenlet; None for any other.\n"
-    "\n"
-    "Its f_back leads through all frames of the greenlet. It may be read from other\n"
-    "threads.");
+PyDoc_STRVAR(kFrameDoc,
+             "The innermost frame of a suspended greenlet; None for any other.\n"
+             "\n"
+             "Its f_back leads through all frames of the greenlet. It may be read from other\n"
+             "threads.");
 PyDoc_STRVAR(
     kContextDoc,
     "The contextvars.Context in which it runs; None while it has none.\n"
     "\n"
-    "A new greenlet has none; CPython makes an empty one at the first use of a variable. It\n"
-    "can be set, also to None: TypeError for anything else. ValueError, also to read it,\n"
-    "while the greenlet runs in another thread. It cannot be deleted: AttributeError.");
-PyDoc_STRVAR(
-    kDeadDoc,
-    "Whether it has finished, or the thread that it has started in has ended.");
-PyDoc_STRVAR(
-    kStackSavedDoc,
-    "How many bytes of C stack it uses while it is suspended; otherwise 0.");
+    "A new greenlet has none; CPython makes an empty one when a variable is set. It can be\n"
+    "set, also to None: TypeError for anything else. ValueError, also to read it, while the\n"
+    "greenlet runs in another thread. It cannot be deleted: AttributeError.");
+PyDoc_STRVAR(kDeadDoc, "Whether it has finished, or the thread that it has started in has ended.");
+PyDoc_STRVAR(kStackSavedDoc,
+             "How many bytes of C stack it uses while it is suspended; otherwise 0.");
 
 }  // namespace
 

@@ -70,14 +70,13 @@ PyObject* get_clocks_used_doing_optional_cleanup(PyObject* module, PyObject*) {
   return PyLong_FromLong(0);
 }
 
-PyDoc_STRVAR(
-    kGetcurrentDoc,
-    "getcurrent($module, /)\n"
-    "--\n"
-    "\n"
-    "Return the running greenlet of this thread. At first that is its main greenlet.\n"
-    "\n"
-    "RuntimeError while the interpreter finalizes.");
+PyDoc_STRVAR(kGetcurrentDoc,
+             "getcurrent($module, /)\n"
+             "--\n"
+             "\n"
+             "Return the running greenlet of this thread. At first that is its main greenlet.\n"
+             "\n"
+             "RuntimeError while the interpreter finalizes.");
 PyDoc_STRVAR(
     kSettraceDoc,
     "settrace($module, callback, /, *, all_threads=False)\n"
@@ -93,21 +92,21 @@ PyDoc_STRVAR(
     "After each switch it is called in the target: callback(event, (origin, target)). The\n"
     "event is 'switch', or 'throw' if an exception was thrown. If the callback raises, it\n"
     "is removed (for that thread), and the exception is raised in the target.");
-PyDoc_STRVAR(
-    kGettraceDoc,
-    "gettrace($module, /)\n"
-    "--\n"
-    "\n"
-    "Return the trace callback of this thread, or None.");
+PyDoc_STRVAR(kGettraceDoc,
+             "gettrace($module, /)\n"
+             "--\n"
+             "\n"
+             "Return the trace callback of this thread, or None.");
 PyDoc_STRVAR(
     kPendingDoc,
     "get_pending_cleanup_count($module, /)\n--\n\n"
     "Return how many greenlets have lost their last reference in another thread, and wait\n"
     "for their own thread to end them.");
-PyDoc_STRVAR(kMainsDoc,
-             "get_total_main_greenlets($module, /)\n--\n\n"
-             "Return how many threads of this interpreter have a main greenlet: those that have used\n"
-             "greenlets.");
+PyDoc_STRVAR(
+    kMainsDoc,
+    "get_total_main_greenlets($module, /)\n--\n\n"
+    "Return how many threads of this interpreter have a main greenlet: those that have used\n"
+    "greenlets.");
 
 }  // namespace
 

@@ -96,7 +96,9 @@ def test_star_imports_get_what_they_have_always_got() -> None:
 def test_compilers_get_their_options_from_the_command_line(compiler: str, tmp_path: Path) -> None:
     need(compiler.split()[0])
     source = tmp_path / "program.c"
-    source.write_text("#include <greenlet/greenlet.h>\nint main(void) { return PyGreenlet_Import(); }")
+    source.write_text(
+        "#include <greenlet/greenlet.h>\nint main(void) { return PyGreenlet_Import(); }"
+    )
     run(*compiler.split(), "-fsyntax-only", *shlex.split(ask("--includes")), source)
 
 
@@ -117,9 +119,9 @@ def test_pkg_config_knows_the_version_and_the_folder_wherever_the_package_is(
     for folder in ("include", "pkgconfig"):
         shutil.copytree(Path(ask("--pkgconfig-dir")).with_name(folder), moved / folder)
     for place in (Path(ask("--pkgconfig-dir")), moved / "pkgconfig"):
-        path = {"PKG_CONFIG_PATH": str(place)}
-        assert run("pkg-config", "--modversion", "greenlet", **path) == greenlet.__version__
-        (option,) = shlex.split(run("pkg-config", "--cflags", "greenlet", **path))
+        tool = ("env", f"PKG_CONFIG_PATH={place}", "pkg-config", "greenlet")
+        assert run(*tool, "--modversion") == greenlet.__version__
+        (option,) = shlex.split(run(*tool, "--cflags"))
         assert option.startswith("-I")
         assert Path(option[2:]).resolve() == place.with_name("include").resolve()
 

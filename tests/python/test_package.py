@@ -246,7 +246,9 @@ def functions_of(owner: object) -> list[str]:
     return [
         name
         for name, value in vars(owner).items()
-        if callable(value) and not isinstance(value, type) and (name[:2] != "__" or name[:3] == "__g")
+        if callable(value)
+        and not isinstance(value, type)
+        and (name[:2] != "__" or name[:3] == "__g")
     ]
 
 
@@ -322,7 +324,9 @@ def docstrings_of_stub(file: str) -> dict[str, str]:
             elif isinstance(before, ast.AnnAssign) and isinstance(node, ast.Expr):
                 assert isinstance(node.value, ast.Constant)
                 if prefix:
-                    found[prefix + ast.unparse(before.target)] = inspect.cleandoc(str(node.value.value))
+                    found[prefix + ast.unparse(before.target)] = inspect.cleandoc(
+                        str(node.value.value)
+                    )
 
     look(ast.parse((PACKAGE / file).read_text()).body, "")
     return found
