@@ -294,6 +294,12 @@ def lint(session: nox.Session) -> None:
     session.run("cmake", "--build", "--preset", "tidy")
 
 
+@shared(name="types")
+def types(session: nox.Session) -> None:
+    """typed examples under mypy, basedpyright, ty and pyrefly; the stubs against the modules"""
+    importlib.import_module("types_check").run(session, NAME)
+
+
 @nox.session(name="analyze")
 def analyze(session: nox.Session) -> None:
     """the sources under gcc's -fanalyzer (minutes)"""

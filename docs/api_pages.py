@@ -63,7 +63,8 @@ class Module:
         self.definitions = definitions(self.tree.body)
         self.imports: dict[str, tuple[str, str]] = {}
         package = name if folder.is_dir() else name.rpartition(".")[0]
-        for node in self.tree.body:
+        # Also those in an `else`, where checkers of types see something else.
+        for node in ast.walk(self.tree):
             if isinstance(node, ast.ImportFrom) and node.level and node.module:
                 for each in node.names:
                     self.imports[each.asname or each.name] = f"{package}.{node.module}", each.name

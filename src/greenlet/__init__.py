@@ -4,8 +4,8 @@ A greenlet runs until it calls ``switch()`` on another one. It goes on from ther
 switches back to it. ``greenlet.stacks`` has the settings of the stacks,
 ``greenlet.inspect`` shows which greenlets there are and where they wait.
 
-``__version__`` is the version of the interface, with numbers and dots only. ``__implementation__`` is
-``"own-stacks"`` here; the published greenlet does not have this attribute.
+``__version__`` is the version of the interface, with numbers and dots only.
+``__implementation__`` is ``"own-stacks"`` here; the published greenlet does not have it.
 """
 
 # As they are now: gevent and eventlet replace these functions by some that make and wait for

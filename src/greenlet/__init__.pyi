@@ -1,7 +1,10 @@
+import _thread
 from collections.abc import Callable
 from contextvars import Context
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, final, overload
+
+from typing_extensions import disjoint_base
 
 from . import inspect as inspect, stacks as stacks
 
@@ -23,9 +26,9 @@ _TraceCallback: TypeAlias = Callable[
 @final
 class _Capsule: ...
 
-def _allocate_lock() -> Any: ...
-def _get_ident() -> int: ...
-def _start_new_thread(function: Callable[..., object], args: tuple[Any, ...], /) -> int: ...
+_allocate_lock = _thread.allocate_lock
+_get_ident = _thread.get_ident
+_start_new_thread = _thread.start_new_thread
 
 __version__: Final[str]
 """The version of the interface, such as ``"3.7.0"``: numbers and dots only."""
@@ -44,7 +47,7 @@ GREENLET_USE_TRACING: Final[int]
 GREENLET_USE_CONTEXT_VARS: Final[int]
 """Always 1: every greenlet has a ``contextvars`` context of its own."""
 GREENLET_USE_STANDARD_THREADING: Final[int]
-"""Always 1: each thread has greenlets of its own. (The published package has it in ``_greenlet``.)"""
+"""Always 1: threads are the system's. The published one has this in ``_greenlet`` alone."""
 CLOCKS_PER_SEC: Final[int]
 """How many units of ``get_clocks_used_doing_optional_cleanup()`` a second has."""
 
@@ -54,6 +57,11 @@ class GreenletExit(BaseException):
 class error(Exception):  # noqa: N801
     """Raised for a switch that is impossible, such as one to another thread's greenlet."""
 
+# In the class below, the names of these two are those of its attributes.
+_GreenletExit: TypeAlias = GreenletExit
+_Error: TypeAlias = error
+
+@disjoint_base
 class greenlet:  # noqa: N801
     """A task with a call stack of its own. It runs when another greenlet switches to it.
 
@@ -67,9 +75,9 @@ class greenlet:  # noqa: N801
     ``finally`` blocks run. Greenlets cannot be copied or pickled: ``TypeError``.
     """
 
-    GreenletExit: ClassVar[type[GreenletExit]]
+    GreenletExit: ClassVar[type[_GreenletExit]]
     """The same class as ``greenlet.GreenletExit``."""
-    error: ClassVar[type[error]]
+    error: ClassVar[type[_Error]]
     """The same class as ``greenlet.error``."""
 
     run: Callable[..., Any]
@@ -144,9 +152,10 @@ class greenlet:  # noqa: N801
     def gr_context(self) -> Context | None:
         """The ``contextvars.Context`` in which it runs; None while it has none.
 
-        A new greenlet has none; CPython makes an empty one when a variable is set. It can be set,
-        also to None: ``TypeError`` for anything else. ``ValueError``, also to read it, while the
-        greenlet runs in another thread. It cannot be deleted: ``AttributeError``.
+        A new greenlet has none; CPython makes an empty one when a variable is set, or the context
+        is copied. It can be set, also to None: ``TypeError`` for anything else. ``ValueError``,
+        also to read it, while the greenlet runs in another thread. It cannot be deleted:
+        ``AttributeError``.
         """
 
     @gr_context.setter

@@ -21,10 +21,9 @@ out of range, is ignored with a ``RuntimeWarning``. ``GREENLET_REPORT_OVERFLOW=1
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 
 from . import _greenlet
-from ._greenlet import call_on_thread_stack
 
 __all__ = [
     "MAX_SIZE",
@@ -43,13 +42,25 @@ __all__ = [
     "trim",
 ]
 
-MIN_SIZE: Final = _greenlet._STACK_MIN_SIZE
+MIN_SIZE: Final[int] = _greenlet._STACK_MIN_SIZE
 """The smallest size of a stack, in bytes: 256 KiB."""
-MAX_SIZE: Final = _greenlet._STACK_MAX_SIZE
+MAX_SIZE: Final[int] = _greenlet._STACK_MAX_SIZE
 """The largest size of a stack, in bytes: 1 GiB."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+if TYPE_CHECKING:
+    # Here, because checkers do not see our _greenlet.pyi beside the distribution types-greenlet.
+    def call_on_thread_stack(
+        function: Callable[_Parameters, _Result],
+        /,
+        *args: _Parameters.args,
+        **kwargs: _Parameters.kwargs,
+    ) -> _Result: ...
+
+else:
+    from ._greenlet import call_on_thread_stack
 
 # Flags of the code of generators, coroutines and asynchronous generators. The module inspect has
 # names for them, but takes long to import.

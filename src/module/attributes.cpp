@@ -119,9 +119,10 @@ PyDoc_STRVAR(
     kContextDoc,
     "The contextvars.Context in which it runs; None while it has none.\n"
     "\n"
-    "A new greenlet has none; CPython makes an empty one when a variable is set. It can be\n"
-    "set, also to None: TypeError for anything else. ValueError, also to read it, while the\n"
-    "greenlet runs in another thread. It cannot be deleted: AttributeError.");
+    "A new greenlet has none; CPython makes an empty one when a variable is set, or the\n"
+    "context is copied. It can be set, also to None: TypeError for anything else.\n"
+    "ValueError, also to read it, while the greenlet runs in another thread. It cannot be\n"
+    "deleted: AttributeError.");
 PyDoc_STRVAR(kDeadDoc, "Whether it has finished, or the thread that it has started in has ended.");
 PyDoc_STRVAR(kStackSavedDoc,
              "How many bytes of C stack it uses while it is suspended; otherwise 0.");
