@@ -18,6 +18,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -163,8 +164,8 @@ class Types(ast.NodeTransformer):
             expanded = self.visit(copy)
             assert isinstance(expanded, ast.expr)
             return expanded
-        if node.id == "type":  # classes here have attributes of this name
-            return ast.Name("builtins.type")
+        if node.id == "type":  # not one of the attributes of this name; ~ lets it be shown alone
+            return ast.UnaryOp(ast.Invert(), ast.Name("builtins.type"))
         return ast.Name(whole_names().get(node.id, node.id))
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
@@ -237,17 +238,16 @@ class Links:
 def is_function(full: str) -> bool:
     """Whether a full name is that of a function or method."""
     module = max((name for name in MODULES if full.startswith(f"{name}.")), key=len)
-    found: list[Definition] = []
-    body = module_of(module).tree.body
-    for name in full.removeprefix(f"{module}.").split("."):
-        found = definitions(body).get(name, [])
-        body = found[0].body if found and isinstance(found[0], ast.ClassDef) else []
-        if not found and name in module_of(module).imports:
-            return True
-    decorators = (
-        found[0].decorator_list if found and isinstance(found[0], ast.FunctionDef) else None
+    name, *members = full.removeprefix(f"{module}.").split(".")
+    node = module_of(module).find(name)[0][0]
+    for member in members:
+        found = definitions(node.body).get(member) if isinstance(node, ast.ClassDef) else None
+        if not found:
+            return False
+        node = found[0]
+    return isinstance(node, ast.FunctionDef) and "property" not in map(
+        ast.unparse, node.decorator_list
     )
-    return decorators is not None and "property" not in map(ast.unparse, decorators)
 
 
 def indented(lines: list[str]) -> list[str]:
@@ -416,10 +416,10 @@ def c_names() -> dict[str, CName]:
     return {name: each for name, each in found.items() if name not in INTERNAL_C}
 
 
-def show_c(name: str) -> Iterator[str]:
-    """The reStructuredText for a name of the header, or for those that end so: *_NUM."""
-    same = [each for each in c_names() if name[0] == "*" and each.endswith(name[1:])]
-    declared = c_names()[same[0] if same else name]
+def show_c(names: list[str]) -> Iterator[str]:
+    """The reStructuredText for names of the header that share a comment."""
+    name, *same = names
+    declared = c_names()[name]
     # The comments of functions begin with their types, which the declaration has already.
     text = re.sub(r"^[\w*]+ \([^)]*\)(, not a pointer)?: ", "", declared.text)
     text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text[:1].upper() + text[1:])
@@ -427,7 +427,7 @@ def show_c(name: str) -> Iterator[str]:
 
     def link(match: re.Match[str]) -> str:
         known = c_names().get(match[1])
-        if known is None or match[1] == name:
+        if known is None or match[1] in names:
             return match[0]
         role = {"function": "func", "var": "data"}.get(known.directive, known.directive)
         return f":c:{role}:`{match[1]}`"
@@ -435,7 +435,7 @@ def show_c(name: str) -> Iterator[str]:
     text = re.sub(r"(?<![\w`&])(PyGreenlet\w*|PyExc_Greenlet\w+)(?:\(\))?(?![\w`])", link, text)
     first = f".. c:{declared.directive}:: "
     yield first + declared.declaration
-    for other in same[1:]:
+    for other in same:
         yield " " * len(first) + c_names()[other].declaration
     yield ""
     yield from indented(text.splitlines())
@@ -494,10 +494,13 @@ class PythonApi(FromSources):
 
 class CApi(FromSources):
     def run(self) -> list[nodes.Node]:
-        names = " ".join(self.content).split()
-        known = [name for name in c_names() if name.endswith("_NUM") and "*_NUM" in names]
-        self.note("C", [*known, *names])
-        lines = [line for name in names for line in show_c(name)]
+        names: list[str] = []
+        for name in " ".join(self.content).split():  # *_NUM: all that end so
+            every = [each for each in c_names() if each.endswith(name[1:])]
+            names += every if name[0] == "*" else [name]
+        self.note("C", names)
+        groups = groupby(names, lambda name: (c_names()[name].directive, c_names()[name].text))
+        lines = [line for _, group in groups for line in show_c([*group])]
         return self.parsed(lines, HEADER)
 
 

@@ -1,18 +1,19 @@
-/* An extension module in C that uses greenlets. It turns a loop that calls a function for each value
- * into a list of the values:
+/* An extension module in C that uses greenlets. It makes a list of the values
+ * that code deep in C hands over one by one:
  *
  *   >>> import values
  *   >>> values.collect(lambda: values.countdown(3))
  *   [3, 2, 1]
  *
- * countdown() hands each value to the parent greenlet from the middle of a C loop, and goes on with
- * the loop when the parent switches back.
+ * countdown() hands each value to the parent greenlet from the middle of a C
+ * loop, and goes on with the loop when the parent switches back.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <greenlet/greenlet.h>
 
-/* Hands a value to the parent of the running greenlet. Returns what the next switch back brings. */
+/* Hands a value to the parent of the running greenlet. Returns what the next
+ * switch back brings. */
 static PyObject* hand_over(PyObject* value) {
   PyGreenlet* const current = PyGreenlet_GetCurrent();
   if (current == NULL) {
@@ -43,8 +44,8 @@ static PyObject* countdown(PyObject* Py_UNUSED(module), PyObject* argument) {
     PyObject* const value = PyLong_FromLong(number);
     PyObject* const answer = value != NULL ? hand_over(value) : NULL;
     Py_XDECREF(value);
-    if (answer == NULL) { /* an exception: perhaps somebody has thrown it into this greenlet */
-      return NULL;
+    if (answer == NULL) {
+      return NULL; /* an exception, which was thrown into this greenlet */
     }
     Py_DECREF(answer);
   }
@@ -80,20 +81,23 @@ static PyObject* collect(PyObject* Py_UNUSED(module), PyObject* function) {
 }
 
 static PyMethodDef functions[] = {
-    {"countdown", countdown, METH_O, "countdown(n): hand n, n-1, ... 1 to the parent greenlet."},
-    {"collect", collect, METH_O, "collect(function): call it in a greenlet; list what it hands over."},
+    {"countdown", countdown, METH_O,
+     "countdown(n): hand n, n-1, ... 1 to the parent greenlet."},
+    {"collect", collect, METH_O,
+     "collect(function): call it in a greenlet; list what it hands over."},
     {NULL, NULL, 0, NULL},
 };
 
 static int prepare(PyObject* Py_UNUSED(module)) {
-  return PyGreenlet_Import(); /* before any other use of the API, in each source file */
+  return PyGreenlet_Import(); /* in each source file, before other uses */
 }
 
 static PyModuleDef_Slot slots[] = {
     {Py_mod_exec, (void*)prepare},
 #if PY_VERSION_HEX >= 0x030C0000
     /* The header keeps the table of one interpreter. */
-    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+    {Py_mod_multiple_interpreters,
+     Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
 #endif
 #if PY_VERSION_HEX >= 0x030D0000
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
@@ -102,7 +106,12 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "values", .m_methods = functions, .m_slots = slots,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "values",
+    .m_methods = functions,
+    .m_slots = slots,
 };
 
-PyMODINIT_FUNC PyInit_values(void) { return PyModuleDef_Init(&definition); }
+PyMODINIT_FUNC PyInit_values(void) {
+  return PyModuleDef_Init(&definition);
+}

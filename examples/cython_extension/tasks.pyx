@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True
-"""An extension module in Cython: a class over greenlet with a field in C, and calls of the C API.
+"""An extension module in Cython: a class over greenlet with a field in C.
 
     >>> import tasks
     >>> task = tasks.Task(lambda: tasks.pause("first") + tasks.pause("second"))
@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 
 
 cdef extern from "greenlet/greenlet.h":
-    # The type, and how its instances look in C. The fields of Task follow those of PyGreenlet.
+    # The type, and its instances in C: the fields of Task follow PyGreenlet.
     ctypedef class greenlet.greenlet [object PyGreenlet]:
         pass
 
@@ -42,5 +42,6 @@ def pause(value):
     current = PyGreenlet_GetCurrent()
     if PyGreenlet_MAIN(current):
         raise RuntimeError("call this in a greenlet")
+    parent = PyGreenlet_GetParent(current)
     arguments = (value,)
-    return PyGreenlet_Switch(PyGreenlet_GetParent(current), <PyObject*>arguments, NULL)
+    return PyGreenlet_Switch(parent, <PyObject*>arguments, NULL)

@@ -101,7 +101,7 @@ static inline int PyGreenlet_CAPI_import(void) {
 #define PyExc_GreenletExit (PyGreenlet_CAPI_table->exit)
 
 /* int (op), not a pointer: whether it is a greenlet, or an instance of a subclass; 1 or 0, without
- * an exception. Do not pass NULL. The dots are for an argument that contains commas. */
+ * an exception. Do not pass NULL. (The macro has dots, because the argument may contain commas.) */
 #define PyGreenlet_Check(...) PyObject_TypeCheck((PyObject*)(__VA_ARGS__), &PyGreenlet_Type)
 
 /* PyGreenlet* (run, parent): does `greenlet(run, parent)`. Either may be NULL. Without a parent, or
