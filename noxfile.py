@@ -147,6 +147,14 @@ def test_engines(session: nox.Session) -> None:
     session.run(ours(), "-m", "pytest", "-m", "engines", "tests/interop")
 
 
+@shared(name="test-building")
+def test_building(session: nox.Session) -> None:
+    """programs that use greenlet.h, built as users do, in environments of their own (NAME=3.14)"""
+    options = ("-m", "building", *session.posargs, "tests/python/test_building.py")
+    suites.pytest(REPORT, f"{NAME}-building", [ours()], *options)
+    end(session)
+
+
 @shared(name="fuzz")
 def fuzz(session: nox.Session) -> None:
     """random programs, compared with a model (SECONDS=60 SEED=1 ON="3.14 3.15t")"""

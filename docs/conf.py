@@ -7,6 +7,7 @@ leads to the repository that pyproject.toml states; while it states none, the si
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ project = PROJECT["name"]
 release = version = PROJECT["version"]
 project_copyright = "the authors of this implementation"
 
-extensions = ["myst_parser", "sphinx_copybutton"]
+sys.path.insert(0, str(Path(__file__).parent))
+extensions = ["myst_parser", "sphinx_copybutton", "api_pages"]
+# Only names of this package are links.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!greenlet\.).*"),
+    ("c:.*", r"(?!_?PyGreenlet|PyExc_Greenlet).*"),
+]
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 90
 exclude_patterns: list[str] = []
 myst_heading_anchors = 4  # links to headings, as code hosts make them, are checked
 copybutton_prompt_text = r"\$ |\(gdb\) |>>> "

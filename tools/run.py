@@ -27,6 +27,7 @@ PACKAGES = {  # of Debian, beside the compiler
     "interop": ["chromium", "neovim", "wrk"],
     "report": [],
     "test-builds": ["clang-19", "lld-19", "llvm-19", "mmdebstrap", *HEADERS, *TESTS],
+    "test-building": ["clang", "pkgconf"],
     "test-engines": ["default-jre-headless", "libgc-dev", "r-base-core"],
     "test-jit": ["mmdebstrap"],
     "native": [*TESTS, "g++-aarch64-linux-gnu", "qemu-user", "valgrind"],

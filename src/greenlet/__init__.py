@@ -16,6 +16,8 @@ from _thread import (
     start_new_thread as _start_new_thread,  # noqa: F401
 )
 
+from . import _greenlet
+
 # Names `X as X` are public, but ``from greenlet import *`` does not import them.
 from ._greenlet import (
     _C_API,
@@ -49,6 +51,18 @@ __all__ = [
     "gettrace",
     "settrace",
 ]
+
+
+def get_include() -> str:
+    """Return the folder for a compiler's ``-I``, in which ``<greenlet/greenlet.h>`` is.
+
+    For the build of an extension module that uses the C API: put it into the ``include_dirs`` of a
+    ``setuptools.Extension``. The header comes from this installation, and it is the same for every
+    version of CPython. ``python -m greenlet --includes`` prints the compiler's option.
+
+    The published greenlet (3.5 at least) does not have this function.
+    """
+    return f"{_greenlet.__file__.rpartition('/')[0]}/include"
 
 
 # These are imported at their first use: they import modules that take longer than all of this

@@ -23,10 +23,14 @@ from . import (
 )
 
 def get_pending_cleanup_count() -> int:
-    """Return how many greenlets that were dropped wait for their own thread to kill them."""
+    """Return how many greenlets have lost their last reference in another thread, and wait for
+    their own thread to end them.
+    """
 
 def get_total_main_greenlets() -> int:
-    """Return how many threads have a main greenlet."""
+    """Return how many threads of this interpreter have a main greenlet: those that have used
+    greenlets.
+    """
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

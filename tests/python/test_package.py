@@ -94,6 +94,10 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
     }
     headers = {name for name in package if name.startswith("..")}
     assert package - headers == {
+        "greenlet/cmake/greenlet-config-version.cmake",
+        "greenlet/cmake/greenlet-config.cmake",
+        "greenlet/include/greenlet/greenlet.h",
+        "greenlet/pkgconfig/greenlet.pc",
         "greenlet/__init__.py",
         "greenlet/__init__.pyi",
         f"greenlet/_greenlet{suffix}",
@@ -129,15 +133,18 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/stacks.py",
         "greenlet/timeline.py",
     }
-    assert [name.endswith("/greenlet/greenlet.h") for name in headers] == [True]
+    assert len(headers) == 2
+    # One among the headers of the interpreter, one where setuptools looks in a virtual environment.
+    assert all(name.endswith("/greenlet/greenlet.h") for name in headers)
+    assert any(name.endswith("/include/greenlet/greenlet.h") for name in headers)
 
 
-def test_the_header_among_the_headers_is_the_one_beside_the_package() -> None:
+def test_all_headers_are_the_same() -> None:
     files = importlib.metadata.files("greenlet")
     assert files is not None
     texts = [Path(str(f.locate())).read_text() for f in files if f.name == "greenlet.h"]
-    assert len(texts) == 2
-    assert texts[0] == texts[1]
+    assert len(texts) == 4
+    assert len(set(texts)) == 1
 
 
 def test_the_extension_is_hardened() -> None:
@@ -183,8 +190,7 @@ def test_the_header_compiles_without_a_warning(compiler: list[str], tmp_path: Pa
         }
         """
     )
-    headers = [file for file in importlib.metadata.files("greenlet") or [] if file.parts[0] == ".."]
-    include = Path(str(headers[0].locate())).resolve().parent.parent
+    include = greenlet.get_include()
     flags = ["-c", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-o", "program.o"]
     done = subprocess.run(
         [
@@ -302,6 +308,47 @@ def test_constants_that_the_published_one_has_are_here() -> None:
         name = f"GREENLET_USE_{name}"
         assert getattr(greenlet, name) is getattr(greenlet._greenlet, name)
         assert getattr(greenlet, name) == 1
+
+
+def docstrings_of_stub(file: str) -> dict[str, str]:
+    """The docstrings of functions, of classes, and of members of the type; by their names."""
+    found: dict[str, str] = {}
+
+    def look(body: list[ast.stmt], prefix: str) -> None:
+        for before, node in zip([None, *body], body, strict=False):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                if text := ast.get_docstring(node):
+                    found.setdefault(prefix + node.name, text)
+                if isinstance(node, ast.ClassDef):
+                    look(node.body, f"{node.name}.")
+            elif isinstance(before, ast.AnnAssign) and isinstance(node, ast.Expr):
+                assert isinstance(node.value, ast.Constant)
+                if prefix:
+                    found[prefix + ast.unparse(before.target)] = inspect.cleandoc(
+                        str(node.value.value)
+                    )
+
+    look(ast.parse((PACKAGE / file).read_text()).body, "")
+    return found
+
+
+def test_help_says_what_the_stubs_say() -> None:
+    """Editors show the docstrings of stubs, help() those of the extension module."""
+    shared = {"greenlet.GreenletExit", "greenlet.error", "greenlet.getcurrent"}
+    shared |= {"greenlet.settrace", "greenlet.gettrace", "greenlet.__bool__"}
+    told = docstrings_of_stub("__init__.pyi") | docstrings_of_stub("_greenlet.pyi")
+    for name, text in told.items():
+        if name in shared or name.startswith("_"):
+            continue
+        owner: object = greenlet if hasattr(greenlet, name.split(".")[0]) else greenlet._greenlet
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        # Those of the extension module have no marks, and no quotes that C would need to escape.
+        said, told_here = (
+            each.replace("``", "").replace('"', "'").split() for each in (owner.__doc__ or "", text)
+        )
+        assert said == told_here, name
+    assert {"greenlet.switch", "greenlet.run", "call_on_thread_stack", "error"} <= told.keys()
 
 
 def test_everything_public_has_a_docstring() -> None:
