@@ -1,11 +1,13 @@
 """The documentation as a site: Sphinx reads the Markdown of this folder by MyST, furo shows it.
 
-Pages link to each other as on a code host, by relative paths. A link to a file outside this folder
-leads to the repository that pyproject.toml states; while it states none, the site has a copy.
+Pages link to each other as on a code host, by relative paths. Some files outside this folder are
+pages, too. A link to another one leads to the repository that pyproject.toml states; while it states
+none, the site has a copy.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tomllib
@@ -52,25 +54,41 @@ if REPOSITORY:
     html_theme_options["source_repository"] = f"{REPOSITORY}/"  # type: ignore[assignment]
 
 
-def lead_to_the_repository(app: Sphinx, name: str, source: list[str]) -> None:
-    """Let the links of a page to files outside this folder lead to the repository, or to a copy."""
+# Files outside this folder that are pages of the site.
+SHOWN = {
+    "changelog": "CHANGELOG.md",
+    "examples": "examples/README.md",
+    "internals/benchmarks": "benchmarks/README.md",
+    "internals/contributing": "CONTRIBUTING.md",
+}
+
+
+def place_links(app: Sphinx, name: str, source: list[str]) -> None:
+    """Fill the pages of SHOWN, and let links to files outside lead there, or to the repository."""
+    pages = {CHECKOUT / path: app.srcdir / f"{page}.md" for page, path in SHOWN.items()}
+    here = (app.srcdir / name).parent
+    folder = here
+    if name in SHOWN:
+        file = CHECKOUT / SHOWN[name]
+        app.env.note_dependency(str(file))
+        source[0] = file.read_text()
+        folder = file.parent
 
     def replace(link: re.Match[str]) -> str:
-        text, target, anchor = link.groups()
-        path = (app.srcdir / name).parent.joinpath(target).resolve()
+        text, target, anchor = link.group(1), link.group(2), link.group(3) or ""
+        path = folder.joinpath(target).resolve()
+        path = pages.get(path, path)
+        relative = os.path.relpath(path, here)
         if path.is_relative_to(app.srcdir):
-            return link[0]
+            return f"[{text}]({relative}{anchor})"
         if REPOSITORY:
-            return f"[{text}]({REPOSITORY}/blob/HEAD/{path.relative_to(CHECKOUT)}{anchor or ''})"
-        return f"[{text}](path:{target})" if path.is_file() else text
+            return f"[{text}]({REPOSITORY}/blob/HEAD/{path.relative_to(CHECKOUT)}{anchor})"
+        return f"[{text}](path:{relative})" if path.is_file() else text
 
-    if name == "changelog":
-        app.env.note_dependency(str(CHECKOUT / "CHANGELOG.md"))
-        source[0] = re.sub(r"\]\((?!\w+:)", "](../", (CHECKOUT / "CHANGELOG.md").read_text())
-    source[0] = re.sub(r"\[([^]\n]+)\]\((\.\./[^)#\s]+)(#[^)]*)?\)", replace, source[0])
+    source[0] = re.sub(r"\[([^]\n]+)\]\((?!\w+:)([^)#\s]+)(#[^)]*)?\)", replace, source[0])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add what Sphinx does not have by itself."""
-    app.connect("source-read", lead_to_the_repository)
+    app.connect("source-read", place_links)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
