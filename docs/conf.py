@@ -95,6 +95,7 @@ MENDED = {
     '<aside class="toc-drawer': '<aside aria-label="On this page" class="toc-drawer',
     '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
     '<th class="head"><p></p></th>': "<td></td>",
+    "<p><img ": '<p class="picture" tabindex="0"><img ',  # on a phone they scroll, too
     "<pre>": '<pre tabindex="0">',  # so that keys scroll it
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
 }
