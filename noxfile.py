@@ -403,7 +403,8 @@ def bench_native(session: nox.Session) -> None:
 def bench_report(session: nox.Session) -> None:
     """write docs/internals/performance.md with its plots from what those have kept"""
     session.install("--group=report")
-    session.run("python", "benchmarks/report.py", str(RESULTS), "docs/internals/performance.md")
+    options = (str(RESULTS), "docs/internals/performance.md", "--front", "docs/drawings/switch.svg")
+    session.run("python", "benchmarks/report.py", *options)
 
 
 @shared(name="bench-guard")

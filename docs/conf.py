@@ -64,6 +64,9 @@ def lead_to_the_repository(app: Sphinx, name: str, source: list[str]) -> None:
             return f"[{text}]({REPOSITORY}/blob/HEAD/{path.relative_to(CHECKOUT)}{anchor or ''})"
         return f"[{text}](path:{target})" if path.is_file() else text
 
+    if name == "changelog":
+        app.env.note_dependency(str(CHECKOUT / "CHANGELOG.md"))
+        source[0] = re.sub(r"\]\((?!\w+:)", "](../", (CHECKOUT / "CHANGELOG.md").read_text())
     source[0] = re.sub(r"\[([^]\n]+)\]\((\.\./[^)#\s]+)(#[^)]*)?\)", replace, source[0])
 
 

@@ -25,7 +25,9 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -191,6 +193,44 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: P
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_a_page_says_why_a_block_is_not_run(page: Path, tmp_path: Path) -> None:
     assert list(unexplained(page.read_text(), tmp_path)) == []
+
+
+# --- the long description of the package ------------------------------------------------------------
+
+RELATIVE = re.compile(r"\]\((?!https?:|#)")
+
+
+def test_the_long_description_has_no_relative_links() -> None:
+    described = metadata("greenlet")
+    text = described["Description"] or described.get_payload()
+    assert "call stack of its own" in text
+    assert not RELATIVE.search(text)
+
+
+def long_description() -> ModuleType:
+    path = CHECKOUT / "tools" / "long_description.py"
+    if not path.exists():
+        pytest.skip("it needs a checkout")
+    spec = importlib.util.spec_from_file_location("long_description", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SAMPLE = "![a plot](docs/a.svg)\n\nSee [this](docs/a.md#b), [that](https://example.org) and [it](#here)."
+
+
+def test_links_lead_to_the_repository_that_is_stated() -> None:
+    text = long_description().independent(SAMPLE, "https://example.org/greenlet/")
+    assert "![a plot](https://example.org/greenlet/raw/HEAD/docs/a.svg)" in text
+    assert "[this](https://example.org/greenlet/blob/HEAD/docs/a.md#b)" in text
+    assert "[that](https://example.org) and [it](#here)." in text
+
+
+def test_without_a_repository_the_words_stay() -> None:
+    text = long_description().independent(SAMPLE, None)
+    assert text.strip() == "See this, [that](https://example.org) and [it](#here)."
 
 
 # --- and the checks find what is wrong ------------------------------------------------------------
