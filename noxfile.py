@@ -268,15 +268,29 @@ def wheels(session: nox.Session) -> None:
     end(session)
 
 
+def build_docs(session: nox.Session, builder: str) -> None:
+    """Build the documentation; whatever Sphinx warns of is an error."""
+    folder = "build/docs" if builder == "html" else f"build/docs-{builder}"
+    shutil.rmtree(folder, ignore_errors=True)
+    strict = ("--fail-on-warning", "--nitpicky", "--keep-going", "--quiet")
+    cache = ("--doctree-dir", "build/doctrees", "--jobs", "auto")
+    session.run("sphinx-build", *strict, *cache, "--builder", builder, "docs", folder)
+    print(f"{folder}/index.html" if builder == "html" else folder)
+
+
 @nox.session(name="docs")
 def docs(session: nox.Session) -> None:
     """the documentation as a site, into build/docs (WHAT=linkcheck: look for dead external links)"""
     session.install("--group=docs")
-    builder = session.posargs[0] if session.posargs else "html"
-    folder = "build/docs" if builder == "html" else f"build/docs-{builder}"
-    strict = ("--fail-on-warning", "--nitpicky", "--keep-going", "--quiet")
-    cache = ("--doctree-dir", "build/doctrees", "--jobs", "auto")
-    session.run("sphinx-build", *strict, *cache, "--builder", builder, "docs", folder)
+    build_docs(session, *session.posargs or ["html"])
+
+
+@nox.session(name="docs-check")
+def docs_check(session: nox.Session) -> None:
+    """that site in a browser: accessibility, narrow and wide, light and dark (WHAT="index faq")"""
+    session.install("--group=docs-check")
+    build_docs(session, "html")
+    session.run("python", "tools/docs_check.py", *session.posargs)
 
 
 @nox.session(name="lint")

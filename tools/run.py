@@ -23,6 +23,7 @@ PACKAGES = {  # of Debian, beside the compiler
     "bench": ["libbenchmark-dev", "libboost-context-dev"],
     "demo": [],
     "docs": [],
+    "docs-check": ["chromium"],
     "guard": ["valgrind"],
     "interop": ["chromium", "neovim", "wrk"],
     "report": [],
