@@ -52,7 +52,7 @@ void pass_on(const struct sigaction& previous, int signal, siginfo_t* info,
   const bool was_sent = info->si_code <= 0;  // by kill() and the like: it does not repeat
   if (is_function(previous)) {
     const struct sigaction called = previous;
-    if ((called.sa_flags & SA_RESETHAND) != 0) {
+    if ((static_cast<unsigned>(called.sa_flags) & SA_RESETHAND) != 0) {
       set_default(signal);
     }
     if ((called.sa_flags & SA_SIGINFO) != 0) {
