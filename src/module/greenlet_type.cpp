@@ -139,7 +139,7 @@ PyDoc_STRVAR(
     "greenlet(run=None, parent=None)\n"
     "--\n"
     "\n"
-    "greenlet(run=None, parent=None)\n"  // programs look for it in __doc__, where the first one is not
+    "greenlet(run=None, parent=None)\n"  // __doc__ has not the first one; programs look for it
     "\n"
     "A task with a call stack of its own. It runs when another greenlet switches to it.\n"
     "\n"
