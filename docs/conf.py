@@ -107,9 +107,9 @@ def mend(app: Sphinx, error: Exception | None) -> None:
     """Mend the pages that were written."""
     for file in app.outdir.rglob("*.html") if app.builder.format == "html" and not error else ():
         page = SIGNATURE.sub(
-            lambda found: found[1]
-            .replace("<dd>", '<span class="sig-line">')
-            .replace("</dd>", "</span>"),
+            lambda found: (
+                found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+            ),
             file.read_text(),
         )
         for old, new in MENDED.items():

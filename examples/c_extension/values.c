@@ -89,7 +89,8 @@ static PyMethodDef functions[] = {
 };
 
 static int prepare(PyObject* Py_UNUSED(module)) {
-  return PyGreenlet_Import(); /* in each source file, before other uses */
+  PyGreenlet_Import(); /* in each source file, before other uses */
+  return _PyGreenlet_API != NULL ? 0 : -1;
 }
 
 static PyModuleDef_Slot slots[] = {

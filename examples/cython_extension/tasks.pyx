@@ -17,7 +17,7 @@ cdef extern from "greenlet/greenlet.h":
     ctypedef class greenlet.greenlet [object PyGreenlet]:
         pass
 
-    int PyGreenlet_Import() except -1
+    void PyGreenlet_Import() except *
     greenlet PyGreenlet_GetCurrent()
     greenlet PyGreenlet_GetParent(greenlet self)  # in a main greenlet it is NULL
     int PyGreenlet_MAIN(greenlet self) except -1

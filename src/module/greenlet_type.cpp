@@ -139,6 +139,8 @@ PyDoc_STRVAR(
     "greenlet(run=None, parent=None)\n"
     "--\n"
     "\n"
+    "greenlet(run=None, parent=None)\n"  // __doc__ has not the first one; programs look for it
+    "\n"
     "A task with a call stack of its own. It runs when another greenlet switches to it.\n"
     "\n"
     "The first switch calls run with its arguments. run may also be set later, or be a\n"

@@ -165,10 +165,10 @@ def test_in_a_virtual_environment_setuptools_finds_the_header_by_itself(
     need(compiler)
     source = Path("values.c")
     if language == "c++":
-        # C++ has designated initializers since C++20, and no PyModuleDef_HEAD_INIT among them.
+        # C++ has designated initializers since C++20, and does not mix them with others.
         text = (project / source).read_text()
-        text = re.sub(r"\.m_(name|methods|slots) = ", "", text)
-        text = text.replace('"values", functions, slots', '"values", "", 0, functions, slots')
+        definition = '= {PyModuleDef_HEAD_INIT, "values", "", 0, functions, slots};'
+        text = re.sub(r"(?<=definition )= \{.*?\};", definition, text, flags=re.DOTALL)
         source = source.with_suffix(".cpp")
         (project / source).write_text(text)
     (project / "setup.py").write_text(

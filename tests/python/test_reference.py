@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -45,6 +46,25 @@ def test_the_page_lists_each_option_of_the_build() -> None:
     page = (PAGES / "environment.md").read_text().partition("## When it is built")[2]
     listed = re.findall(r"^\| `(GREENLET_\w+)` \| `?(\w+)`? \|", page, re.MULTILINE)
     assert dict(listed) == options
+
+
+@pytest.mark.parametrize("module", ["stacks", "inspect", "timeline"])
+def test_the_page_of_a_module_has_each_of_its_public_names(module: str) -> None:
+    page = (PAGES / f"{module}.md").read_text()
+    blocks = re.findall(r"python-api:: greenlet\.\w+\n\n(.*?)```", page, re.DOTALL)
+    public = importlib.import_module(f"greenlet.{module}").__all__
+    assert sorted(" ".join(blocks).split()) == sorted(public)
+
+
+def test_the_page_of_the_c_api_has_each_macro_of_the_header() -> None:
+    page = (PAGES / "c-api.md").read_text()
+    listed = set(" ".join(re.findall(r"c-api::\n\n(.*?)```", page, re.DOTALL)).split())
+    header = Path(greenlet.get_include(), "greenlet", "greenlet.h").read_text()
+    macros = set(re.findall(r"^#define (Py\w+)", header, re.MULTILINE))
+    macros -= {"Py_GREENLETOBJECT_H", "PyGreenlet_CAPI_table"}
+    assert len(macros) > 20
+    assert {name for name in macros if not name.endswith("_NUM")} <= listed
+    assert "*_NUM" in listed
 
 
 def helps() -> list[tuple[str, str]]:
