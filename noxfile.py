@@ -280,7 +280,7 @@ def build_docs(session: nox.Session, builder: str) -> None:
 
 @nox.session(name="docs")
 def docs(session: nox.Session) -> None:
-    """the documentation as a site, into build/docs (WHAT=linkcheck: look for dead external links)"""
+    """the documentation as a site, into build/docs (WHAT=linkcheck: dead links elsewhere)"""
     session.install("--group=docs")
     build_docs(session, *session.posargs or ["html"])
 

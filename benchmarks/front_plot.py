@@ -68,7 +68,9 @@ def draw(interpreter: str, published: Sequence[Point], ours: Sequence[Point]) ->
         lines.append(f'  <path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
         lines.append(text(LEFT - 10, y + 4, nanoseconds(value), "end", "small"))
     for calls, _ in ours:
-        lines.append(text(place((calls, 1))[0], HEIGHT - BOTTOM + 22, f"{calls:g}", "middle", "small"))
+        lines.append(
+            text(place((calls, 1))[0], HEIGHT - BOTTOM + 22, f"{calls:g}", "middle", "small")
+        )
     lines.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, "C calls deep", "middle", "small"))
     for name, label, series in (
         ("published", "the published greenlet", published),

@@ -1,8 +1,8 @@
 """The documentation as a site: Sphinx reads the Markdown of this folder by MyST, furo shows it.
 
 Pages link to each other as on a code host, by relative paths. Some files outside this folder are
-pages, too. A link to another one leads to the repository that pyproject.toml states; while it states
-none, the site has a copy.
+pages, too. A link to another one leads to the repository that pyproject.toml states; while it
+states none, the site has a copy.
 """
 
 from __future__ import annotations

@@ -1304,8 +1304,8 @@ def start_thread(m: Machine, operation: Operation) -> None:
 
 def live(m: Machine, world: World) -> None:
     main(m, f"main {world.index}")
-    # Which greenlets end with their thread is told in docs/guides/threads.md, and the published one leaves
-    # them; so all of them end before, except in programs that are about this.
+    # Which greenlets end with their thread is told in docs/guides/threads.md, and the published one
+    # leaves them; so all of them end before, except in programs that are about this.
     m.quiet += 1
     if ("leave",) not in m.program:
         end_all(m)

@@ -147,7 +147,10 @@ def check(name: str, text: str, folder: Path) -> None:
                     words = shlex.split(command)[1:]
                     started.update(words)
                     paths = [CHECKOUT / word for word in words]
-                    words = [str(p) if p.is_file() else word for p, word in zip(paths, words, strict=True)]
+                    words = [
+                        str(p) if p.is_file() else word
+                        for p, word in zip(paths, words, strict=True)
+                    ]
                     compare(name, block.line, wanted, execute(*words, folder=folder))
     for block in files:
         path = folder / block.marks["file"]
@@ -195,7 +198,7 @@ def test_a_page_says_why_a_block_is_not_run(page: Path, tmp_path: Path) -> None:
     assert list(unexplained(page.read_text(), tmp_path)) == []
 
 
-# --- the long description of the package ------------------------------------------------------------
+# --- the long description of the package ---------------------------------------------------------
 
 RELATIVE = re.compile(r"\]\((?!https?:|#)")
 
@@ -218,7 +221,9 @@ def long_description() -> ModuleType:
     return module
 
 
-SAMPLE = "![a plot](docs/a.svg)\n\nSee [this](docs/a.md#b), [that](https://example.org) and [it](#here)."
+SAMPLE = (
+    "![a plot](docs/a.svg)\n\nSee [this](docs/a.md#b), [that](https://example.org) and [it](#here)."
+)
 
 
 def test_links_lead_to_the_repository_that_is_stated() -> None:
