@@ -1,6 +1,7 @@
 """The package's long description: README.md, without links that lead nowhere from a package index.
 
-scikit-build-core calls dynamic_metadata() when it builds (tool.scikit-build of pyproject.toml). Links of README.md are relative, as a code host and a checkout need them. Here they lead to the
+scikit-build-core calls dynamic_metadata() when it builds (tool.scikit-build of pyproject.toml).
+Links of README.md are relative, as a code host and a checkout need them. Here they lead to the
 repository that pyproject.toml states; while it states none, the words stay and the links go.
 """
 
