@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import inspect
+import json
 import re
 import subprocess
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import greenlet
 import greenlet._greenlet
@@ -130,6 +132,18 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/timeline.py",
     }
     assert [name.endswith("/greenlet/greenlet.h") for name in headers] == [True]
+
+
+def test_the_bill_of_materials_names_this_version_and_what_the_compiler_added() -> None:
+    files = importlib.metadata.files("greenlet")
+    assert files is not None
+    (found,) = (file for file in files if "sboms" in file.parts)
+    assert found.name == "greenlet.cdx.json"  # PEP 770: in .dist-info/sboms
+    bill = json.loads(found.read_text())
+    version = importlib.metadata.version("greenlet")
+    assert bill["metadata"]["component"]["version"] == version
+    assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/greenlet@{quote(version)}"
+    assert [component["name"] for component in bill["components"]] == ["libgcc"]
 
 
 def test_the_header_among_the_headers_is_the_one_beside_the_package() -> None:
