@@ -109,7 +109,7 @@ def make(session: nox.Session, report: Report, names: Sequence[str]) -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(one, found.items()))
         simple = index.write(DIST, PROJECT["requires-python"])
-        name, base = next(iter(found.items()))
+        base = next(iter(found.values()))
         with required(report, "index"):
             report.add("index", install_from(simple, base, Path(folder, "index")))
 
