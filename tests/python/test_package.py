@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import inspect
 import json
@@ -316,6 +317,13 @@ def test_constants_that_the_published_one_has_are_here() -> None:
         name = f"GREENLET_USE_{name}"
         assert getattr(greenlet, name) is getattr(greenlet._greenlet, name)
         assert getattr(greenlet, name) == 1
+
+
+@pytest.mark.parametrize("name", ["tests", "platform"])
+def test_packages_that_only_the_published_one_has_are_said_to_be_missing(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=f"^No module named 'greenlet.{name}'$"):
+        importlib.import_module(f"greenlet.{name}")
+    assert not hasattr(greenlet, name)
 
 
 def test_everything_public_has_a_docstring() -> None:
