@@ -112,7 +112,7 @@ def pytest(session: nox.Session) -> None:
 
 @shared(name="test-compilers")
 def test_compilers(session: nox.Session) -> None:
-    """builds by each gcc and clang of this machine, from the oldest on (WHAT="g++-11 clang++-13")"""
+    """builds by each gcc and clang of this machine (WHAT="g++-11 clang++-13")"""
     importlib.import_module("compilers_test").run(REPORT, NAME, session.posargs)
     end(session)
 

@@ -37,7 +37,7 @@ def run(report: Report, interpreter: str, chosen: Sequence[str]) -> None:
     base = environments.base(interpreter)
     for name in chosen or found():
         kind, version = order(name)
-        compilers = {"CXX": name, "CC": name.replace("g++", "gcc").replace("clang++", "clang")}
+        compilers = {"CXX": name, "CC": name.replace("clang++", "clang").replace("g++", "gcc")}
         label = f"compiler-{name}"
         with required(report, label), tempfile.TemporaryDirectory(prefix="greenlet-") as folder:
             python = environments.make(Path(folder, "venv"), base, "--group", "test")

@@ -137,15 +137,19 @@ def install_from(simple: Path, base: Path, folder: Path) -> Counts:
     """Install from the index and from the folder, by pip and by uv; count what was right."""
     code = "import greenlet; print(greenlet.__implementation__)"
     python = environments.make(folder, base, "pip")
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))
+    }
     clean |= {"PIP_CONFIG_FILE": os.devnull, "UV_NO_CONFIG": "1"}
-    pip = ([python, "-m", "pip", "--no-cache-dir"], "--force-reinstall", [])
-    uv = ([environments.UV, "--no-cache", "pip"], "--reinstall", ["--python", python])
-    sources = (("--index-url", simple.as_uri()), ("--no-index", "--find-links", simple.parent))
+    # How each begins, where it installs, and how it installs again what is there.
+    pip = (f"{python} -m pip --no-cache-dir", "", "--force-reinstall")
+    uv = (f"{environments.UV} --no-cache pip", f"--python {python}", "--reinstall")
+    sources = (f"--index-url {simple.as_uri()}", f"--no-index --find-links {simple.parent}")
     counts = Counts()
-    for (installer, again, target), source, wanted in product((pip, uv), sources, REQUIREMENTS):
-        install = [*installer, "install", *target, again, *source, f"greenlet{wanted}"]
-        for command in (install, [*installer, "check", *target], [python, "-c", code]):
+    for (tool, target, again), source, wanted in product((pip, uv), sources, REQUIREMENTS):
+        install = [*f"{tool} install {target} {again} {source}".split(), f"greenlet{wanted}"]
+        check = f"{tool} check {target}".split()
+        for command in (install, check, [str(python), "-c", code]):
             done = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
             if done.returncode:
                 break
