@@ -110,6 +110,13 @@ def pytest(session: nox.Session) -> None:
     session.run(ours(), "-m", "pytest", *session.posargs)
 
 
+@shared(name="test-compilers")
+def test_compilers(session: nox.Session) -> None:
+    """builds by each gcc and clang of this machine (WHAT="g++-11 clang++-13")"""
+    importlib.import_module("compilers_test").run(REPORT, NAME, session.posargs)
+    end(session)
+
+
 @shared(name="stress")
 def stress(session: nox.Session) -> None:
     """the long stress tests (NAME=3.15t)"""

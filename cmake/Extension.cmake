@@ -78,3 +78,15 @@ install(FILES ${PROJECT_SOURCE_DIR}/cmake/greenlet-config.cmake
               ${PROJECT_BINARY_DIR}/greenlet-config-version.cmake
         DESTINATION greenlet/cmake)
 install(FILES ${PROJECT_BINARY_DIR}/greenlet.pc DESTINATION greenlet/pkgconfig)
+
+# A software bill of materials (PEP 770): what is in the wheel that is not ours, the few functions that the
+# compiler adds from its own library. greenlet needs no other package.
+if(DEFINED SKBUILD_METADATA_DIR)
+  string(REPLACE "+" "%2B" greenlet_purl_version "${greenlet_full_version}")
+  set(greenlet_libgcc_version "unknown") # clang takes that of some gcc
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    set(greenlet_libgcc_version ${CMAKE_CXX_COMPILER_VERSION})
+  endif()
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/sbom.cdx.json.in ${PROJECT_BINARY_DIR}/greenlet.cdx.json @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/greenlet.cdx.json DESTINATION ${SKBUILD_METADATA_DIR}/sboms)
+endif()

@@ -44,6 +44,7 @@ def link(python: Path) -> Path:
 def checks(interpreter: str) -> dict[str, list[str | Path]]:
     """Return the commands, by what they check."""
     base = environments.base(interpreter)
+    environments.ours(interpreter, base)  # tests take .venvs/NAME for one that has greenlet
     wheel = environments.wheel(interpreter, base)
     plain = environment("types", base, wheel)
     beside = environment("types-beside", base, wheel)

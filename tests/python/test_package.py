@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import inspect
+import json
 import re
 import subprocess
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import greenlet
 import greenlet._greenlet
@@ -137,6 +140,18 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
     # One among the headers of the interpreter, one where setuptools looks in a virtual environment.
     assert all(name.endswith("/greenlet/greenlet.h") for name in headers)
     assert any(name.endswith("/include/greenlet/greenlet.h") for name in headers)
+
+
+def test_the_bill_of_materials_names_this_version_and_what_the_compiler_added() -> None:
+    files = importlib.metadata.files("greenlet")
+    assert files is not None
+    (found,) = (file for file in files if "sboms" in file.parts)
+    assert found.name == "greenlet.cdx.json"  # PEP 770: in .dist-info/sboms
+    bill = json.loads(found.read_text())
+    version = importlib.metadata.version("greenlet")
+    assert bill["metadata"]["component"]["version"] == version
+    assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/greenlet@{quote(version)}"
+    assert [component["name"] for component in bill["components"]] == ["libgcc"]
 
 
 def test_all_headers_are_the_same() -> None:
@@ -309,6 +324,13 @@ def test_constants_that_the_published_one_has_are_here() -> None:
         name = f"GREENLET_USE_{name}"
         assert getattr(greenlet, name) is getattr(greenlet._greenlet, name)
         assert getattr(greenlet, name) == 1
+
+
+@pytest.mark.parametrize("name", ["tests", "platform"])
+def test_packages_that_only_the_published_one_has_are_said_to_be_missing(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=f"^No module named 'greenlet.{name}'$"):
+        importlib.import_module(f"greenlet.{name}")
+    assert not hasattr(greenlet, name)
 
 
 def docstrings_of_stub(file: str) -> dict[str, str]:
