@@ -25,7 +25,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import metadata
+from importlib.metadata import metadata, version
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -196,6 +196,13 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page: Path, tmp_path: P
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_a_page_says_why_a_block_is_not_run(page: Path, tmp_path: Path) -> None:
     assert list(unexplained(page.read_text(), tmp_path)) == []
+
+
+def test_pages_name_the_version_that_this_is() -> None:
+    named = {
+        found for page in PAGES for found in re.findall(r"\b[\d.]+\+ownstacks", page.read_text())
+    }
+    assert named <= {version("greenlet")}
 
 
 # --- the long description of the package ---------------------------------------------------------
