@@ -145,8 +145,8 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
 def test_the_bill_of_materials_names_this_version_and_what_the_compiler_added() -> None:
     files = importlib.metadata.files("greenlet")
     assert files is not None
-    (found,) = (file for file in files if "sboms" in file.parts)
-    assert found.name == "greenlet.cdx.json"  # PEP 770: in .dist-info/sboms
+    (found,) = (file for file in files if file.name == "greenlet.cdx.json")
+    assert found.parts[-2] == "sboms"  # PEP 770: .dist-info/sboms
     bill = json.loads(found.read_text())
     version = importlib.metadata.version("greenlet")
     assert bill["metadata"]["component"]["version"] == version
