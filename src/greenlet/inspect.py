@@ -143,10 +143,7 @@ def count() -> Counts:
 
 
 def set_name(g: greenlet, name: str | None) -> None:
-    """Set the name that tools show for a greenlet. None removes it.
-
-    Raises ``TypeError`` if the name is no str.
-    """
+    """Set the name that tools show for it; ``TypeError`` if that is no str. None removes it."""
     _greenlet._set_name(g, name)
 
 
@@ -435,7 +432,6 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
 
     A look takes a few microseconds for each thread. On free-threaded builds it stops the other
     threads for that long. A switch is not slower, but for the first one after a look.
-
     Raises ``ValueError`` unless ``seconds`` is greater than zero.
     """
     if not seconds > 0:
