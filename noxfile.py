@@ -112,6 +112,13 @@ def pytest(session: nox.Session) -> None:
     session.run(ours(), "-m", "pytest", *session.posargs)
 
 
+@shared(name="test-compilers")
+def test_compilers(session: nox.Session) -> None:
+    """builds by each gcc and clang of this machine (WHAT="g++-11 clang++-13")"""
+    importlib.import_module("compilers_test").run(REPORT, NAME, session.posargs)
+    end(session)
+
+
 @shared(name="stress")
 def stress(session: nox.Session) -> None:
     """the long stress tests (NAME=3.15t)"""
@@ -147,6 +154,14 @@ def soak(session: nox.Session) -> None:
 def test_engines(session: nox.Session) -> None:
     """the JVM, R, V8, Qt's JavaScript and others in greenlets (NAME=3.14)"""
     session.run(ours(), "-m", "pytest", "-m", "engines", "tests/interop")
+
+
+@shared(name="test-building")
+def test_building(session: nox.Session) -> None:
+    """programs that use greenlet.h, built as users do, in environments of their own (NAME=3.14)"""
+    options = ("-m", "building", *session.posargs, "tests/python/test_building.py")
+    suites.pytest(REPORT, f"{NAME}-building", [ours()], *options)
+    end(session)
 
 
 @shared(name="fuzz")
@@ -262,6 +277,31 @@ def wheels(session: nox.Session) -> None:
     end(session)
 
 
+def build_docs(session: nox.Session, builder: str) -> None:
+    """Build the documentation; whatever Sphinx warns of is an error."""
+    folder = "build/docs" if builder == "html" else f"build/docs-{builder}"
+    shutil.rmtree(folder, ignore_errors=True)
+    strict = ("--fail-on-warning", "--nitpicky", "--keep-going", "--quiet")
+    cache = ("--doctree-dir", "build/doctrees", "--jobs", "auto")
+    session.run("sphinx-build", *strict, *cache, "--builder", builder, "docs", folder)
+    print(f"{folder}/index.html" if builder == "html" else folder)
+
+
+@nox.session(name="docs")
+def docs(session: nox.Session) -> None:
+    """the documentation as a site, into build/docs (WHAT=linkcheck: dead links elsewhere)"""
+    session.install("--group=docs")
+    build_docs(session, *session.posargs or ["html"])
+
+
+@nox.session(name="docs-check")
+def docs_check(session: nox.Session) -> None:
+    """that site in a browser: accessibility, narrow and wide, light and dark (WHAT="index faq")"""
+    session.install("--group=docs-check")
+    build_docs(session, "html")
+    session.run("python", "tools/docs_check.py", *session.posargs)
+
+
 @nox.session(name="lint")
 def lint(session: nox.Session) -> None:
     """format, style and types of everything"""
@@ -275,6 +315,12 @@ def lint(session: nox.Session) -> None:
     session.env["TIDY_CONFIGURATION"] = str(zlib.crc32(configuration))
     session.run("cmake", "--preset", "tidy", silent=True)
     session.run("cmake", "--build", "--preset", "tidy")
+
+
+@shared(name="types")
+def types(session: nox.Session) -> None:
+    """typed examples under mypy, basedpyright, ty and pyrefly; the stubs against the modules"""
+    importlib.import_module("types_check").run(session, NAME)
 
 
 @nox.session(name="analyze")
@@ -378,9 +424,10 @@ def bench_native(session: nox.Session) -> None:
 
 @nox.session(name="bench-report")
 def bench_report(session: nox.Session) -> None:
-    """write docs/performance.md with its plots from what those have kept"""
+    """write docs/internals/performance.md with its plots from what those have kept"""
     session.install("--group=report")
-    session.run("python", "benchmarks/report.py", str(RESULTS), "docs/performance.md")
+    options = (str(RESULTS), "docs/internals/performance.md", "--front", "docs/drawings/switch.svg")
+    session.run("python", "benchmarks/report.py", *options)
 
 
 @shared(name="bench-guard")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Write docs/performance.md and its plots from what compare.py and the other programs have kept.
+"""Write docs/internals/performance.md and its plots from what compare.py and others have kept.
 
-    python benchmarks/report.py RESULTS PAGE.md
+    python benchmarks/report.py RESULTS PAGE.md [--front PLOT.svg]
 
 RESULTS has one NAME.json of compare.py for each interpreter (3.14.json, ...), scaling-NAME.json of
 scaling.py, and native.json of the C++ benchmarks, as far as they were run. The plots go into the
-folder PAGE, beside the page. Needs matplotlib.
+folder PAGE, beside the page; PLOT.svg is the one that README.md shows. Needs matplotlib.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import front_plot
 import matplotlib
 from bars import OURS, PUBLISHED, QUANTITIES, Rounds, Row, peer_rows, rows
 from matplotlib import pyplot
@@ -297,8 +298,22 @@ def million_section(results: Sequence[Result]) -> str:
     return "\n".join(["## A million at once\n", table(headings, lines)])
 
 
+def representative(results: Sequence[Result]) -> Result:
+    """The interpreter that the plots show."""
+    return next((each for each in results if each.name == "3.14"), results[0])
+
+
+def front(result: Result) -> str:
+    """The plot of front_plot.py."""
+    drawn = {
+        side: [(number, time) for number, time, _, _ in points(result, side, "deep")]
+        for side in (PUBLISHED, OURS)
+    }
+    return front_plot.draw(result.interpreter, drawn[PUBLISHED], drawn[OURS])
+
+
 def page(results: Sequence[Result], folder: Path, plots: Plots) -> str:
-    shown = next((each for each in results if each.name == "3.14"), results[0])
+    shown = representative(results)
     figures = [
         plots.ratios(results),
         plots.peers(shown),
@@ -318,7 +333,7 @@ def page(results: Sequence[Result], folder: Path, plots: Plots) -> str:
     ]
     machine = shown.machine
     intro = (
-        f"Measured on {shown.date} by `make bench` ([how](../benchmarks/README.md)) on one "
+        f"Measured on {shown.date} by `make bench` ([how](../../benchmarks/README.md)) on one "
         f"machine: {machine['processor']}; {machine['memory']}; {machine['kernel']}. greenlet "
         f"{shown.greenlet[OURS]} (ours) against {shown.greenlet[PUBLISHED]} (published) on the "
         "same interpreter, process after process in turn. A ratio is ours divided by the published "
@@ -349,6 +364,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the page on performance, with its plots.")
     parser.add_argument("results", type=Path)
     parser.add_argument("page", type=Path)
+    parser.add_argument("--front", type=Path)
     options = parser.parse_args()
     folder: Path = options.results
     written: Path = options.page
@@ -357,6 +373,8 @@ def main() -> None:
         parser.error(f"no results in {folder}")
     text = page(results, folder, Plots(written.with_suffix("")))
     written.write_text(text.rstrip() + "\n")
+    if options.front:
+        options.front.write_text(front(representative(results)))
 
 
 if __name__ == "__main__":

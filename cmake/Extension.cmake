@@ -52,10 +52,41 @@ if(greenlet_ipo)
 endif()
 
 install(TARGETS _greenlet LIBRARY DESTINATION greenlet)
-# Twice: beside the package, and where installation puts headers, so that programs find it as
-# <greenlet/greenlet.h> with no include path of their own.
-install(FILES ${PROJECT_SOURCE_DIR}/include/greenlet/greenlet.h DESTINATION greenlet)
+# The header has four places, because programs look for it in as many ways:
+set(greenlet_header ${PROJECT_SOURCE_DIR}/include/greenlet/greenlet.h)
+# - beside the package, where the first greenlets had it;
+install(FILES ${greenlet_header} DESTINATION greenlet)
+# - in a folder with nothing else, for compilers: greenlet.get_include();
+install(FILES ${greenlet_header} DESTINATION greenlet/include/greenlet)
+# - where installation puts headers. A compiler that is told the folder of Python.h finds
+#   <greenlet/greenlet.h> there, if the environment is not a virtual one;
 if(DEFINED SKBUILD_HEADERS_DIR)
-  install(FILES ${PROJECT_SOURCE_DIR}/include/greenlet/greenlet.h
-          DESTINATION ${SKBUILD_HEADERS_DIR})
+  install(FILES ${greenlet_header} DESTINATION ${SKBUILD_HEADERS_DIR})
+endif()
+# - in a virtual environment those are in include/site/pythonX.Y, where no tool looks. setuptools
+#   looks in include.
+if(DEFINED SKBUILD_DATA_DIR)
+  install(FILES ${greenlet_header} DESTINATION ${SKBUILD_DATA_DIR}/include/greenlet)
+endif()
+
+# For find_package() and pkg-config. scikit-build-core finds greenlet/cmake by itself.
+include(CMakePackageConfigHelpers)
+write_basic_package_version_file(
+  ${PROJECT_BINARY_DIR}/greenlet-config-version.cmake COMPATIBILITY SameMajorVersion ARCH_INDEPENDENT)
+configure_file(${PROJECT_SOURCE_DIR}/cmake/greenlet.pc.in ${PROJECT_BINARY_DIR}/greenlet.pc @ONLY)
+install(FILES ${PROJECT_SOURCE_DIR}/cmake/greenlet-config.cmake
+              ${PROJECT_BINARY_DIR}/greenlet-config-version.cmake
+        DESTINATION greenlet/cmake)
+install(FILES ${PROJECT_BINARY_DIR}/greenlet.pc DESTINATION greenlet/pkgconfig)
+
+# A software bill of materials (PEP 770): what is in the wheel that is not ours, the few functions that the
+# compiler adds from its own library. greenlet needs no other package.
+if(DEFINED SKBUILD_METADATA_DIR)
+  string(REPLACE "+" "%2B" greenlet_purl_version "${greenlet_full_version}")
+  set(greenlet_libgcc_version "unknown") # clang takes that of some gcc
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    set(greenlet_libgcc_version ${CMAKE_CXX_COMPILER_VERSION})
+  endif()
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/sbom.cdx.json.in ${PROJECT_BINARY_DIR}/greenlet.cdx.json @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/greenlet.cdx.json DESTINATION ${SKBUILD_METADATA_DIR}/sboms)
 endif()

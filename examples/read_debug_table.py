@@ -1,8 +1,8 @@
 """Read the greenlets of another process by the debug table alone, as profilers may do.
 
-docs/debug-table.md explains the table. This program needs no greenlet itself, and prints the name
-of each function in each greenlet. It reads each thing once: what a profiler needs besides are
-checks of what it reads, because the process goes on.
+docs/internals/debug-table.md explains the table. This program needs no greenlet itself, and prints
+the name of each function in each greenlet. It reads each thing once: what a profiler needs besides
+are checks of what it reads, because the process goes on.
 
     python read_debug_table.py PID
 """

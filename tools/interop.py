@@ -1,8 +1,8 @@
 """Run the suites of programs that depend on greenlet, with the published one and with ours.
 
 Two environments differ in the greenlet alone. How each test went is compared and kept in
-tests/interop/results, and docs/compatibility.md gets a table of it. `make interop` fails if a test
-passes with the published greenlet and fails with ours in every run so far; with RUNS=0 it only
+tests/interop/results, and docs/internals/ledger.md gets a table of it. `make interop` fails if a
+test passes with the published greenlet and fails with ours in every run so far; with RUNS=0 it only
 generates the table again. No known tool compares two environments test by test, over suites of
 others that crash and hang. Earlier runs are remembered in build/dependents, environments are kept
 in .venvs/dependents: remove them to begin afresh. The rooms of dependents/:
@@ -14,7 +14,7 @@ in .venvs/dependents: remove them to begin afresh. The rooms of dependents/:
     results.py      how tests went over runs, kept as JSON in tests/interop/results
     load.py         how fast fixed loads run, kept there, too
     seeing.py       what profilers and debuggers show, kept there, too
-    table.py        the tables in docs/compatibility.md, generated from these
+    table.py        the tables in docs/internals/ledger.md, generated from these
 """
 
 import sys

@@ -22,10 +22,13 @@ HEADERS = ["libbz2-dev", "libffi-dev", "liblzma-dev", "libsqlite3-dev", "libssl-
 PACKAGES = {  # of Debian, beside the compiler
     "bench": ["libbenchmark-dev", "libboost-context-dev"],
     "demo": [],
+    "docs": [],
+    "docs-check": ["chromium"],
     "guard": ["valgrind"],
     "interop": ["chromium", "neovim", "wrk"],
     "report": [],
     "test-builds": ["clang-19", "lld-19", "llvm-19", "mmdebstrap", *HEADERS, *TESTS],
+    "test-building": ["clang", "pkgconf"],
     "test-engines": ["default-jre-headless", "libgc-dev", "r-base-core"],
     "test-jit": ["mmdebstrap"],
     "native": [*TESTS, "g++-aarch64-linux-gnu", "qemu-user", "valgrind"],

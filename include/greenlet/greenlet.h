@@ -44,8 +44,10 @@ typedef struct _greenlet {
 typedef void (*PyGreenlet_SwitchHook)(int what, PyObject* origin, PyObject* target, void* data);
 
 /* The capsule "greenlet._C_API" points to this table. The first twelve pointers are those of every
- * greenlet 1.0 and later; for the last one see PyGreenlet_SetSwitchHook(). For a wrong argument,
- * NULL or another type, a function sets an exception and returns its error value: NULL or -1. */
+ * greenlet 1.0 and later; for the last one see PyGreenlet_SetSwitchHook().
+ *
+ * Each function needs an attached thread state (the GIL, if the build has one). A wrong argument,
+ * NULL or another type, is a TypeError. The function then returns its error value, NULL or -1. */
 typedef struct PyGreenlet_CAPI {
   PyTypeObject* type;
   PyObject* error;
@@ -62,7 +64,7 @@ typedef struct PyGreenlet_CAPI {
   int (*set_switch_hook)(PyGreenlet_SwitchHook hook, void* data);
 } PyGreenlet_CAPI;
 
-/* The same pointers by index: _PyGreenlet_API[PyGreenlet_Switch_NUM]. */
+/* The same pointers by index: `_PyGreenlet_API[PyGreenlet_Switch_NUM]`. */
 #define PyGreenlet_Type_NUM 0
 #define PyExc_GreenletError_NUM 1
 #define PyExc_GreenletExit_NUM 2
@@ -88,7 +90,8 @@ static inline int PyGreenlet_CAPI_import(void) {
 
 #define PyGreenlet_CAPI_table ((const PyGreenlet_CAPI*)_PyGreenlet_API)
 
-/* int (void): imports greenlet and finds its table. 0, or -1 with an exception set. */
+/* int (void): imports greenlet and finds its table. 0, or -1 with an exception, such as
+ * ImportError. Call it in each source file before anything else of the API. */
 #define PyGreenlet_Import PyGreenlet_CAPI_import
 
 /* Objects of the module, borrowed; they live as long as the module. `&PyGreenlet_Type` is the type.
@@ -97,43 +100,47 @@ static inline int PyGreenlet_CAPI_import(void) {
 #define PyExc_GreenletError (PyGreenlet_CAPI_table->error)
 #define PyExc_GreenletExit (PyGreenlet_CAPI_table->exit)
 
-/* int (op), not a pointer: is it a greenlet, or an instance of a subclass? Do not pass NULL. The
- * dots are for an argument that contains commas. */
+/* int (op), not a pointer: whether it is a greenlet, or an instance of a subclass; 1 or 0, without
+ * an exception. Do not pass NULL. (The macro has dots, because the argument may contain commas.) */
 #define PyGreenlet_Check(...) PyObject_TypeCheck((PyObject*)(__VA_ARGS__), &PyGreenlet_Type)
 
-/* PyGreenlet* (run, parent): greenlet(run, parent). Either may be NULL. Without a parent, or with
- * None, the running greenlet is the parent. New reference, or NULL with an exception. */
+/* PyGreenlet* (run, parent): does `greenlet(run, parent)`. Either may be NULL. Without a parent, or
+ * with None, the running greenlet is the parent. New reference, or NULL with an exception:
+ * TypeError if the parent is no greenlet, MemoryError. */
 #define PyGreenlet_New (PyGreenlet_CAPI_table->create)
 
 /* PyGreenlet* (void): new reference to the running greenlet of this thread. NULL with RuntimeError
- * while the interpreter finalizes. */
+ * while the interpreter finalizes, or with MemoryError at the first use in a thread. */
 #define PyGreenlet_GetCurrent (PyGreenlet_CAPI_table->get_current)
 
-/* PyObject* (self, typ, val, tb): self.throw(typ, val, tb); val and tb may be NULL. New reference
- * to what the next switch back brings, or NULL with an exception. */
+/* PyObject* (self, typ, val, tb): does `self.throw(typ, val, tb)`; `val` and `tb` may be NULL. New
+ * reference to what the next switch back brings, or NULL with an exception. What is thrown takes
+ * the place of an exception that is set before the call. */
 #define PyGreenlet_Throw (PyGreenlet_CAPI_table->throw_)
 
-/* PyObject* (self, args, kwargs): self.switch(*args, **kwargs); args is a tuple or NULL, kwargs a
- * dict or NULL. With None as args, and None or nothing as kwargs, the target receives None. New
- * reference to what the next switch back brings, or NULL with an exception. If an exception is set
- * before the call, it returns NULL at once, without a switch. */
+/* PyObject* (self, args, kwargs): does `self.switch(*args, **kwargs)`; `args` is a tuple or NULL,
+ * `kwargs` a dict or NULL. With None as `args`, and None or nothing as `kwargs`, the target
+ * receives None. New reference to what the next switch back brings, or NULL with an exception. If
+ * an exception is set before the call, it returns NULL at once, without a switch. */
 #define PyGreenlet_Switch (PyGreenlet_CAPI_table->switch_)
 
-/* int (self, parent): self.parent = parent. 0, or -1 with an exception. */
+/* int (self, parent): does `self.parent = parent`. 0, or -1 with an exception: ValueError for a
+ * cycle, or for a started greenlet and a parent of another thread; AttributeError for a main
+ * greenlet. */
 #define PyGreenlet_SetParent (PyGreenlet_CAPI_table->set_parent)
 
-/* PyGreenlet* (self): self.parent as a new reference. NULL without an exception for a greenlet
- * without a parent. PyGreenlet_GET_PARENT is the old name. */
+/* PyGreenlet* (self): new reference to `self.parent`. NULL without an exception for a greenlet
+ * without a parent, which is a main greenlet. PyGreenlet_GET_PARENT() is the old name. */
 #define PyGreenlet_GetParent (PyGreenlet_CAPI_table->get_parent)
 #define PyGreenlet_GET_PARENT PyGreenlet_GetParent
 
-/* int (self): is it the main greenlet of its thread? 1, 0, or -1 with an exception. */
+/* int (self): whether it is the main greenlet of its thread. 1, 0, or -1 with an exception. */
 #define PyGreenlet_MAIN (PyGreenlet_CAPI_table->is_main)
 
-/* int (self): has it started? Also 1 if it is dead. 1, 0, or -1 with an exception. */
+/* int (self): whether it has started, and perhaps finished. 1, 0, or -1 with an exception. */
 #define PyGreenlet_STARTED (PyGreenlet_CAPI_table->is_started)
 
-/* int (self): is it started and not dead? 1, 0, or -1 with an exception. */
+/* int (self): whether it has started and is not dead. 1, 0, or -1 with an exception. */
 #define PyGreenlet_ACTIVE (PyGreenlet_CAPI_table->is_active)
 
 /* Sets the switch hook of all threads of the interpreter, from their next switch on; NULL removes

@@ -2,8 +2,8 @@
 // tp_traverse, tp_finalize, tp_clear and tp_dealloc of greenlet.greenlet, which module/ puts into
 // its table.
 //
-// A collection goes as follows (docs/architecture.md, section Collection, has the passes).
-// cpython::pass_of() tells the passes apart.
+// A collection goes as follows (docs/internals/architecture.md, section Collection, has the
+// passes). cpython::pass_of() tells the passes apart.
 //
 //   count     traverse_greenlet() visits what the greenlet and its suspended stack own, and makes
 //             CPython ready to finalize the greenlet again if it has survived a finalization.

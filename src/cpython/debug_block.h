@@ -1,6 +1,6 @@
 // The format of the debug table: blocks of named numbers in the section `.greenlet_debug` of the
 // extension module, by which a tool finds the greenlets in the memory of a process or in a core
-// file, without the help of that process. docs/debug-table.md explains how to read it.
+// file, without the help of that process. docs/internals/debug-table.md explains how to read it.
 //
 // The section lies in writable memory, because core files contain that, and two words of it are
 // relocated. Nothing in the process ever reads or writes it. The values are constants of this

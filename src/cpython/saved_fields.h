@@ -53,7 +53,7 @@ struct Fields : Field... {
   void finish() noexcept { (finish_one<Field>(), ...); }
 
   [[gnu::always_inline]] bool must_catch_up(PyThreadState* tstate) const noexcept {
-    return (false | ... | must_catch_up_one<Field>(tstate));
+    return (0 | ... | int{must_catch_up_one<Field>(tstate)}) != 0;  // without branches
   }
 
   void catch_up(PyThreadState* tstate) noexcept { (catch_up_one<Field>(tstate), ...); }
@@ -92,7 +92,7 @@ struct TypeOfMember<T Owner::*> {
 // A field that is copied out and in. A new stack begins with zero or null in it.
 template <auto Member>
 struct Copied {
-  TypeOfMember<decltype(Member)>::Type value = {};
+  typename TypeOfMember<decltype(Member)>::Type value = {};  // clang before 16 needs the keyword
 
   void start(const NewStack&) noexcept { value = {}; }
   void save(PyThreadState* tstate, const ImplFields&) noexcept { value = tstate->*Member; }

@@ -9,6 +9,7 @@ from . import (
     CLOCKS_PER_SEC as CLOCKS_PER_SEC,
     GREENLET_USE_CONTEXT_VARS as GREENLET_USE_CONTEXT_VARS,
     GREENLET_USE_GC as GREENLET_USE_GC,
+    GREENLET_USE_STANDARD_THREADING as GREENLET_USE_STANDARD_THREADING,
     GREENLET_USE_TRACING as GREENLET_USE_TRACING,
     GreenletExit as GreenletExit,
     __version__ as __version__,
@@ -22,10 +23,14 @@ from . import (
 )
 
 def get_pending_cleanup_count() -> int:
-    """Return how many greenlets that were dropped wait for their own thread to kill them."""
+    """Return how many greenlets have lost their last reference in another thread, and wait for
+    their own thread to end them.
+    """
 
 def get_total_main_greenlets() -> int:
-    """Return how many threads have a main greenlet."""
+    """Return how many threads of this interpreter have a main greenlet: those that have used
+    greenlets.
+    """
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

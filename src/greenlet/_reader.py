@@ -1,9 +1,9 @@
 """Greenlets in the memory of a process, found by the debug table of the extension module.
 
-``docs/debug-table.md`` explains the table. It tells all that depends on a version of greenlet or of
-CPython, so this reads processes of other versions than its own. A process may go on while it is
-read: then pointers lead anywhere. So each one is checked, loops have bounds, and what does not fit
-together is read again.
+``docs/internals/debug-table.md`` explains the table. It tells all that depends on a version of
+greenlet or of CPython, so this reads processes of other versions than its own. A process may go on
+while it is read: then pointers lead anywhere. So each one is checked, loops have bounds, and what
+does not fit together is read again.
 
 This imports nothing of the package but what lies beside it without an extension module, as
 ``greenlet/gdb.py`` uses it in the Python of gdb.

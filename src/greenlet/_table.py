@@ -1,4 +1,6 @@
-"""The debug table of the extension module, in the memory of a process: ``docs/debug-table.md``.
+"""The debug table of the extension module, in the memory of a process.
+
+``docs/internals/debug-table.md`` explains it.
 
 This imports nothing of the package but what lies beside it without an extension module, as
 ``greenlet/gdb.py`` uses it in the Python of gdb.

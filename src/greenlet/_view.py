@@ -45,6 +45,7 @@ class FrameView(NamedTuple):
     function: str
     """The qualified name of the function."""
     file: str
+    """The name of its file, as the code object has it."""
     line: int
     """The line that it is at; 0 if that is not known."""
     variables: tuple[tuple[str, str], ...] = ()
@@ -57,17 +58,19 @@ class GreenletView(NamedTuple):
     id: int
     """The address of the object, as ``id()`` tells it."""
     name: str
+    """What ``get_name()`` says."""
     type: str
     """The name of its class."""
     state: str
     """``running``, ``suspended``, ``new``, ``dead``, or ``abandoned`` if its thread has ended."""
     is_main: bool
+    """Whether it is the main greenlet of its thread."""
     parent: int
     """The id of its parent; 0 for a main greenlet."""
     stack: tuple[FrameView, ...] = ()
     """Its frames, the outermost first."""
     stack_in_use: int = 0
-    """Bytes of C stack in use while it is suspended."""
+    """The bytes of C stack that it uses while it is suspended; otherwise 0."""
     origin: tuple[FrameView, ...] = ()
     """The frames that made it, the outermost first, if origins are tracked."""
 
@@ -80,6 +83,7 @@ class ThreadView(NamedTuple):
     native_id: int
     """The number that the operating system has given it."""
     name: str
+    """Its name in ``threading``, or what is known instead."""
     greenlets: Sequence[GreenletView]
     """The main greenlet, and the others in the order of their start."""
 

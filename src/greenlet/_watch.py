@@ -19,13 +19,15 @@ class HeldUp(NamedTuple):
 
     greenlet: greenlet
     name: str
+    """What ``get_name()`` says of it."""
     seconds: float
-    """At least so long there was no switch in the thread."""
+    """For at least so long there was no switch in the thread."""
     thread: int
     """The thread's ident."""
     thread_name: str
+    """The thread's name."""
     waiting: int
-    """How many greenlets of the thread wait meanwhile."""
+    """How many greenlets of the thread wait until it switches."""
     stack: tuple[FrameView, ...]
     """Where it is, the outermost frame first."""
 

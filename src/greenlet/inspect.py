@@ -60,6 +60,7 @@ class Counts(NamedTuple):
     """Numbers of greenlets that have started and not finished, main greenlets included."""
 
     alive: int
+    """All of them."""
     waiting: int
     """Those that are suspended."""
     running: int
@@ -72,15 +73,21 @@ class Description(NamedTuple):
     """What is known of a greenlet."""
 
     name: str
+    """What ``get_name()`` says."""
     type: type[greenlet]
+    """Its class."""
     state: str
     """``new``, ``running``, ``suspended``, ``dead``, or ``abandoned`` if its thread has ended."""
     is_main: bool
+    """Whether it is the main greenlet of its thread."""
     thread: int | None
     """The ident of the thread that it has started in; None if it is in none (any more)."""
     native_id: int | None
+    """The number that the operating system has given that thread."""
     thread_name: str | None
+    """The name of that thread."""
     parent: greenlet | None
+    """Its attribute ``parent``."""
     run: Callable[..., object] | None
     """What it runs, or is to run; None for main greenlets, and when it has finished."""
     stack_in_use: int
@@ -94,7 +101,7 @@ def all_greenlets(thread: AnyThread | None = None) -> list[greenlet]:
 
     The main greenlet of each thread comes first, and the others follow in the order of their start.
     A thread is given as a ``threading.Thread``, or by its ident, its native id or its name.
-    ValueError for an ident, id or name of which no thread has used greenlets. The list is complete
+    ``ValueError`` if no thread of this ident, id or name has used greenlets. The list is complete
     for one moment: while it is made, no other thread runs Python. Greenlets of other interpreters
     are not in it.
     """
@@ -136,7 +143,7 @@ def count() -> Counts:
 
 
 def set_name(g: greenlet, name: str | None) -> None:
-    """Set the name that tools show for a greenlet. None removes it."""
+    """Set the name that tools show for it; ``TypeError`` if that is no str. None removes it."""
     _greenlet._set_name(g, name)
 
 
@@ -204,7 +211,7 @@ def stack(g: greenlet) -> tuple[FrameView, ...]:
 
 
 def describe(g: greenlet) -> Description:
-    """Return what is known of a greenlet."""
+    """Return what is known of a greenlet. It may be of any thread, and in any state."""
     found = _describe(g)
     state, ident, native_id, run, stack_in_use, is_main, _, _, origin = found
     return Description(
@@ -234,7 +241,7 @@ def track_origin(frames: int = 1) -> int:
 
     ``frames`` is how many, the innermost ones, at most 100. Returns what was set before. It is off
     at first. A greenlet that is made takes some 100 ns longer for each frame, and keeps the code
-    objects alive.
+    objects alive. Any other number raises ``ValueError``.
     """
     if not 0 <= frames <= 100:
         raise ValueError(f"cannot note {frames} frames of each greenlet (0 to 100)")
@@ -245,8 +252,8 @@ def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> lis
     """Return all greenlets as plain data, by thread; with ``variables``, local variables as text.
 
     Variables are those of suspended greenlets. Their ``repr()`` is called for this, but for huge
-    strings and containers. Without a GIL, they are those of greenlets of the calling thread: those
-    of others might go on meanwhile.
+    strings and containers. On free-threaded builds they are those of the calling thread's greenlets
+    alone: greenlets of other threads might go on at that moment.
     """
     threads = {ident: native for ident, native, _, _, _ in _greenlet._list_threads()}
     found: dict[int, list[GreenletView]] = {}
@@ -297,7 +304,8 @@ def format_tree(
     """Return all greenlets with their stacks as text, children below their parents.
 
     The outermost frame comes first. Greenlets of one parent that are at the same place are shown
-    together, unless ``group`` is false.
+    together, unless ``group`` is false. With ``variables`` each frame has its local variables; see
+    ``snapshot()``.
     """
     return "\n".join(_view.format_tree(snapshot(thread, variables=variables), group=group))
 
@@ -336,9 +344,10 @@ def dump_on_signal(signum: int, file: IO[Any] | None = None, *, chain: bool = Fa
 
     As ``faulthandler.register()`` does: in the signal handler itself, so also while a thread hangs
     in C code, in which no Python code runs. ``file`` is stderr, or any file with a descriptor; keep
-    it open. With ``chain`` the handler that the signal had before is called afterwards. OSError for
-    a signal that cannot be handled, or that tells of a crash (``faulthandler.enable()`` is for
-    these). A second call for a signal changes the file.
+    it open. With ``chain`` the handler that the signal had before is called afterwards. ``OSError``
+    for a signal that cannot be handled, or that tells of a crash (``faulthandler.enable()`` is for
+    these); ``RuntimeError`` if ``sys.stderr`` is None and no file is given. A second call for a
+    signal changes the file.
 
     The signal handler reads the memory of threads that run. In rare cases it reads what is being
     changed; it checks pointers before it follows them, but cannot be as safe as ``print_tree()``.
@@ -376,8 +385,8 @@ def dump(file: IO[Any] | None = None) -> None:
 def collected() -> int:
     """Return how many suspended greenlets the garbage collector has found and ended.
 
-    Such a greenlet was lost: nothing could switch to it any more. That it was in a reference cycle
-    is often why it was not ended before.
+    Such a greenlet was lost: nothing could switch to it any more. It was in a reference cycle, or a
+    cycle referred to it; otherwise it would have ended when its last reference went away.
     """
     return _greenlet._count_collected()
 
@@ -423,6 +432,7 @@ def watch(seconds: float, callback: Callable[[HeldUp], object]) -> Watch:
 
     A look takes a few microseconds for each thread. On free-threaded builds it stops the other
     threads for that long. A switch is not slower, but for the first one after a look.
+    Raises ``ValueError`` unless ``seconds`` is greater than zero.
     """
     if not seconds > 0:
         raise ValueError(f"cannot watch every {seconds} seconds")

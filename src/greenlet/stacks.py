@@ -9,6 +9,10 @@ the pages that its suspended calls use. Its thread gives the others back now and
 starts another greenlet or runs the garbage collector. Pools keep a few MiB in all. ``trim()`` gives
 back at once.
 
+CPython 3.14 and newer compare the stack pointer with the bounds of the stack, so recursion raises
+``RecursionError`` on a stack of any size. 3.12 and 3.13 count nested C calls, and allow fewer of
+them on a stack smaller than 8 MiB; 3.11 has ``sys.setrecursionlimit()`` alone.
+
 The environment variable ``GREENLET_STACK_SIZE``, read when greenlet is imported, sets the default
 size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. Any other value, or one
 out of range, is ignored with a ``RuntimeWarning``. ``GREENLET_REPORT_OVERFLOW=1`` does the same as
@@ -17,10 +21,9 @@ out of range, is ignored with a ``RuntimeWarning``. ``GREENLET_REPORT_OVERFLOW=1
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
 
 from . import _greenlet
-from ._greenlet import call_on_thread_stack
 
 __all__ = [
     "MAX_SIZE",
@@ -39,13 +42,25 @@ __all__ = [
     "trim",
 ]
 
-MIN_SIZE: Final = _greenlet._STACK_MIN_SIZE
+MIN_SIZE: Final[int] = _greenlet._STACK_MIN_SIZE
 """The smallest size of a stack, in bytes: 256 KiB."""
-MAX_SIZE: Final = _greenlet._STACK_MAX_SIZE
+MAX_SIZE: Final[int] = _greenlet._STACK_MAX_SIZE
 """The largest size of a stack, in bytes: 1 GiB."""
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+if TYPE_CHECKING:
+    # Here, because checkers do not see our _greenlet.pyi beside the distribution types-greenlet.
+    def call_on_thread_stack(
+        function: Callable[_Parameters, _Result],
+        /,
+        *args: _Parameters.args,
+        **kwargs: _Parameters.kwargs,
+    ) -> _Result: ...
+
+else:
+    from ._greenlet import call_on_thread_stack
 
 # Flags of the code of generators, coroutines and asynchronous generators. The module inspect has
 # names for them, but takes long to import.
@@ -97,7 +112,10 @@ def set_size(greenlet: _greenlet.greenlet, size: int | None) -> None:
 
 
 def get_pool_bound() -> int:
-    """Return how many regions each thread may keep for reuse; the bound on memory may be lower."""
+    """Return how many regions each thread may keep for reuse.
+
+    A thread may keep fewer: the pools of all threads together keep a few MiB of memory.
+    """
     return _greenlet._stack_pool_bound()
 
 
@@ -120,7 +138,8 @@ def resident_bytes() -> int:
     """Return how many bytes of all regions are backed by memory.
 
     Slow: asks the kernel about every page of every region. While other threads run the result is
-    approximate. It is zero if there is no memory for the question.
+    approximate. It is zero if there is no memory for the question. The resident size of the process
+    (RES in top) has these bytes in it.
     """
     return _greenlet._stack_resident_bytes()
 
@@ -145,7 +164,8 @@ def report_overflow(enable: bool = True) -> None:
     process before there is a sentence. Call it before other threads start greenlets: they get a
     stack for signal handlers (64 KiB, if they have none) when they take stacks from the reserve.
 
-    Off by default. ``report_overflow(False)`` leaves faults alone again.
+    Off by default. ``report_overflow(False)`` leaves faults alone again. Raises ``OSError`` if the
+    system refuses the handler.
     """
     _greenlet._report_overflow(enable)
 

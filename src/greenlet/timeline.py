@@ -1,4 +1,4 @@
-"""Record which greenlet runs when, and look at it on a timeline.
+"""Record which greenlet runs when, and look at it on a timeline::
 
     from greenlet import timeline
 
@@ -55,6 +55,7 @@ class Switch(NamedTuple):
     time: int
     """Nanoseconds since the recording began."""
     thread: int
+    """The number of the thread that both run in."""
     origin: int
     """The greenlet that was left."""
     target: int
@@ -69,6 +70,7 @@ class GreenletTrack(NamedTuple):
     """A greenlet that was alive during the recording. It may be long gone."""
 
     number: int
+    """Its index in ``Recording.greenlets``."""
     name: str
     """What ``inspect.set_name()`` or the attribute ``name`` says, or else the function's name."""
     function: str | None
@@ -80,6 +82,7 @@ class GreenletTrack(NamedTuple):
     thread: int
     """The number of its thread."""
     is_main: bool
+    """Whether it is the main greenlet of its thread."""
     is_scheduler: bool
     """Whether it is a scheduler, such as gevent's hub: it runs while no other greenlet does."""
     was_there: bool
@@ -92,7 +95,9 @@ class ThreadTrack(NamedTuple):
     """A thread that used greenlets during the recording."""
 
     number: int
+    """Its index in ``Recording.threads``."""
     name: str
+    """Its name in ``threading``, or what is known instead."""
     ident: int
     """``threading.get_ident()`` there."""
     native_id: int
@@ -100,7 +105,7 @@ class ThreadTrack(NamedTuple):
     begin: int
     """When it used greenlets first, in nanoseconds since the recording began, or 0."""
     end: int | None
-    """When it ended; None if it has not."""
+    """When it ended, in nanoseconds since the recording began; None if it has not."""
     running: int | None
     """The number of the greenlet that ran in it first; None if that is not known."""
     switches: int
@@ -108,7 +113,7 @@ class ThreadTrack(NamedTuple):
     lost: int
     """How many it does not have, because the limit was reached."""
     complete_until: int | None
-    """When the first of these was; None if it has all."""
+    """When the first of these was, in nanoseconds from the beginning; None if it has all."""
     processor_time: int | None
     """How many nanoseconds it has worked during the recording; None if that is not known.
 
@@ -123,12 +128,15 @@ class Recording:
         self.title = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "Python"
         """What the page shows as its heading."""
         self.started_at = time.time()
-        """When the recording began, as ``time.time()`` told it."""
+        """When the recording began, as ``time.time()`` told it: seconds since 1970."""
         self.process = os.getpid()
+        """The number of the process."""
         self.duration = 0
         """Nanoseconds from the beginning to the end."""
         self.threads: list[ThreadTrack] = []
+        """The threads that used greenlets during the recording."""
         self.greenlets: list[GreenletTrack] = []
+        """The greenlets that were alive during the recording."""
         # Of each thread: 64 bits, the time since the switch before and two bits; 32 bits each for
         # the greenlets that were left and entered.
         self._switches: list[bytes] = []
@@ -148,7 +156,10 @@ class Recording:
 
     @property
     def complete_until(self) -> int | None:
-        """When the limit was reached: switches after it may be missing. None if it was not."""
+        """When the limit was reached, in nanoseconds since the beginning; None if it was not.
+
+        Switches after that moment may be missing.
+        """
         moments = (thread.complete_until for thread in self.threads)
         return min((moment for moment in moments if moment is not None), default=None)
 
@@ -181,7 +192,8 @@ class Recording:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a file. Its name says what: ``.html`` is the page, ``.json`` trace events.
 
-        A name that ends in ``.json.gz`` is compressed; Perfetto opens it, too.
+        A name that ends in ``.json.gz`` is compressed; Perfetto opens it, too. Any other name
+        raises ``ValueError``.
         """
         from . import _timeline_files
 
@@ -287,7 +299,7 @@ def start(*, limit: int = DEFAULT_LIMIT) -> None:
     switch of a greenlet counts as four.) When it is reached, later switches are only counted.
 
     Raises ``RuntimeError`` if a recording runs already, or if another profiler has set the hook for
-    switches.
+    switches (``PyGreenlet_SetSwitchHook()``); ``ValueError`` for a negative limit.
     """
     global _current
     _prepare()
@@ -315,7 +327,8 @@ def record(
 ) -> Iterator[Recording]:
     """Record while the block runs; with a ``path``, save it there at the end.
 
-    The block gets the recording, which is empty until the block has ended.
+    The block gets the recording, which is empty until the block has ended. Raises as ``start()``
+    and ``Recording.save()`` do.
     """
     global _current
     start(limit=limit)

@@ -98,18 +98,34 @@ PyObject* get_stack_saved(PyObject* self, void*) {
 
 PyDoc_STRVAR(
     kRunDoc,
-    "The callable that the first switch calls. AttributeError when the greenlet has started.");
-PyDoc_STRVAR(kParentDoc,
-             "The greenlet that receives what this one returns or raises. None for a main\n"
-             "greenlet, whose parent cannot be set. A cycle raises ValueError.");
-PyDoc_STRVAR(kFrameDoc, "The innermost frame of a suspended greenlet; None for any other.");
+    "What the first switch calls. It can be set and deleted until then, and is gone\n"
+    "afterwards.\n"
+    "\n"
+    "To read it when it is gone or was never set, to set it after the start, or to set that\n"
+    "of a main greenlet raises AttributeError.");
+PyDoc_STRVAR(
+    kParentDoc,
+    "The greenlet that goes on when this one finishes. None only for a main greenlet.\n"
+    "\n"
+    "It can be set at any time: ValueError if this makes a cycle, or if this greenlet has\n"
+    "started and the other one is of another thread; TypeError if the other one is no\n"
+    "greenlet; AttributeError for a main greenlet, and if it is deleted.");
+PyDoc_STRVAR(kFrameDoc,
+             "The innermost frame of a suspended greenlet; None for any other.\n"
+             "\n"
+             "Its f_back leads through all frames of the greenlet. It may be read from other\n"
+             "threads.");
 PyDoc_STRVAR(
     kContextDoc,
-    "The contextvars.Context in which it runs, or None while it has none. ValueError if it\n"
-    "is running in another thread.");
-PyDoc_STRVAR(kDeadDoc, "True if its run has finished, or if its thread has ended.");
+    "The contextvars.Context in which it runs; None while it has none.\n"
+    "\n"
+    "A new greenlet has none; CPython makes an empty one when a variable is set, or the\n"
+    "context is copied. It can be set, also to None: TypeError for anything else.\n"
+    "ValueError, also to read it, while the greenlet runs in another thread. It cannot be\n"
+    "deleted: AttributeError.");
+PyDoc_STRVAR(kDeadDoc, "Whether it has finished, or the thread that it has started in has ended.");
 PyDoc_STRVAR(kStackSavedDoc,
-             "The bytes of C stack that it uses while it is suspended; otherwise 0.");
+             "How many bytes of C stack it uses while it is suspended; otherwise 0.");
 
 }  // namespace
 

@@ -71,28 +71,42 @@ PyObject* get_clocks_used_doing_optional_cleanup(PyObject* module, PyObject*) {
 }
 
 PyDoc_STRVAR(kGetcurrentDoc,
-             "getcurrent()\n\n"
-             "Return the running greenlet of this thread. At first that is its main greenlet.");
+             "getcurrent($module, /)\n"
+             "--\n"
+             "\n"
+             "Return the running greenlet of this thread. At first that is its main greenlet.\n"
+             "\n"
+             "RuntimeError while the interpreter finalizes.");
 PyDoc_STRVAR(
     kSettraceDoc,
-    "settrace(callback, /, *, all_threads=False)\n"
+    "settrace($module, callback, /, *, all_threads=False)\n"
+    "--\n"
     "\n"
-    "Set the trace callback of this thread and return the previous one. None removes it.\n"
-    "With all_threads, set the callback of all threads that have none of their own, from\n"
-    "their next switch on, and of threads that use greenlets later.\n"
+    "Set the trace callback of this thread, and return the one that was set before, or\n"
+    "None.\n"
+    "\n"
+    "None removes it. With all_threads it is the callback of all threads of the interpreter\n"
+    "that have none of their own, from their next switch on, and of threads that use\n"
+    "greenlets later.\n"
     "\n"
     "After each switch it is called in the target: callback(event, (origin, target)). The\n"
-    "event is 'switch' or 'throw'. If the callback raises, it is removed (for that\n"
-    "thread), and the exception is raised in the target.");
-PyDoc_STRVAR(kGettraceDoc, "gettrace()\n\nReturn the trace callback of this thread, or None.");
+    "event is 'switch', or 'throw' if an exception was thrown. If the callback raises, it\n"
+    "is removed (for that thread), and the exception is raised in the target.");
+PyDoc_STRVAR(kGettraceDoc,
+             "gettrace($module, /)\n"
+             "--\n"
+             "\n"
+             "Return the trace callback of this thread, or None.");
 PyDoc_STRVAR(
     kPendingDoc,
-    "get_pending_cleanup_count()\n\n"
-    "Return how many suspended greenlets have lost their last reference in another thread\n"
-    "and wait for their own thread to kill them.");
-PyDoc_STRVAR(kMainsDoc,
-             "get_total_main_greenlets()\n\n"
-             "Return how many threads of this interpreter have a main greenlet.");
+    "get_pending_cleanup_count($module, /)\n--\n\n"
+    "Return how many greenlets have lost their last reference in another thread, and wait\n"
+    "for their own thread to end them.");
+PyDoc_STRVAR(
+    kMainsDoc,
+    "get_total_main_greenlets($module, /)\n--\n\n"
+    "Return how many threads of this interpreter have a main greenlet: those that have used\n"
+    "greenlets.");
 
 }  // namespace
 
@@ -104,10 +118,10 @@ PyMethodDef functions[] = {
     {"get_pending_cleanup_count", &get_pending_cleanup_count, METH_NOARGS, kPendingDoc},
     {"get_total_main_greenlets", &get_total_main_greenlets, METH_NOARGS, kMainsDoc},
     {"enable_optional_cleanup", &enable_optional_cleanup, METH_O,
-     "enable_optional_cleanup(enabled, /)\n\n"
+     "enable_optional_cleanup($module, enabled, /)\n--\n\n"
      "Kept for compatibility: sets what get_clocks_used_doing_optional_cleanup() returns."},
     {"get_clocks_used_doing_optional_cleanup", &get_clocks_used_doing_optional_cleanup, METH_NOARGS,
-     "get_clocks_used_doing_optional_cleanup()\n\n"
+     "get_clocks_used_doing_optional_cleanup($module, /)\n--\n\n"
      "Kept for compatibility: return 0, or None after enable_optional_cleanup(False)."},
     {nullptr, nullptr, 0, nullptr},
 };

@@ -137,45 +137,62 @@ PyObject* get_state(PyObject* self, PyObject*) {
 PyDoc_STRVAR(
     kTypeDoc,
     "greenlet(run=None, parent=None)\n"
+    "--\n"
     "\n"
-    "A call stack that can be left and entered again. The first switch starts it.\n"
+    "greenlet(run=None, parent=None)\n"  // __doc__ has not the first one; programs look for it
     "\n"
-    "run: the callable that the first switch calls with its arguments. It may also be set\n"
-    "    later, or be a method of a subclass.\n"
-    "parent: the greenlet that receives what run returns or raises; by default the\n"
-    "    running greenlet.");
+    "A task with a call stack of its own. It runs when another greenlet switches to it.\n"
+    "\n"
+    "The first switch calls run with its arguments. run may also be set later, or be a\n"
+    "method of a subclass. When it finishes, parent goes on with what it returns or raises.\n"
+    "Without a parent, or with None, the running greenlet is the parent. A parent that is\n"
+    "no greenlet raises TypeError.\n"
+    "\n"
+    "An object is true while it is active: started and not dead. When the last reference to\n"
+    "a suspended greenlet goes away, GreenletExit is raised in it, in its own thread, so\n"
+    "that its finally blocks run. Greenlets cannot be copied or pickled: TypeError.");
 
 PyDoc_STRVAR(
     kSwitchDoc,
-    "switch(*args, **kwargs)\n"
+    "switch($self, /, *args, **kwargs)\n"
+    "--\n"
     "\n"
-    "Leave the running greenlet for this one; return what the next switch back brings.\n"
+    "Run this greenlet, and return what the next switch back to the caller brings.\n"
     "\n"
-    "A greenlet that has not started calls run(*args, **kwargs). A greenlet that waits in\n"
-    "switch() receives () for no argument, a single positional argument as it is,\n"
-    "several as a tuple, keyword arguments alone as a dict, and both as a pair of the\n"
-    "tuple and the dict. A dead greenlet hands the arguments on to its parent.\n"
+    "A greenlet that has not started calls run(*args, **kwargs). One that waits in switch()\n"
+    "receives () for no argument, one positional argument as itself, several as a tuple,\n"
+    "keywords alone as a dict, and both as (args, kwargs). If the greenlet is dead, its\n"
+    "nearest living ancestor receives them; if that is the caller, they are returned at\n"
+    "once.\n"
     "\n"
-    "Raises an exception that is thrown into the running greenlet while it waits;\n"
-    "greenlet.error if this greenlet belongs to another thread; MemoryError if there is\n"
-    "no room for a stack; AttributeError if there is no run to start.");
+    "Raises whatever is thrown into the caller while it waits. The switch itself raises\n"
+    "greenlet.error if this greenlet belongs to another thread, or is needed by a call on\n"
+    "the thread's stack; AttributeError if it has no run to start with; MemoryError if\n"
+    "there is no room for its stack. Then the caller goes on, and the greenlet is as it\n"
+    "was.");
 
 PyDoc_STRVAR(
     kThrowDoc,
-    "throw(type=GreenletExit, value=None, traceback=None, /)\n"
+    "throw($self, typ=..., val=None, tb=None, /)\n"
+    "--\n"
     "\n"
-    "Switch to this greenlet and raise an exception there, where it waits.\n"
+    "Switch to this greenlet, and raise an exception where it waits.\n"
     "\n"
-    "The exception is a class with an optional value, or an instance. A greenlet that has\n"
-    "not started dies of it, and its parent receives the exception. The parent of a dead\n"
-    "greenlet receives it, too. Returns and raises like switch().");
+    "The exception is a class (by default GreenletExit) with an optional value, or an\n"
+    "instance; tb becomes its traceback. A greenlet that has not started dies of it,\n"
+    "without a call of run, and its parent receives the exception. If the greenlet is dead,\n"
+    "its nearest living ancestor receives it. There a GreenletExit is a value, and is not\n"
+    "raised.\n"
+    "\n"
+    "Returns and raises as switch() does; TypeError if the arguments are no exception.");
 
 PyMethodDef methods[] = {
     {"switch", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&switch_method)),
      METH_FASTCALL | METH_KEYWORDS, kSwitchDoc},
     {"throw", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&throw_method)),
      METH_FASTCALL, kThrowDoc},
-    {"__getstate__", &get_state, METH_NOARGS, "Greenlets cannot be serialized: TypeError."},
+    {"__getstate__", &get_state, METH_NOARGS,
+     "__getstate__($self, /)\n--\n\nGreenlets cannot be serialized: TypeError."},
     {nullptr, nullptr, 0, nullptr},
 };
 

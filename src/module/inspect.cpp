@@ -155,18 +155,21 @@ PyObject* track_origin(PyObject* module, PyObject* frames) {
 }  // namespace
 
 PyMethodDef inspect_functions[] = {
-    {"_list_threads", &list_threads, METH_NOARGS, nullptr},
-    {"_watch_threads", &watch_threads, METH_NOARGS, nullptr},
-    {"_list_greenlets", &list_greenlets, METH_O, nullptr},
-    {"_list_frames", &list_frames, METH_O, nullptr},
-    {"_describe", &describe, METH_VARARGS, nullptr},
-    {"_set_name", &set_name, METH_VARARGS, nullptr},
-    {"_dump_on_signal", &dump_on_signal, METH_VARARGS, nullptr},
-    {"_no_dump_on_signal", &no_dump_on_signal, METH_O, nullptr},
-    {"_dump", &dump_now, METH_O, nullptr},
-    {"_on_collected", &on_collected, METH_O, nullptr},
-    {"_count_collected", &count_collected, METH_NOARGS, nullptr},
-    {"_track_origin", &track_origin, METH_O, nullptr},
+    {"_list_threads", &list_threads, METH_NOARGS, "_list_threads($module, /)\n--\n\n"},
+    {"_watch_threads", &watch_threads, METH_NOARGS, "_watch_threads($module, /)\n--\n\n"},
+    {"_list_greenlets", &list_greenlets, METH_O, "_list_greenlets($module, ident, /)\n--\n\n"},
+    {"_list_frames", &list_frames, METH_O, "_list_frames($module, greenlet, /)\n--\n\n"},
+    {"_describe", &describe, METH_VARARGS,
+     "_describe($module, greenlet, partial, member, /)\n--\n\n"},
+    {"_set_name", &set_name, METH_VARARGS, "_set_name($module, greenlet, name, /)\n--\n\n"},
+    {"_dump_on_signal", &dump_on_signal, METH_VARARGS,
+     "_dump_on_signal($module, signum, descriptor, chain, /)\n--\n\n"},
+    {"_no_dump_on_signal", &no_dump_on_signal, METH_O,
+     "_no_dump_on_signal($module, signum, /)\n--\n\n"},
+    {"_dump", &dump_now, METH_O, "_dump($module, descriptor, /)\n--\n\n"},
+    {"_on_collected", &on_collected, METH_O, "_on_collected($module, callback, /)\n--\n\n"},
+    {"_count_collected", &count_collected, METH_NOARGS, "_count_collected($module, /)\n--\n\n"},
+    {"_track_origin", &track_origin, METH_O, "_track_origin($module, frames, /)\n--\n\n"},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -141,7 +141,8 @@ int fill(PyObject* module) {
       PyModule_AddIntConstant(module, "CLOCKS_PER_SEC", CLOCKS_PER_SEC) < 0 ||
       PyModule_AddIntConstant(module, "GREENLET_USE_GC", 1) < 0 ||
       PyModule_AddIntConstant(module, "GREENLET_USE_TRACING", 1) < 0 ||
-      PyModule_AddIntConstant(module, "GREENLET_USE_CONTEXT_VARS", 1) < 0) {
+      PyModule_AddIntConstant(module, "GREENLET_USE_CONTEXT_VARS", 1) < 0 ||
+      PyModule_AddIntConstant(module, "GREENLET_USE_STANDARD_THREADING", 1) < 0) {
     return -1;
   }
   return 0;

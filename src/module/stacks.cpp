@@ -141,18 +141,23 @@ PyDoc_STRVAR(
 }  // namespace
 
 PyMethodDef stack_functions[] = {
-    {"_stack_default_size", &stack_default_size, METH_NOARGS, nullptr},
-    {"_set_stack_default_size", &set_stack_default_size, METH_O, nullptr},
-    {"_set_stack_size", &set_stack_size, METH_VARARGS, nullptr},
-    {"_stack_pool_bound", &stack_pool_bound, METH_NOARGS, nullptr},
-    {"_set_stack_pool_bound", &set_stack_pool_bound, METH_O, nullptr},
-    {"_stack_statistics", &stack_statistics, METH_NOARGS, nullptr},
+    {"_stack_default_size", &stack_default_size, METH_NOARGS,
+     "_stack_default_size($module, /)\n--\n\n"},
+    {"_set_stack_default_size", &set_stack_default_size, METH_O,
+     "_set_stack_default_size($module, size, /)\n--\n\n"},
+    {"_set_stack_size", &set_stack_size, METH_VARARGS,
+     "_set_stack_size($module, greenlet, size, /)\n--\n\n"},
+    {"_stack_pool_bound", &stack_pool_bound, METH_NOARGS, "_stack_pool_bound($module, /)\n--\n\n"},
+    {"_set_stack_pool_bound", &set_stack_pool_bound, METH_O,
+     "_set_stack_pool_bound($module, bound, /)\n--\n\n"},
+    {"_stack_statistics", &stack_statistics, METH_NOARGS, "_stack_statistics($module, /)\n--\n\n"},
     {"call_on_thread_stack",
      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&call_on_thread_stack)),
      METH_FASTCALL | METH_KEYWORDS, kCallOnThreadStackDoc},
-    {"_stack_resident_bytes", &stack_resident_bytes, METH_NOARGS, nullptr},
-    {"_trim_stacks", &trim_stacks, METH_NOARGS, nullptr},
-    {"_report_overflow", &report_overflow, METH_O, nullptr},
+    {"_stack_resident_bytes", &stack_resident_bytes, METH_NOARGS,
+     "_stack_resident_bytes($module, /)\n--\n\n"},
+    {"_trim_stacks", &trim_stacks, METH_NOARGS, "_trim_stacks($module, /)\n--\n\n"},
+    {"_report_overflow", &report_overflow, METH_O, "_report_overflow($module, enable, /)\n--\n\n"},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -45,10 +45,12 @@ PyObject* is_recording(PyObject* module, PyObject*) {
 }  // namespace
 
 PyMethodDef timeline_functions[] = {
-    {"_timeline_start", &start, METH_VARARGS, nullptr},
-    {"_timeline_stop", &stop, METH_NOARGS, nullptr},
-    {"_timeline_discard", &discard, METH_NOARGS, nullptr},
-    {"_timeline_is_recording", &is_recording, METH_NOARGS, nullptr},
+    {"_timeline_start", &start, METH_VARARGS,
+     "_timeline_start($module, limit, partial, member, /)\n--\n\n"},
+    {"_timeline_stop", &stop, METH_NOARGS, "_timeline_stop($module, /)\n--\n\n"},
+    {"_timeline_discard", &discard, METH_NOARGS, "_timeline_discard($module, /)\n--\n\n"},
+    {"_timeline_is_recording", &is_recording, METH_NOARGS,
+     "_timeline_is_recording($module, /)\n--\n\n"},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -25,9 +25,9 @@
 
 namespace greenlet::platform {
 
-std::size_t find_page_size() noexcept;
-// Bytes of a page: the unit of all ranges below. A power of two.
-inline const std::size_t kPageSize = find_page_size();
+// Bytes of a page: the unit of all ranges below. A power of two. Not inline: for an inline variable
+// clang emits a guard, which is a function of libstdc++.
+extern const std::size_t kPageSize;
 
 // The batched functions take up to this many ranges or stacks in one call.
 inline constexpr std::size_t kMostAtOnce = 64;

@@ -205,7 +205,7 @@ constinit std::atomic<Advice> guard_advice{Advice::kUntried};
 
 }  // namespace
 
-std::size_t find_page_size() noexcept { return static_cast<std::size_t>(sysconf(_SC_PAGESIZE)); }
+const std::size_t kPageSize = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 
 // --- address space ------------------------------------------------------------------------------
 

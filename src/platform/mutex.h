@@ -15,8 +15,9 @@ class Mutex {
   Mutex& operator=(const Mutex&) = delete;
 
   void lock() noexcept { pthread_mutex_lock(&mutex_); }
-  // Takes the lock if it is free. A signal handler may do so.
-  bool try_lock() noexcept { return pthread_mutex_trylock(&mutex_) == 0; }
+  // Takes the lock if it is free. A signal handler may do so. (In thread_linux.cpp, with the
+  // version of the function that every glibc has.)
+  bool try_lock() noexcept;
   void unlock() noexcept { pthread_mutex_unlock(&mutex_); }
 
  private:

@@ -1,4 +1,5 @@
-// The stack that the system has given an OS thread, on Linux with glibc or musl.
+// The stack that the system has given an OS thread, on Linux with glibc or musl; and
+// Mutex::try_lock().
 #include "platform/thread.h"
 
 #include <pthread.h>
@@ -6,15 +7,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "platform/mutex.h"
+
 // glibc moved these into libc in 2.32 and 2.34, under new versions. A wheel that is built with a
 // newer glibc must run on older ones, and every glibc has the old versions. (The same for dlopen()
 // in src/context/exceptions.cpp.)
 #if defined(__GLIBC__) && defined(__x86_64__)
 asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.2.5");
 asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.2.5");
+asm(".symver pthread_mutex_trylock, pthread_mutex_trylock@GLIBC_2.2.5");
 #elif defined(__GLIBC__) && defined(__aarch64__)
 asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.17");
 asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.17");
+asm(".symver pthread_mutex_trylock, pthread_mutex_trylock@GLIBC_2.17");
 #endif
 
 namespace greenlet::platform {
@@ -44,6 +49,8 @@ Bounds ask() noexcept {
 }
 
 }  // namespace
+
+bool Mutex::try_lock() noexcept { return pthread_mutex_trylock(&mutex_) == 0; }
 
 bool is_main_thread() noexcept { return syscall(SYS_gettid) == getpid(); }
 

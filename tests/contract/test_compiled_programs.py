@@ -30,7 +30,7 @@ _HEADERS = """
 import importlib.metadata
 from pathlib import Path
 files = importlib.metadata.files("greenlet")
-(header,) = [file for file in files if file.name == "greenlet.h" and file.parts[0] == ".."]
+header = next(file for file in files if file.name == "greenlet.h" and file.parts[0] == "..")
 print(Path(header.locate()).resolve().parent.parent)
 """
 

@@ -1,7 +1,7 @@
 """Every behaviour of `scripts/`, on the published greenlet and on ours: both must say the same.
 
 Where we differ on purpose the behaviour declares both transcripts in full, and
-`docs/compatibility.md` gives the reason.
+`docs/internals/ledger.md` gives the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contract_runner import (
 
 BEHAVIOURS = all_behaviours()
 DEVIANT = [behaviour for behaviour in BEHAVIOURS if behaviour.deviations]
-DOCUMENT = CHECKOUT / "docs" / "compatibility.md"
+DOCUMENT = CHECKOUT / "docs" / "internals" / "ledger.md"
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +71,7 @@ def test_there_are_at_least_150_behaviours() -> None:
 @pytest.mark.parametrize("behaviour", DEVIANT, ids=lambda behaviour: behaviour.id)
 def test_deviation_differs_and_is_documented(behaviour: Behaviour) -> None:
     document = " ".join(DOCUMENT.read_text(encoding="utf-8").split())
-    assert f"`{behaviour.id}`" in document, "docs/compatibility.md does not name it"
+    assert f"`{behaviour.id}`" in document, "docs/internals/ledger.md does not name it"
     for deviation in behaviour.deviations:
         assert deviation.ours != deviation.published, "a deviation that does not deviate"
         assert " ".join(deviation.reason.split()) in document, "its reason is not in the document"

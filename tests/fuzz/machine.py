@@ -442,7 +442,7 @@ def switch(m: Machine, operation: Operation) -> None:
     if g is None:
         return
     if g.dead and ("simple",) in m.program:
-        first = 0  # the published one keeps what no ancestor takes (docs/compatibility.md)
+        first = 0  # the published one keeps what no ancestor takes (docs/internals/ledger.md)
     try:
         value = SWITCHES[shape](g, payload(m, first), payload(m, second))
     except BaseException as failure:
@@ -491,7 +491,7 @@ def throw(m: Machine, operation: Operation) -> None:
     if g is None:
         return
     if form >= WRONG_THROWS and g.world is not m.world:
-        form = 1  # which check comes first is not the same everywhere (docs/compatibility.md)
+        form = 1  # which check comes first is not the same everywhere (docs/internals/ledger.md)
     try:
         match THROWS[form](m):
             case ():
@@ -1304,8 +1304,8 @@ def start_thread(m: Machine, operation: Operation) -> None:
 
 def live(m: Machine, world: World) -> None:
     main(m, f"main {world.index}")
-    # Which greenlets end with their thread is told in docs/threads.md, and the published one leaves
-    # them; so all of them end before, except in programs that are about this.
+    # Which greenlets end with their thread is told in docs/guides/threads.md, and the published one
+    # leaves them; so all of them end before, except in programs that are about this.
     m.quiet += 1
     if ("leave",) not in m.program:
         end_all(m)

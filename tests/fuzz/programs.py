@@ -148,8 +148,8 @@ def program(seed: int) -> list[Operation]:
         return (name,)
 
     made = [one(name) for name in chance.choices(names, weights, k=length)]
-    # What the published greenlet does otherwise (docs/compatibility.md) is not in simple programs:
-    # garbage with suspended greenlets, and threads that end with suspended greenlets.
+    # What the published greenlet does otherwise (docs/internals/ledger.md) is not in simple
+    # programs: garbage with suspended greenlets, and threads that end with suspended greenlets.
     if simple:
         made.append(("simple",))
     elif "end_thread" in names and chance.random() < 0.2:

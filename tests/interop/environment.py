@@ -94,5 +94,5 @@ def make_environment(name: str, *requirements: str, published: bool = PUBLISHED)
         if "no usable wheels" in str(error) or "no wheels with a matching" in str(error):
             pytest.skip(f"no matching distribution: {str(error).splitlines()[-1]}")
         raise
-    code = "from importlib.metadata import version; print(version('greenlet'))"
+    code = "import greenlet; print(greenlet.__version__)"
     return Environment(python, environments.run(python, "-c", code).strip())

@@ -1,6 +1,6 @@
 """What profilers and debuggers show of greenlets: with ours, no less than with the published one.
 
-`make test-tools` runs this, and writes the table in docs/compatibility.md. Each of the functions
+`make test-tools` runs this, and writes the table in docs/internals/ledger.md. Each of the functions
 look_with_… runs a tool in an environment, and tells what it has shown.
 """
 

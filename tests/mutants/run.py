@@ -32,6 +32,7 @@ from suites import CHECKOUT, LOGS, Counts  # noqa: E402
 
 BUILT_FROM = (
     *("CMakeLists.txt", "LICENSE", "README.md", "pyproject.toml"),
+    "tools/long_description.py",
     *("cmake", "include", "src", "tests/native"),
 )
 MINUTES = 5  # for the tests of a mutant

@@ -3,7 +3,7 @@
 A case makes its garbage from a canary. Its greenlets wait in `suspend`, which switches to the main
 greenlet and returns 0: a Python function, or the main greenlet's switch() itself. The case returns
 its greenlets. After they are dropped, only the garbage refers to the garbage.
-`docs/garbage-collection.md` shows the same table; test_collection.py compares the two.
+`docs/internals/garbage-collection.md` shows the same table; test_collection.py compares the two.
 """
 
 from __future__ import annotations
@@ -974,7 +974,7 @@ WORDS = {"": "no", "switch": "if by `switch`", "python": "if by a function"}
 
 
 def table() -> str:
-    """All cases as docs/garbage-collection.md shows them."""
+    """All cases as docs/internals/garbage-collection.md shows them."""
     reasons = [HIDDEN_STACK, HIDDEN_OWN]
     lines = [f"| held by | {' | '.join(VERSIONS)} |", "| --- |" + " --- |" * len(VERSIONS)]
     for each in sorted(CASES, key=lambda case: case.is_beyond_reach()):

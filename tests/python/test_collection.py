@@ -32,7 +32,7 @@ from helpers import (
 )
 
 THIS_VERSION = f"{VERSION[0]}.{VERSION[1]}"
-DOCUMENT = Path(__file__).parents[2] / "docs" / "garbage-collection.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "internals" / "garbage-collection.md"
 BORROWED = Path(__file__).with_name("borrowed_cases.py")
 
 

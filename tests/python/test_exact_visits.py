@@ -2,7 +2,7 @@
 
 exact_visits.py is the machine, visit_cases.py the shapes of code, tests/extensions/visits.c what
 counts. `make exact-visits` runs all of it on all interpreters and prints the table of
-docs/garbage-collection.md. The first test here has a new seed each time, which it prints;
+docs/internals/garbage-collection.md. The first test here has a new seed each time, which it prints;
 VISITS_SEED in the environment gives the seed.
 """
 

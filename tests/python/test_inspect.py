@@ -948,5 +948,5 @@ def test_the_command_reports_the_installation() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "greenlet"], capture_output=True, text=True, check=True
     )
-    for part in ("own stacks", sys.version.split()[0], "_greenlet", "of C stack"):
+    for part in ("own-stacks", sys.version.split()[0], "_greenlet", "of C stack"):
         assert part in done.stdout

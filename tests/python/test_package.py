@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
+import inspect
+import json
 import re
 import subprocess
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import greenlet
 import greenlet._greenlet
@@ -29,7 +34,7 @@ def names_in_stub(file: str) -> set[str]:
             names.add(node.target.id)
         elif isinstance(node, ast.ImportFrom) and node.level:
             names |= {alias.name for alias in node.names}
-    return names - {"_Capsule", "_TraceCallback"}
+    return names - {"_Capsule", "_GreenletExit", "_TraceCallback", "_Error"}
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
@@ -66,7 +71,15 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert greenlet.__version__ == importlib.metadata.version("greenlet")
+    """The distribution has a label besides; __version__ is for programs that parse it."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", greenlet.__version__)
+    assert importlib.metadata.version("greenlet") == f"{greenlet.__version__}+ownstacks"
+
+
+def test_an_attribute_tells_which_implementation_this_is() -> None:
+    assert greenlet.__implementation__ == "own-stacks"
+    label = importlib.metadata.version("greenlet").partition("+")[2]
+    assert greenlet.__implementation__.replace("-", "") == label
 
 
 def test_the_package_needs_no_other_distribution() -> None:
@@ -84,6 +97,10 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
     }
     headers = {name for name in package if name.startswith("..")}
     assert package - headers == {
+        "greenlet/cmake/greenlet-config-version.cmake",
+        "greenlet/cmake/greenlet-config.cmake",
+        "greenlet/include/greenlet/greenlet.h",
+        "greenlet/pkgconfig/greenlet.pc",
         "greenlet/__init__.py",
         "greenlet/__init__.pyi",
         f"greenlet/_greenlet{suffix}",
@@ -119,15 +136,30 @@ def test_the_distribution_installs_the_package_and_its_header_and_nothing_else()
         "greenlet/stacks.py",
         "greenlet/timeline.py",
     }
-    assert [name.endswith("/greenlet/greenlet.h") for name in headers] == [True]
+    assert len(headers) == 2
+    # One among the headers of the interpreter, one where setuptools looks in a virtual environment.
+    assert all(name.endswith("/greenlet/greenlet.h") for name in headers)
+    assert any(name.endswith("/include/greenlet/greenlet.h") for name in headers)
 
 
-def test_the_header_among_the_headers_is_the_one_beside_the_package() -> None:
+def test_the_bill_of_materials_names_this_version_and_what_the_compiler_added() -> None:
+    files = importlib.metadata.files("greenlet")
+    assert files is not None
+    (found,) = (file for file in files if file.name == "greenlet.cdx.json")
+    assert found.parts[-2] == "sboms"  # PEP 770: .dist-info/sboms
+    bill = json.loads(found.read_text())
+    version = importlib.metadata.version("greenlet")
+    assert bill["metadata"]["component"]["version"] == version
+    assert bill["metadata"]["component"]["purl"] == f"pkg:pypi/greenlet@{quote(version)}"
+    assert [component["name"] for component in bill["components"]] == ["libgcc"]
+
+
+def test_all_headers_are_the_same() -> None:
     files = importlib.metadata.files("greenlet")
     assert files is not None
     texts = [Path(str(f.locate())).read_text() for f in files if f.name == "greenlet.h"]
-    assert len(texts) == 2
-    assert texts[0] == texts[1]
+    assert len(texts) == 4
+    assert len(set(texts)) == 1
 
 
 def test_the_extension_is_hardened() -> None:
@@ -173,8 +205,7 @@ def test_the_header_compiles_without_a_warning(compiler: list[str], tmp_path: Pa
         }
         """
     )
-    headers = [file for file in importlib.metadata.files("greenlet") or [] if file.parts[0] == ".."]
-    include = Path(str(headers[0].locate())).resolve().parent.parent
+    include = greenlet.get_include()
     flags = ["-c", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-o", "program.o"]
     done = subprocess.run(
         [
@@ -224,6 +255,122 @@ def test_the_type_has_the_attributes_its_stub_says() -> None:
         name for name in names if name[:2] == "__" and hasattr(greenlet.greenlet, name)
     }
     assert names == offered
+
+
+def functions_of(owner: object) -> list[str]:
+    return [
+        name
+        for name, value in vars(owner).items()
+        if callable(value)
+        and not isinstance(value, type)
+        and getattr(value, "__module__", "") != "_thread"  # before 3.13 they have none
+        and (name[:2] != "__" or name[:3] == "__g")
+    ]
+
+
+@pytest.mark.parametrize("owner", [greenlet, greenlet._greenlet, greenlet.greenlet])
+def test_every_function_has_a_signature(owner: object) -> None:
+    found = {name: inspect.signature(getattr(owner, name)) for name in functions_of(owner)}
+    assert found
+
+
+@pytest.mark.parametrize(
+    ("function", "signature"),
+    [
+        (greenlet.greenlet, "(run=None, parent=None)"),
+        (greenlet.greenlet.switch, "(self, /, *args, **kwargs)"),
+        (greenlet.greenlet.throw, "(self, typ=Ellipsis, val=None, tb=None, /)"),
+        (greenlet.greenlet.__getstate__, "(self, /)"),
+        (greenlet.greenlet.getcurrent, "()"),
+        (greenlet.getcurrent, "()"),
+        (greenlet.gettrace, "()"),
+        (greenlet.settrace, "(callback, /, *, all_threads=False)"),
+        (greenlet.enable_optional_cleanup, "(enabled, /)"),
+        (greenlet.get_clocks_used_doing_optional_cleanup, "()"),
+        (greenlet.stacks.call_on_thread_stack, "(function, /, *args, **kwargs)"),
+    ],
+)
+def test_inspect_knows_the_signature_of(function: Callable[..., object], signature: str) -> None:
+    assert str(inspect.signature(function)) == signature
+    assert function.__doc__
+    assert "--\n" not in function.__doc__
+
+
+def test_a_subclass_and_a_bound_method_have_signatures_too() -> None:
+    class Task(greenlet.greenlet):
+        pass
+
+    assert str(inspect.signature(Task)) == "(run=None, parent=None)"
+    assert str(inspect.signature(Task().switch)) == "(*args, **kwargs)"
+    assert str(inspect.signature(Task().throw)) == "(typ=Ellipsis, val=None, tb=None, /)"
+
+
+@pytest.mark.parametrize(
+    ("signature", "call"),
+    [
+        ("throw", lambda: greenlet.getcurrent().throw(typ=ValueError)),  # type: ignore[call-overload]
+        ("settrace", lambda: greenlet.settrace(callback=None)),  # type: ignore[call-arg]
+    ],
+)
+def test_what_has_no_name_in_the_signature_is_positional_only(
+    signature: str, call: Callable[[], object]
+) -> None:
+    with pytest.raises(TypeError, match=signature):
+        call()
+
+
+def test_constants_that_the_published_one_has_are_here() -> None:
+    for name in ("CONTEXT_VARS", "GC", "STANDARD_THREADING", "TRACING"):
+        name = f"GREENLET_USE_{name}"
+        assert getattr(greenlet, name) is getattr(greenlet._greenlet, name)
+        assert getattr(greenlet, name) == 1
+
+
+@pytest.mark.parametrize("name", ["tests", "platform"])
+def test_packages_that_only_the_published_one_has_are_said_to_be_missing(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=f"^No module named 'greenlet.{name}'$"):
+        importlib.import_module(f"greenlet.{name}")
+    assert not hasattr(greenlet, name)
+
+
+def docstrings_of_stub(file: str) -> dict[str, str]:
+    """The docstrings of functions, of classes, and of members of the type; by their names."""
+    found: dict[str, str] = {}
+
+    def look(body: list[ast.stmt], prefix: str) -> None:
+        for before, node in zip([None, *body], body, strict=False):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                if text := ast.get_docstring(node):
+                    found.setdefault(prefix + node.name, text)
+                if isinstance(node, ast.ClassDef):
+                    look(node.body, f"{node.name}.")
+            elif isinstance(before, ast.AnnAssign) and isinstance(node, ast.Expr):
+                assert isinstance(node.value, ast.Constant)
+                if prefix:
+                    found[prefix + ast.unparse(before.target)] = inspect.cleandoc(
+                        str(node.value.value)
+                    )
+
+    look(ast.parse((PACKAGE / file).read_text()).body, "")
+    return found
+
+
+def test_help_says_what_the_stubs_say() -> None:
+    """Editors show the docstrings of stubs, help() those of the extension module."""
+    shared = {"greenlet.GreenletExit", "greenlet.error", "greenlet.getcurrent"}
+    shared |= {"greenlet.settrace", "greenlet.gettrace", "greenlet.__bool__"}
+    told = docstrings_of_stub("__init__.pyi") | docstrings_of_stub("_greenlet.pyi")
+    for name, text in told.items():
+        if name in shared or name.startswith("_"):
+            continue
+        owner: object = greenlet if hasattr(greenlet, name.split(".")[0]) else greenlet._greenlet
+        for part in name.split("."):
+            owner = getattr(owner, part)
+        # Those of the extension module have no marks, and no quotes that C would need to escape.
+        said = (owner.__doc__ or "").removeprefix("greenlet(run=None, parent=None)\n")
+        words, wanted = (each.replace("``", "").replace('"', "'").split() for each in (said, text))
+        assert words == wanted, name
+    assert {"greenlet.switch", "greenlet.run", "call_on_thread_stack", "error"} <= told.keys()
 
 
 def test_everything_public_has_a_docstring() -> None:

@@ -1,4 +1,4 @@
-"""The tables in docs/compatibility.md: the suites of dependents, their loads, what tools show.
+"""The tables in docs/internals/ledger.md: the suites of dependents, their loads, what tools show.
 
 They are made from tests/interop/results. Explanations of differences are written by hand, in
 explanations.toml there: for tests that match a pattern, of suites that match one, on interpreters
@@ -19,7 +19,7 @@ from .environment import SIDES
 from .results import Letters, Results
 from .running import FAILED, PASSED
 
-PAGE = CHECKOUT / "docs" / "compatibility.md"
+PAGE = CHECKOUT / "docs" / "internals" / "ledger.md"
 HEAD = """\
 | dependent | version | CPython | runs | tests | passed, published | passed, ours | fail only with \
 the published | fail only with ours | flaky |
@@ -90,7 +90,7 @@ def _table() -> str:
             for line in (f"- {says}:", *_listed(found, kind))
         ]
         if told:
-            lines += [f"#### {name} on {found.interpreter}", "", *told, ""]
+            lines += [f"### {name} on {found.interpreter}", "", *told, ""]
     return "\n".join(lines)
 
 

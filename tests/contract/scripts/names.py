@@ -85,6 +85,11 @@ def the_feature_constants_are_true() -> None:
 
 
 @behaviour
+def the_extension_says_that_threads_are_the_standard_ones() -> None:
+    say(extension.GREENLET_USE_STANDARD_THREADING)
+
+
+@behaviour
 def clocks_per_sec_is_a_million() -> None:
     say(library.CLOCKS_PER_SEC)
 
