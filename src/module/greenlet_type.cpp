@@ -134,10 +134,14 @@ PyObject* get_state(PyObject* self, PyObject*) {
 
 // --- tables ---------------------------------------------------------------------------------
 
+// The line above "--" is __text_signature__. __doc__ begins with the same line, as the published
+// one.
 PyDoc_STRVAR(
     kTypeDoc,
     "greenlet(run=None, parent=None)\n"
     "--\n"
+    "\n"
+    "greenlet(run=None, parent=None)\n"
     "\n"
     "A call stack that can be left and entered again. The first switch starts it.\n"
     "\n"
