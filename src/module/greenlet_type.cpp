@@ -134,6 +134,8 @@ PyObject* get_state(PyObject* self, PyObject*) {
 
 // --- tables ---------------------------------------------------------------------------------
 
+// The line above "--" is __text_signature__. __doc__ begins with the same line, as the published
+// one.
 PyDoc_STRVAR(
     kTypeDoc,
     "greenlet(run=None, parent=None)\n"
