@@ -91,7 +91,7 @@ def test_all(session: nox.Session) -> None:
     tested = os.environ.get("SUITES", "python contract").split()
     found = interpreters.provide(session.posargs or interpreters.STANDARD)
     # The suites of free-threaded and newer interpreters take longest. None of them is to run alone.
-    longest_first = sorted(reversed(found), key=lambda name: "t" not in name)
+    longest_first = sorted(found, key=lambda name: ("t" in name, name), reverse=True)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda name: run_suites(name, tested, echo=False), longest_first))
     end(session)
