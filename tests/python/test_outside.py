@@ -220,7 +220,13 @@ def test_counts(tmp_path: Path) -> None:
 def test_it_is_shown_again_until_it_is_interrupted(tmp_path: Path) -> None:
     with target("sleeps", tmp_path, env=SILENT) as one:
         command = [sys.executable, "-m", "greenlet", "count", str(one.pid), "--watch", "0.1"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        # A job in the background of a shell ignores SIGINT, and so do its children.
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as watching:
             assert watching.stdout is not None
             lines = [watching.stdout.readline() for _ in range(9)]
             watching.send_signal(signal.SIGINT)
