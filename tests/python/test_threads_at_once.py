@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from greenlet import GreenletExit, error, getcurrent, gettrace, greenlet, settrace
 from helpers import (
+    FREE_THREADED,
     DEBUG_BUILD,
     TIME_SCALE,
     VERSION,
@@ -445,7 +446,8 @@ def test_a_dict_may_be_replaced_while_others_use_its_attributes() -> None:
 
 
 def test_a_class_with_a_finalizer_may_be_used_first_by_several_threads_at_once() -> None:
-    for _ in range(ROUNDS // (20 if FREE_THREADED else 100)):  # each collects all that the tests hold
+    # Each round collects all that the tests of the process hold.
+    for _ in range(ROUNDS // (20 if FREE_THREADED else 100)):
         deleted: list[int] = []
         ended: list[int] = []
 
