@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from greenlet import GreenletExit, error, getcurrent, gettrace, greenlet, settrace
 from helpers import (
-    FREE_THREADED,
     DEBUG_BUILD,
+    FREE_THREADED,
     TIME_SCALE,
     VERSION,
     collect,
