@@ -89,7 +89,7 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
           // changes parents, and no Python code may run after the start.
           const Ref representative = greenlet.thread_representative();
           if (Greenlet::of(representative.get()).thread() != this) {
-            raise_wrong_thread(Greenlet::of(representative.get()));
+            raise_wrong_thread(Greenlet::of(representative.get()), greenlet.object());
             return nullptr;
           }
         }
@@ -180,7 +180,7 @@ bool Thread::tell_of_switch(const Greenlet& origin, bool is_throw) noexcept {
   return false;
 }
 
-void Thread::raise_wrong_thread(const Greenlet& representative) noexcept {
+void Thread::raise_wrong_thread(const Greenlet& representative, PyObject* unstarted) noexcept {
   Ref expected;
   {
     const std::lock_guard lock(module_->owners);
@@ -196,7 +196,7 @@ void Thread::raise_wrong_thread(const Greenlet& representative) noexcept {
     PyErr_SetString(module_->error,
                     "cannot switch to a different thread (which happens to have exited)");
   }
-  add_hint("wrong_thread", representative.object());
+  add_hint("wrong_thread", representative.object(), unstarted);
 }
 
 }  // namespace greenlet::core

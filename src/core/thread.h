@@ -260,8 +260,9 @@ class alignas(128) Thread {
   // Turns the argument of resume() into a message again.
   Message from_payload(PyObject* payload) noexcept;
   // Sets greenlet.error for a switch to a greenlet that belongs to another thread, or to a thread
-  // that has ended.
-  void raise_wrong_thread(const Greenlet& representative) noexcept;
+  // that has ended. `unstarted`: the target, if it has not started, and `representative` is the
+  // ancestor whose thread it would start in.
+  void raise_wrong_thread(const Greenlet& representative, PyObject* unstarted = nullptr) noexcept;
 
   // --- start and finish of a greenlet's run (start_finish.cpp) ---
 

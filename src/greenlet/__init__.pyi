@@ -162,7 +162,11 @@ class greenlet:  # noqa: N801
     def gr_context(self, context: Context | None) -> None: ...
     @property
     def _stack_saved(self) -> int:
-        """How many bytes of C stack it uses while it is suspended; otherwise 0."""
+        """How many bytes of C stack it uses while it is suspended; otherwise 0.
+
+        Of a main greenlet, the bytes since its thread first used greenlets, or 1 if the thread has
+        returned from there: its whole stack is the thread's.
+        """
 
     def __bool__(self) -> bool:
         """Whether it is active: started and not dead."""

@@ -10,7 +10,7 @@ import shlex
 import sys
 import sysconfig
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 
 import greenlet
@@ -53,7 +53,7 @@ def report() -> None:
     counts = stacks.statistics()._asdict()
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     lines = {
-        "greenlet": greenlet.__version__,
+        "greenlet": metadata.version("greenlet"),
         "implementation": greenlet.__implementation__,
         "interpreter": f"{platform.python_implementation()} {sys.version}"
         + (" free-threaded" if free_threaded else ""),

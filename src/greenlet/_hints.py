@@ -11,8 +11,11 @@ def _place(g: greenlet) -> str:
     return f"{frames[-1].function}, {frames[-1].file}:{frames[-1].line}" if frames else ""
 
 
-def wrong_thread(error: BaseException, g: greenlet) -> None:
-    """For a switch to a greenlet of another thread, or of one that has ended."""
+def wrong_thread(error: BaseException, g: greenlet, unstarted: greenlet | None = None) -> None:
+    """For a switch to a greenlet of another thread, or of one that has ended.
+
+    If the greenlet has not started, it is `unstarted`, and `g` is its ancestor that has.
+    """
     found = inspect.describe(g)
     # Not threading.current_thread(), which makes an object for a thread that it does not know.
     here = inspect._thread_name(_get_ident(), threading.get_native_id())
@@ -24,6 +27,14 @@ def wrong_thread(error: BaseException, g: greenlet) -> None:
         return
     if found.thread is None:
         return  # the greenlet has finished since the error was raised
+    if unstarted is not None:
+        error.add_note(
+            f"Greenlet {inspect.get_name(unstarted)} has not started. It would start in the thread"
+            f" of its parent, {found.thread_name}; this is thread {here}."
+            "\nTo start it here, set its parent to a greenlet of this thread:"
+            " g.parent = getcurrent()."
+        )
+        return
     where, verb = _place(g), "runs" if found.state == "running" else "waits"
     error.add_note(
         f"Greenlet {found.name} belongs to thread {found.thread_name}; this is thread {here}."

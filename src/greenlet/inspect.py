@@ -91,7 +91,7 @@ class Description(NamedTuple):
     run: Callable[..., object] | None
     """What it runs, or is to run; None for main greenlets, and when it has finished."""
     stack_in_use: int
-    """The bytes of C stack that it uses while it is suspended; otherwise 0."""
+    """The bytes of C stack that it uses while suspended; otherwise 0. See ``_stack_saved``."""
     origin: tuple[FrameView, ...]
     """The frames that made it, the outermost first; empty unless ``track_origin()`` was on."""
 
@@ -291,9 +291,9 @@ def _view_of(g: greenlet, known: Known, *, variables: bool = False) -> tuple[int
 
 
 def _without_own(frames: tuple[FrameView, ...]) -> tuple[FrameView, ...]:
-    """The frames without those of this module, which is looking."""
-    end = len(frames)
-    while end and frames[end - 1].file == __file__:
+    """The frames without those of this module, whose __file__ PyInstaller's programs change."""
+    end, own = len(frames), _without_own.__code__.co_filename
+    while end and frames[end - 1].file == own:
         end -= 1
     return frames[:end]
 

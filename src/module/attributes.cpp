@@ -125,7 +125,10 @@ PyDoc_STRVAR(
     "deleted: AttributeError.");
 PyDoc_STRVAR(kDeadDoc, "Whether it has finished, or the thread that it has started in has ended.");
 PyDoc_STRVAR(kStackSavedDoc,
-             "How many bytes of C stack it uses while it is suspended; otherwise 0.");
+             "How many bytes of C stack it uses while it is suspended; otherwise 0.\n"
+             "\n"
+             "Of a main greenlet, the bytes since its thread first used greenlets, or 1 if the\n"
+             "thread has returned from there: its whole stack is the thread's.");
 
 }  // namespace
 

@@ -499,6 +499,16 @@ def test_a_long_chain_of_parents_is_no_recursion() -> None:
         assert isinstance(one.throw(), GreenletExit)
 
 
+def test_a_tree_has_no_frames_of_the_look_itself_wherever_the_package_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A program that PyInstaller has made has the file of a module elsewhere than its code says.
+    monkeypatch.setattr(inspect, "__file__", "/somewhere/greenlet/inspect.py")
+    text = inspect.format_tree(threading.current_thread())
+    assert "test_a_tree_has_no_frames" in text
+    assert "snapshot" not in text
+
+
 def test_a_tree_is_printed_in_colour_if_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
@@ -814,6 +824,21 @@ def test_a_switch_to_another_thread_says_where_the_greenlet_is() -> None:
         assert "It waits at to_parent, " in text
 
     in_thread(other)
+
+
+def test_a_start_in_another_thread_than_the_parents_says_what_to_do() -> None:
+    g = greenlet(lambda: "started")
+
+    def other() -> str:
+        with pytest.raises(error, match="^Cannot switch to a different thread\n") as failure:
+            g.switch()
+        assert "has not started" in notes(failure.value)
+        assert "of its parent, MainThread; this is thread" in notes(failure.value)
+        g.parent = getcurrent()  # as the note says
+        started: str = g.switch()
+        return started
+
+    assert in_thread(other) == "started"
 
 
 def test_a_switch_to_a_thread_that_has_ended_says_so() -> None:
