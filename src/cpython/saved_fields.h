@@ -92,7 +92,8 @@ struct TypeOfMember<T Owner::*> {
 // A field that is copied out and in. A new stack begins with zero or null in it.
 template <auto Member>
 struct Copied {
-  typename TypeOfMember<decltype(Member)>::Type value = {};  // clang before 16 needs the keyword
+  // NOLINTNEXTLINE(readability-redundant-typename): clang before 16 needs the keyword
+  typename TypeOfMember<decltype(Member)>::Type value = {};
 
   void start(const NewStack&) noexcept { value = {}; }
   void save(PyThreadState* tstate, const ImplFields&) noexcept { value = tstate->*Member; }

@@ -1184,10 +1184,10 @@ def catalogue() -> list[Shape]:
     return shapes
 
 
-def expressions_for_any() -> list[str]:
+def expressions_for_any(*, in_c: bool) -> list[str]:
     """Those in whose holes any expression can stand, and which can stand in any hole."""
+    texts = (IN_C if in_c else EXPRESSIONS | since_this(NEWER_EXPRESSIONS)).values()
     # A walrus in a comprehension is a syntax error.
-    texts = (EXPRESSIONS | since_this(NEWER_EXPRESSIONS)).values()
     return [text for text in texts if ":=" not in text and takes_quotes(text)]
 
 
@@ -1207,8 +1207,7 @@ def takes_quotes(text: str) -> bool:
 def random_expression(chance: random.Random, depth: int, *, in_c: bool) -> str:
     if depth == 0 or chance.random() < 0.1:
         return chance.choice(["P()", "P()", "w()", "(s() or P())"])
-    within_c = in_c and chance.random() < 0.3
-    text = chance.choice([*IN_C.values()] if within_c else expressions_for_any())
+    text = chance.choice(expressions_for_any(in_c=in_c and chance.random() < 0.3))
     values = [random_expression(chance, depth - 1, in_c=in_c) for _ in range(holes(text))]
     return f"({fill(text, iter(values))})"
 
