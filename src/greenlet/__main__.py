@@ -10,7 +10,7 @@ import shlex
 import sys
 import sysconfig
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import greenlet
@@ -48,12 +48,21 @@ def _folder(name: str) -> str:
     return str(Path(greenlet.get_include()).with_name(name))
 
 
+def _version_with_label() -> str:
+    from importlib import metadata  # takes long to import, and the commands do not need it
+
+    try:
+        return metadata.version("greenlet")
+    except metadata.PackageNotFoundError:  # the package alone, without what an installer notes
+        return greenlet.__version__
+
+
 def report() -> None:
     """Print what tells this installation from others."""
     counts = stacks.statistics()._asdict()
     free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     lines = {
-        "greenlet": metadata.version("greenlet"),
+        "greenlet": _version_with_label(),
         "implementation": greenlet.__implementation__,
         "interpreter": f"{platform.python_implementation()} {sys.version}"
         + (" free-threaded" if free_threaded else ""),
