@@ -79,8 +79,9 @@ def test_a_selected_greenlet_shows_its_native_stack(process: Target) -> None:
     # The frames of the greenlet's own stack: its switch, what has called it, and its first frame.
     numbers = [int(number) for number in re.findall(r"^#(\d+) ", inside, re.MULTILINE)]
     assert min(numbers) >= 1 and max(numbers) > 5
-    # (An interpreter without symbols, as Debian's, shows only what it exports.)
-    assert re.search(r"list_sort|sorted|PyObject_Vectorcall|\?\? \(\)", inside)
+    # An interpreter without symbols, as Debian's, has names only for what it exports.
+    has_symbols = "list_sort" in in_process(process, "info functions -n -q ^list_sort")
+    assert not has_symbols or re.search("list_sort|sorted|PyObject_Vectorcall", inside)
     assert "greenlet_context_begin" in inside
     assert "main (" not in inside and "Py_BytesMain" not in inside
     assert re.search(rf"^\* {chosen} ", inside, re.MULTILINE)
