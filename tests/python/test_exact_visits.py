@@ -102,13 +102,13 @@ def test_what_an_instruction_has_given_away_is_not_shown(extension: Path, name: 
 
 def test_what_stands_at_random_in_other_code_can_stand_there() -> None:
     texts = expressions_for_any(in_c=False) + expressions_for_any(in_c=True)
-    shapes = [(of_expression, text) for text in texts]
-    shapes += [(of_statements, text) for text in statements_for_any().values()]
-    chance = random.Random(1688091472)
-    for inner in [*texts, "'ab'"]:
-        inside = f"({fill(inner, repeat('P()'))})"
-        for of, text in chance.sample(shapes, 10):  # all with all would take 20 seconds
-            compiles(Shape("of two", of(fill(text, repeat(inside)))))
+    sources = [of_expression(fill(text, repeat("'ab'"))) for text in texts]
+    sources += [of_statements(fill(text, repeat("'ab'"))) for text in statements_for_any().values()]
+    for text in texts:
+        inside = f"({fill(text, repeat('P()'))})"
+        sources.append(of_expression(f"[({inside}, x) for x in {inside}]"))
+    for source in sources:
+        compiles(Shape("of two", source))
 
 
 class Probe:
