@@ -146,16 +146,20 @@ class _Thread:
         if sys.gettrace() is not self.python_trace:
             sys.settrace(self.python_trace)
         origin, self.origin = self.origin, None
+        box = [message]
+        del message  # a traceback may keep this frame, and must not keep the message
         if self.trace is not None:
-            event = "switch" if isinstance(message, _Value) else "throw"
+            event = "switch" if isinstance(box[0], _Value) else "throw"
             pair = origin, self.current  # the callback's caller holds both
             try:
                 self.trace(event, pair)
             except BaseException as failure:
                 failure.__traceback__ = _without_ours(failure.__traceback__)
                 self.trace = None
-                message = _Problem(failure)
-        return message
+                box = [_Problem(failure)]
+            del pair
+        del origin
+        return box.pop()
 
     def hand_over(self, box: list[Any], dying: bool = False) -> _Stack | None:
         """Give the baton to whoever gets this message; return where the caller waits for it.
@@ -514,6 +518,8 @@ class greenlet:  # noqa: N801
         # Not if it has got another parent, or has become an ancestor of the former one.
         if self._parent is killer and all(one is not self for one in former._line()):
             self._parent = former
+        # A traceback may outlive this frame. It must not keep the greenlet.
+        del self, killer, former, held
 
 
 def _let_go(box: list[greenlet]) -> None:
