@@ -151,12 +151,16 @@ class _Thread:
         if self.trace is not None:
             event = "switch" if isinstance(box[0], _Value) else "throw"
             pair = origin, self.current  # the callback's caller holds both
+            problem = None
             try:
                 self.trace(event, pair)
             except BaseException as failure:
-                failure.__traceback__ = _without_ours(failure.__traceback__)
+                problem = _Problem(failure)
+            if problem is not None:  # nothing is handled when the message goes
+                problem.typ.__traceback__ = _without_ours(problem.typ.__traceback__)
                 self.trace = None
-                box = [_Problem(failure)]
+                box = [problem]
+                del problem
             del pair
         del origin
         return box.pop()
