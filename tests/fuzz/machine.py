@@ -1167,6 +1167,10 @@ def make_callback(m: Machine, kind: int) -> Any:
                 raise m.library.GreenletExit("callback")
             elif kind == 7:
                 reparent(m, ("reparent", 0, -1))
+        except BaseException:
+            if event == "throw" and pair[1].parent is not None:
+                world.dying.add(m.who())  # what this raises takes the place of what ends it
+            raise
         finally:
             world.dying.discard(mark)
 
