@@ -18,16 +18,7 @@
 #include "cpython/locks.h"
 #include "cpython/thread_states.h"
 #include "platform/imports.h"
-
-// glibc moved these into libc in 2.34, under new versions. A wheel that is built with a newer glibc
-// must run on older ones, and every glibc has the old versions.
-#if defined(__GLIBC__) && defined(__x86_64__)
-asm(".symver pthread_attr_setstack, pthread_attr_setstack@GLIBC_2.2.5");
-asm(".symver pthread_attr_setguardsize, pthread_attr_setguardsize@GLIBC_2.2.5");
-#elif defined(__GLIBC__) && defined(__aarch64__)
-asm(".symver pthread_attr_setstack, pthread_attr_setstack@GLIBC_2.17");
-asm(".symver pthread_attr_setguardsize, pthread_attr_setguardsize@GLIBC_2.17");
-#endif
+#include "platform/old_glibc.h"
 
 namespace greenlet::cpython {
 namespace {
