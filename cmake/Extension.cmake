@@ -14,13 +14,6 @@ if(Python_VERSION VERSION_GREATER_EQUAL 3.13 AND Python_VERSION VERSION_LESS 3.1
     "use free-threaded 3.14 or newer, or the default build of 3.13.")
 endif()
 
-if(CMAKE_SYSTEM_PROCESSOR STREQUAL "riscv64"
-   AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
-  message(FATAL_ERROR
-    "On riscv64 greenlet needs gcc 13 or newer, or clang; ${CMAKE_CXX_COMPILER} is gcc "
-    "${CMAKE_CXX_COMPILER_VERSION}, which calls libatomic for the atomic bytes in CPython's headers.")
-endif()
-
 file(GLOB greenlet_sources CONFIGURE_DEPENDS
   ${PROJECT_SOURCE_DIR}/src/core/*.cpp
   ${PROJECT_SOURCE_DIR}/src/cpython/*.cpp

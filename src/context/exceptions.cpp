@@ -57,6 +57,7 @@ constinit ExceptionGlobals g_no_exception_globals = [] {
 
 ExceptionGlobals* thread_exception_globals() noexcept {
   static constinit std::atomic<Getter> known{nullptr};
+  // No byte: on riscv64, gcc 11 and 12 would call libatomic.
   static constinit std::atomic<unsigned> tries{0};
   // libraries_loaded() at the last search in vain. Only a library loaded later can have a runtime.
   static constinit std::atomic<unsigned long long> searched{0};

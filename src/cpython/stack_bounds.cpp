@@ -62,8 +62,9 @@ int get_attributes(pthread_t thread, pthread_attr_t* attributes) noexcept {
 }
 
 void answer_for_the_c_library() noexcept {
-  static constinit std::atomic<bool> answers{false};
-  if (!answers.exchange(true, std::memory_order_relaxed)) {
+  // No byte: on riscv64, gcc 11 and 12 would call libatomic.
+  static constinit std::atomic<unsigned> calls{0};
+  if (calls.exchange(1, std::memory_order_relaxed) == 0) {
     // CPython has called it for this thread already, so it is bound.
     platform::replace_import(
         reinterpret_cast<const void*>(&_Py_InitializeRecursionLimits), "pthread_getattr_np",
