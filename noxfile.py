@@ -237,6 +237,14 @@ def test_jit(session: nox.Session) -> None:
     end(session)
 
 
+@shared(name="test-arch")
+def test_arch(session: nox.Session) -> None:
+    """native and some Python tests on another architecture (ARCH=riscv64), emulated (as root)"""
+    name = os.environ.get("ARCH", "riscv64")
+    importlib.import_module("arch_test").run(REPORT, name, session.posargs)
+    end(session)
+
+
 @shared(name="test-builds")
 def test_builds(session: nox.Session) -> None:
     """the Python suite on interpreters as people have them (WHAT="3.14-tail-call 3.15-debian")"""
@@ -246,7 +254,7 @@ def test_builds(session: nox.Session) -> None:
 
 @nox.session(name="native")
 def native(session: nox.Session) -> None:
-    """native tests in other ways (WHAT="asan tsan valgrind aarch64": in these)"""
+    """native tests in other ways (WHAT="asan tsan valgrind aarch64 riscv64": in these)"""
     session.install("--group=build")
     for preset in session.posargs or ("native", "asan", "tsan", "valgrind", "aarch64"):
         run_native(preset, session.bin)

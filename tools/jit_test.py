@@ -11,7 +11,7 @@ takes root.
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import environments
@@ -32,40 +32,52 @@ PACKAGES = (
 # The mounts are gone when the command has ended, since the namespace is.
 ENTER = f"""
 set -e
-mount -t proc proc "{SYSTEM}/proc"
-mount --rbind /dev "{SYSTEM}/dev"
-mkdir -p "{SYSTEM}{CHECKOUT}"
-mount --bind "{CHECKOUT}" "{SYSTEM}{CHECKOUT}"
-exec chroot "{SYSTEM}" env --chdir="{CHECKOUT}" "$@"
+system=$1
+shift
+mount -t proc proc "$system/proc"
+mount --rbind /dev "$system/dev"
+mkdir -p "$system{CHECKOUT}"
+mount --bind "{CHECKOUT}" "$system{CHECKOUT}"
+exec chroot "$system" env --chdir="{CHECKOUT}" "$@"
 """
 SETTINGS = ("PATH=/usr/bin:/bin", "LANG=C.UTF-8", "HOME=/root", "CMAKE_BUILD_PARALLEL_LEVEL=2")
-INSIDE = ("unshare", "--mount", "sh", "-c", ENTER, "sh", *SETTINGS)
+
+
+def inside(system: Path) -> tuple[str, ...]:
+    """Return how a command is run in a system."""
+    return ("unshare", "--mount", "sh", "-c", ENTER, "sh", str(system), *SETTINGS)
+
+
+INSIDE = inside(SYSTEM)
 PIP = ("-m", "pip", "--isolated", "--quiet")
 INSTALL = ("install", "--no-index", "--no-deps", "--force-reinstall", "--root-user-action=ignore")
 # A mirror may be a copy of some day in the past.
 APT = ("Acquire::Check-Valid-Until", "APT::Install-Recommends")  # both false
 
 
-def provide_system() -> None:
-    """Make the system if it is not there, and install what it lacks."""
+def mirrors() -> list[str]:
+    """Return where this machine's apt has Debian from."""
+    listed = environments.run("apt-get", "indextargets", "--format", "$(LABEL) $(SITE)")
+    return [line.split()[1] for line in listed.splitlines() if line.startswith("Debian http")]
+
+
+def provide_system(system: Path = SYSTEM, packages: Iterable[str] = PACKAGES) -> None:
+    """Make a system if it is not there, and install what it lacks of these packages."""
     if os.geteuid() or not shutil.which("mmdebstrap"):
         raise Unavailable("this needs root, and the package mmdebstrap")
-    stamp = SYSTEM / "packages.stamp"
+    stamp = system / "packages.stamp"
     if not stamp.exists():
-        listed = environments.run("apt-get", "indextargets", "--format", "$(LABEL) $(SITE)")
-        lines = [line for line in listed.splitlines() if line.startswith("Debian http")]
-        print(f"making a Debian system in {SYSTEM} (1 GB)", file=sys.stderr)
-        shutil.rmtree(SYSTEM, ignore_errors=True)
-        SYSTEM.parent.mkdir(parents=True, exist_ok=True)
+        print(f"making a Debian system in {system} (1 GB)", file=sys.stderr)
+        shutil.rmtree(system, ignore_errors=True)
+        system.parent.mkdir(parents=True, exist_ok=True)
         options = [f'--aptopt={option} "false"' for option in APT]
-        what = ("--mode=root", "--variant=apt", f"--include={','.join(PACKAGES)}")
-        mirrors = [line.split()[1] for line in lines]
-        environments.run("mmdebstrap", *what, *options, "sid", SYSTEM, *mirrors[:1])
-        stamp.write_text("\n".join(PACKAGES))
-    show = (*INSIDE, "dpkg-query", "--show", "--showformat=${Package}\n")
-    if missing := set(PACKAGES) - set(environments.run(*show).split()):
+        what = ("--mode=root", "--variant=apt", f"--include={','.join(packages)}")
+        environments.run("mmdebstrap", *what, *options, "sid", system, *mirrors()[:1])
+        stamp.write_text("\n".join(packages))
+    show = (*inside(system), "dpkg-query", "--show", "--showformat=${Package}\n")
+    if missing := set(packages) - set(environments.run(*show).split()):
         options = [f"-o{option}=false" for option in APT]
-        apt = (*INSIDE, "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *options)
+        apt = (*inside(system), "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *options)
         environments.run(*apt, "update")
         environments.run(*apt, "install", "-y", *sorted(missing))
 

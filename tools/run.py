@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Sequence
 from pathlib import Path
 
 TOOLS = ["nox==2026.10.20", "uv==0.13.9"]
@@ -30,14 +31,28 @@ PACKAGES = {  # of Debian, beside the compiler
     "test-builds": ["clang-19", "lld-19", "llvm-19", "mmdebstrap", *HEADERS, *TESTS],
     "test-building": ["clang", "pkgconf"],
     "test-engines": ["default-jre-headless", "libgc-dev", "r-base-core"],
+    "test-arch": ["mmdebstrap"],
     "test-jit": ["mmdebstrap"],
-    "native": [*TESTS, "g++-aarch64-linux-gnu", "qemu-user", "valgrind"],
+    "native": [*TESTS, "valgrind"],
+}
+EMULATED = ["gdb-multiarch", "qemu-user"]
+PRESETS = {  # of CMakePresets.json, which `make native` is given by name; without a name the first
+    "aarch64": [*EMULATED, "g++-aarch64-linux-gnu"],
+    "riscv64": [*EMULATED, "g++-riscv64-linux-gnu"],
+    "ppc64le": [*EMULATED, "g++-powerpc64le-linux-gnu"],
+    "s390x": [*EMULATED, "g++-s390x-linux-gnu"],
+    "loong64": [*EMULATED, "g++-loongarch64-linux-gnu"],
+    "i386": [*EMULATED, "g++-i686-linux-gnu"],
+    "armhf": [*EMULATED, "g++-arm-linux-gnueabihf"],
 }
 
 
-def provide_packages(session: str) -> None:
+def provide_packages(session: str, arguments: Sequence[str]) -> None:
     """Install Debian's packages for a session, as far as they are missing."""
     wanted = ["g++", *PACKAGES.get(session.removeprefix("bench-").removesuffix("-load"), TESTS)]
+    if session == "native":
+        for preset in arguments or ["aarch64"]:
+            wanted += PRESETS.get(preset, [])
     header = Path(sysconfig.get_path("include")) / "Python.h"
     if not (header.exists() and importlib.util.find_spec("ensurepip")):
         wanted += ["python3-dev", "python3-venv"]
@@ -94,7 +109,7 @@ if __name__ == "__main__":
     if session == "help":
         print_help()
         sys.exit()
-    provide_packages(session)
+    provide_packages(session, arguments)
     provide_tools()
     os.chdir(CHECKOUT)
     os.execvp("nox", ["nox", "--session", session, "--", *arguments])

@@ -16,10 +16,17 @@ namespace greenlet::context {
 struct ExceptionGlobals {
   void* caught = nullptr;
   unsigned int uncaught = 0;
+#ifdef __ARM_EABI__
+  void* propagating = nullptr;  // C++ ABI for ARM 8.4.1: a cleanup is under way
+#endif
 
   // Zero if there are none. Not a bool, so that two of these in one condition make one branch.
   std::uintptr_t any() const noexcept {
-    return reinterpret_cast<std::uintptr_t>(caught) | std::uintptr_t{uncaught};
+    std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(caught) | std::uintptr_t{uncaught};
+#ifdef __ARM_EABI__
+    bits |= reinterpret_cast<std::uintptr_t>(propagating);
+#endif
+    return bits;
   }
 };
 

@@ -8,15 +8,7 @@
 #include <cstddef>
 #include <initializer_list>
 
-// glibc 2.34 moved these into libc, under a new version. A wheel that is built with a newer glibc
-// must run on older ones, and every glibc has the old version.
-#if defined(__GLIBC__) && defined(__x86_64__)
-asm(".symver dlopen, dlopen@GLIBC_2.2.5");
-asm(".symver dlsym, dlsym@GLIBC_2.2.5");
-#elif defined(__GLIBC__) && defined(__aarch64__)
-asm(".symver dlopen, dlopen@GLIBC_2.17");
-asm(".symver dlsym, dlsym@GLIBC_2.17");
-#endif
+#include "platform/old_glibc.h"
 
 namespace greenlet::context {
 namespace {
@@ -57,11 +49,16 @@ unsigned long long libraries_loaded() noexcept {
 
 }  // namespace
 
-constinit ExceptionGlobals g_no_exception_globals{.caught = nullptr, .uncaught = 1};
+constinit ExceptionGlobals g_no_exception_globals = [] {
+  ExceptionGlobals some;
+  some.uncaught = 1;
+  return some;
+}();
 
 ExceptionGlobals* thread_exception_globals() noexcept {
   static constinit std::atomic<Getter> known{nullptr};
-  static constinit std::atomic<bool> tried{false};
+  // No byte: on riscv64, gcc 11 and 12 would call libatomic.
+  static constinit std::atomic<unsigned> tries{0};
   // libraries_loaded() at the last search in vain. Only a library loaded later can have a runtime.
   static constinit std::atomic<unsigned long long> searched{0};
   Getter getter = known.load(std::memory_order_acquire);
@@ -69,7 +66,7 @@ ExceptionGlobals* thread_exception_globals() noexcept {
     const unsigned long long loaded = libraries_loaded();
     if (loaded != searched.load(std::memory_order_relaxed)) {
       // We try to load it once. Other code may load it later.
-      getter = find_getter(!tried.exchange(true, std::memory_order_relaxed));
+      getter = find_getter(tries.fetch_add(1, std::memory_order_relaxed) == 0);
       if (getter != nullptr) {
         known.store(getter, std::memory_order_release);
       } else {

@@ -13,10 +13,12 @@
 namespace greenlet::core {
 
 Ref Greenlet::create(PyTypeObject* type, ModuleState* module, PyObject* parent) noexcept {
-  static_assert(alignof(Greenlet) <= alignof(Object));
+  // On 32-bit ARM a block has fields that must be aligned to 8 bytes, and the end of its object is
+  // aligned to 4.
+  constexpr bool kFitsBehindObject = alignof(Greenlet) <= alignof(Object);
   Ref self;
   void* memory = nullptr;
-  if (cpython::kAllocatesWithRoom && type == module->greenlet_type) {
+  if (cpython::kAllocatesWithRoom && kFitsBehindObject && type == module->greenlet_type) {
     self = Ref::take(cpython::allocate_with_room(type, sizeof(Greenlet)));
     memory = self ? reinterpret_cast<Object*>(self.get()) + 1 : nullptr;
   } else {

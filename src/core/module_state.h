@@ -87,8 +87,9 @@ struct ModuleState {
   // How many frames to note of the code that makes a greenlet (Greenlet::origin()).
   std::atomic<int> origin_frames{0};
 
-  // True once hook_exit() has been called.
-  std::atomic<bool> is_exit_hooked{false};
+  // Not zero once hook_exit() has been called. No byte: on riscv64, gcc 11 and 12 would call
+  // libatomic.
+  std::atomic<unsigned> is_exit_hooked{0};
 
   // For get_clocks_used_doing_optional_cleanup(): there is no such work here, so the count is 0.
   std::atomic<bool> counts_cleanup_clocks{true};

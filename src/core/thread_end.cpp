@@ -242,7 +242,7 @@ void hook_end_of_run() noexcept {
 }
 
 void hook_exit(ModuleState& module) noexcept {
-  if (module.is_exit_hooked.exchange(true, std::memory_order_relaxed)) {
+  if (module.is_exit_hooked.exchange(1, std::memory_order_relaxed) != 0) {
     return;
   }
   static PyMethodDef definition = {"_at_exit", &at_exit, METH_NOARGS, nullptr};

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "cpython/impl_fields.h"
@@ -240,14 +241,14 @@ struct RemainingCCalls {
   // kind that takes most stack: a sort of objects whose __lt__() sorts. On a smaller stack, only as
   // many as fit even if all calls are of that kind.
   static int most_on(std::size_t stack_bytes) noexcept {
-    constexpr std::size_t kFullStack = std::size_t{8} << 20;
-    constexpr std::size_t kMostForACall = 2048;  // 1717 measured; other compilers may take more
-    constexpr std::size_t kForTheLastCall = std::size_t{48} << 10;  // it may have buffers
+    constexpr std::uint64_t kFullStack = std::uint64_t{8} << 20;
+    constexpr std::uint64_t kMostForACall = 2048;  // 1717 measured; other compilers may take more
+    constexpr std::uint64_t kForTheLastCall = std::uint64_t{48} << 10;  // it may have buffers
     if (stack_bytes >= kFullStack) {
       return Most;
     }
-    return static_cast<int>(
-        std::min(Most * stack_bytes / kFullStack, (stack_bytes - kForTheLastCall) / kMostForACall));
+    return static_cast<int>(std::min(std::uint64_t{Most} * stack_bytes / kFullStack,
+                                     (stack_bytes - kForTheLastCall) / kMostForACall));
   }
 
   // While one of these lives, the running stack has only as many C calls left as `owner` has.

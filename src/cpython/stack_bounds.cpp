@@ -18,16 +18,7 @@
 #include "cpython/locks.h"
 #include "cpython/thread_states.h"
 #include "platform/imports.h"
-
-// glibc moved these into libc in 2.34, under new versions. A wheel that is built with a newer glibc
-// must run on older ones, and every glibc has the old versions.
-#if defined(__GLIBC__) && defined(__x86_64__)
-asm(".symver pthread_attr_setstack, pthread_attr_setstack@GLIBC_2.2.5");
-asm(".symver pthread_attr_setguardsize, pthread_attr_setguardsize@GLIBC_2.2.5");
-#elif defined(__GLIBC__) && defined(__aarch64__)
-asm(".symver pthread_attr_setstack, pthread_attr_setstack@GLIBC_2.17");
-asm(".symver pthread_attr_setguardsize, pthread_attr_setguardsize@GLIBC_2.17");
-#endif
+#include "platform/old_glibc.h"
 
 namespace greenlet::cpython {
 namespace {
@@ -71,8 +62,9 @@ int get_attributes(pthread_t thread, pthread_attr_t* attributes) noexcept {
 }
 
 void answer_for_the_c_library() noexcept {
-  static constinit std::atomic<bool> answers{false};
-  if (!answers.exchange(true, std::memory_order_relaxed)) {
+  // No byte: on riscv64, gcc 11 and 12 would call libatomic.
+  static constinit std::atomic<unsigned> calls{0};
+  if (calls.exchange(1, std::memory_order_relaxed) == 0) {
     // CPython has called it for this thread already, so it is bound.
     platform::replace_import(
         reinterpret_cast<const void*>(&_Py_InitializeRecursionLimits), "pthread_getattr_np",

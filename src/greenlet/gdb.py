@@ -121,7 +121,8 @@ class Selected(NamedTuple):
 
     @property
     def pc(self) -> int:
-        return self.registers["pc"] if "pc" in self.registers else self.registers["rip"]
+        names = ("pc", "rip", "eip")
+        return next(self.registers[name] for name in names if name in self.registers)
 
     def is_shown(self) -> bool:
         """Whether gdb looks at that thread."""

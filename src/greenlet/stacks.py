@@ -81,7 +81,8 @@ class StackStatistics(NamedTuple):
 def get_default_size() -> int:
     """Return how many bytes of C stack a greenlet gets, at least, that starts now in this thread.
 
-    If no default was set: as many as the thread's own stack has, in whole MiB, and at least 8 MiB.
+    If no default was set: as many as the thread's own stack has, in whole MiB, and at least 8 MiB;
+    on 32-bit systems 1 MiB.
     (The limit RLIMIT_STACK, ``ulimit -s``, is the size of the main thread's stack.)
     """
     return _greenlet._stack_default_size()

@@ -162,9 +162,10 @@ PyMethodDef stack_functions[] = {
 };
 
 int read_stack_environment() {
-  static constinit std::atomic<bool> was_read{false};
+  // No byte: on riscv64, gcc 11 and 12 would call libatomic.
+  static constinit std::atomic<unsigned> was_read{0};
   constexpr const char* kVariable = "GREENLET_STACK_SIZE";
-  if (was_read.exchange(true)) {
+  if (was_read.exchange(1) != 0) {
     return 0;
   }
   if (const char* const report = std::getenv("GREENLET_REPORT_OVERFLOW");

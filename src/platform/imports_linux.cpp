@@ -18,7 +18,7 @@ class Image {
   using Segment = ElfW(Phdr);
   using Entry = ElfW(Dyn);
   using Symbol = ElfW(Sym);
-  using Relocation = ElfW(Rela);
+  using Relocation = ElfW(Rel);  // an ElfW(Rela) begins with the same two fields
 
   explicit Image(const dl_phdr_info& info) noexcept : info_(info) {}
 
@@ -54,21 +54,16 @@ class Image {
           strings = at<char>(entry->d_un.d_ptr);
           break;
         case DT_JMPREL:
-          tables[0].begin = at<Relocation>(entry->d_un.d_ptr);
+          tables[0].begin = at<std::byte>(entry->d_un.d_ptr);
           break;
         case DT_PLTRELSZ:
-          tables[0].count = entry->d_un.d_val / sizeof(Relocation);
+          tables[0].bytes = entry->d_un.d_val;
           break;
-        case DT_RELA:
-          tables[1].begin = at<Relocation>(entry->d_un.d_ptr);
+        case kOthers:
+          tables[1].begin = at<std::byte>(entry->d_un.d_ptr);
           break;
-        case DT_RELASZ:
-          tables[1].count = entry->d_un.d_val / sizeof(Relocation);
-          break;
-        case DT_PLTREL:
-          if (entry->d_un.d_val != DT_RELA) {
-            return;  // DT_REL, which no supported architecture uses
-          }
+        case kOthersBytes:
+          tables[1].bytes = entry->d_un.d_val;
           break;
         default:
           break;
@@ -78,9 +73,9 @@ class Image {
       return;
     }
     for (const Table& table : tables) {
-      for (std::size_t i = 0; table.begin != nullptr && i < table.count; ++i) {
-        const Relocation& relocation = table.begin[i];
-        const std::size_t symbol = ELF64_R_SYM(relocation.r_info);
+      for (std::size_t at = 0; table.begin != nullptr && at < table.bytes; at += kRelocationBytes) {
+        const auto& relocation = *reinterpret_cast<const Relocation*>(table.begin + at);
+        const std::size_t symbol = relocation.r_info >> kSymbolShift;
         if (symbol != 0 && std::strcmp(strings + symbols[symbol].st_name, name) == 0) {
           with(info_.dlpi_addr + relocation.r_offset);
         }
@@ -100,9 +95,21 @@ class Image {
   }
 
  private:
+  // 32-bit x86 and ARM have relocations without addends, all other architectures have them with.
+#if defined(__i386__) || defined(__arm__)
+  static constexpr std::size_t kRelocationBytes = sizeof(ElfW(Rel));
+  static constexpr auto kOthers = DT_REL;
+  static constexpr auto kOthersBytes = DT_RELSZ;
+#else
+  static constexpr std::size_t kRelocationBytes = sizeof(ElfW(Rela));
+  static constexpr auto kOthers = DT_RELA;
+  static constexpr auto kOthersBytes = DT_RELASZ;
+#endif
+  static constexpr unsigned kSymbolShift = sizeof(void*) == 8 ? 32 : 8;
+
   struct Table {
-    const Relocation* begin = nullptr;
-    std::size_t count = 0;
+    const std::byte* begin = nullptr;
+    std::size_t bytes = 0;
   };
   struct Segments {
     const Segment* first;

@@ -2,8 +2,7 @@
 // limits_linux.cpp implements it.
 //
 // A port may implement all but address_space() as if there were no limit: find_room() returns
-// Room{}, mapping_limit() the largest number, mappings_exhausted() false. On a 32-bit system
-// address_space() alone makes stacks small enough.
+// Room{}, mapping_limit() the largest number, mappings_exhausted() false.
 #pragma once
 
 #include <cstddef>

@@ -62,6 +62,10 @@ class ProcFile {
       }
     }
   }
+  // The first number behind `label` is one of KiB: in bytes, as many as a std::size_t can say.
+  std::size_t kilobytes(std::string_view label) const noexcept {
+    return std::min(number(label, 0, 0), ~std::size_t{0} >> 10) << 10;
+  }
 
  private:
   std::array<char, Bytes> text_;
@@ -70,6 +74,11 @@ class ProcFile {
 
 constexpr std::size_t minus(std::size_t from, std::size_t what) noexcept {
   return from > what ? from - what : 0;
+}
+
+// A limit may be more than a std::size_t can say: with 32 bits, rlim_t may have 64.
+constexpr std::size_t bytes_of(rlim_t limit) noexcept {
+  return static_cast<std::size_t>(std::min<std::uint64_t>(limit, SIZE_MAX));
 }
 
 void consider(Room& room, std::size_t left, Limit limit) noexcept {
@@ -92,8 +101,8 @@ bool commits_strictly(bool carefully) noexcept {
 // little more.
 std::size_t commit_left(std::size_t virtual_bytes) noexcept {
   const ProcFile<4096> memory("/proc/meminfo");
-  const std::size_t limit = memory.number("CommitLimit:", 0, 0) << 10;
-  const std::size_t committed = memory.number("Committed_AS:", 0, 0) << 10;
+  const std::size_t limit = memory.kilobytes("CommitLimit:");
+  const std::size_t committed = memory.kilobytes("Committed_AS:");
   constexpr std::size_t kAdminReserve = std::size_t{8} << 20;
   constexpr std::size_t kUserReserve = std::size_t{128} << 20;
   const std::size_t spared = std::max(kHeadroomBytes, limit / kCommitHeadroomPart) + kAdminReserve +
@@ -117,11 +126,12 @@ Room find_room(bool carefully) noexcept {
   const ProcFile<128> sizes("/proc/self/statm");
   const std::size_t virtual_bytes = sizes.number("", 0, 0) * kPageSize;
   if (has_space) {
-    consider(room, minus(space.rlim_cur, virtual_bytes + kHeadroomBytes), Limit::kAddressSpace);
+    consider(room, minus(bytes_of(space.rlim_cur), virtual_bytes + kHeadroomBytes),
+             Limit::kAddressSpace);
   }
   if (has_data) {
     const std::size_t data_bytes = sizes.number("", 5, 0) * kPageSize;
-    consider(room, minus(data.rlim_cur, data_bytes + kHeadroomBytes), Limit::kData);
+    consider(room, minus(bytes_of(data.rlim_cur), data_bytes + kHeadroomBytes), Limit::kData);
   }
   if (strict) {
     consider(room, commit_left(virtual_bytes), Limit::kCommit);
@@ -132,6 +142,9 @@ Room find_room(bool carefully) noexcept {
 std::size_t address_space() noexcept {
   if (const std::size_t forced = for_tests::switches.address_space.load(); forced != 0) {
     return forced;
+  }
+  if constexpr (kShortOfAddresses) {
+    return SIZE_MAX;  // the kernel keeps 1 GiB of them on some systems
   }
   // The stacks of threads and of greenlets lie at the upper end of the address space, because the
   // kernel maps downwards.

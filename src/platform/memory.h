@@ -17,7 +17,7 @@
 //
 // Pages of 16 or 64 KiB (arm64, ppc64le): nothing to do. All sizes are multiples of kPageSize.
 //
-// 32-bit address spaces: nothing to do here. limits.h's address_space() makes stacks small.
+// 32-bit address spaces: nothing to do here. kShortOfAddresses makes stacks small.
 #pragma once
 
 #include <cstddef>
@@ -28,6 +28,9 @@ namespace greenlet::platform {
 // Bytes of a page: the unit of all ranges below. A power of two. Not inline: for an inline variable
 // clang emits a guard, which is a function of libstdc++.
 extern const std::size_t kPageSize;
+
+// Whether a process has so few addresses that thousands of stacks of 8 MiB fill them.
+inline constexpr bool kShortOfAddresses = sizeof(void*) < 8;
 
 // The batched functions take up to this many ranges or stacks in one call.
 inline constexpr std::size_t kMostAtOnce = 64;

@@ -38,6 +38,14 @@ constexpr long kSysProcessMadvise = 440;  // Linux 5.10; the number on every arc
 constexpr long kSysMlock2 = SYS_mlock2;
 #elif defined(__x86_64__)
 constexpr long kSysMlock2 = 325;
+#elif defined(__i386__)
+constexpr long kSysMlock2 = 376;
+#elif defined(__arm__)
+constexpr long kSysMlock2 = 390;
+#elif defined(__powerpc64__)
+constexpr long kSysMlock2 = 378;
+#elif defined(__s390x__)
+constexpr long kSysMlock2 = 374;
 #else
 constexpr long kSysMlock2 = 284;  // in the kernel's generic table, which newer architectures use
 #endif
@@ -73,12 +81,19 @@ int advise(void* address, std::size_t bytes, int advice) noexcept {
 
 // These return what the functions of the C library do, and set errno as they do.
 void* map(std::size_t bytes, int protection, int flags) noexcept {
+#if defined(__s390x__)
+  // On this architecture the arguments lie in memory.
+  const std::array<unsigned long, 6> arguments{
+      0, bytes, static_cast<unsigned long>(protection), static_cast<unsigned long>(flags), ~0UL, 0};
+  return reinterpret_cast<void*>(syscall(SYS_mmap, arguments.data()));
+#else
 #ifdef SYS_mmap2
   constexpr long kMap = SYS_mmap2;
 #else
   constexpr long kMap = SYS_mmap;
 #endif
   return reinterpret_cast<void*>(syscall(kMap, nullptr, bytes, protection, flags, -1, 0L));
+#endif
 }
 void* resize(void* address, std::size_t old_bytes, std::size_t bytes) noexcept {
   return reinterpret_cast<void*>(

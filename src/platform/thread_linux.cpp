@@ -7,20 +7,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "platform/mutex.h"
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
 
-// glibc moved these into libc in 2.32 and 2.34, under new versions. A wheel that is built with a
-// newer glibc must run on older ones, and every glibc has the old versions. (The same for dlopen()
-// in src/context/exceptions.cpp.)
-#if defined(__GLIBC__) && defined(__x86_64__)
-asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.2.5");
-asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.2.5");
-asm(".symver pthread_mutex_trylock, pthread_mutex_trylock@GLIBC_2.2.5");
-#elif defined(__GLIBC__) && defined(__aarch64__)
-asm(".symver pthread_getattr_np, pthread_getattr_np@GLIBC_2.17");
-asm(".symver pthread_attr_getstack, pthread_attr_getstack@GLIBC_2.17");
-asm(".symver pthread_mutex_trylock, pthread_mutex_trylock@GLIBC_2.17");
-#endif
+#include "platform/mutex.h"
+#include "platform/old_glibc.h"
 
 namespace greenlet::platform {
 namespace {
@@ -59,7 +51,7 @@ std::size_t thread_stack_bytes() noexcept {
     // The C library would read all of /proc/self/maps for the main thread.
     rlimit stack{};
     const bool is_limited = getrlimit(RLIMIT_STACK, &stack) == 0 && stack.rlim_cur != RLIM_INFINITY;
-    return is_limited ? stack.rlim_cur : 0;
+    return is_limited ? static_cast<std::size_t>(std::min<rlim_t>(stack.rlim_cur, SIZE_MAX)) : 0;
   }
   const Bounds bounds = ask();
   return static_cast<std::size_t>(bounds.high - bounds.low);

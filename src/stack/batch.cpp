@@ -19,7 +19,8 @@ using platform::kPageSize;
 constexpr std::size_t kFirstBytes = std::size_t{48} << 20;
 constexpr std::size_t kFirstRegions = 4;
 // A batch is no larger than this, unless one region is.
-constexpr std::size_t kBatchBytes = std::size_t{4} << 30;
+constexpr std::size_t kBatchBytes =
+    std::size_t{platform::kShortOfAddresses ? 64 : 4096} * (std::size_t{1} << 20);
 // If a size has kManyRegions regions or more, kBatchesAtOnce batches are mapped at once.
 constexpr std::size_t kBatchesAtOnce = platform::kUnmapsParts ? 4 : 1;
 constexpr std::size_t kManyRegions = 16 * kBatchRegions;

@@ -74,8 +74,13 @@ struct Layout {
   // its boundary and one for its guard; so the boundary of one region and the guard of the next
   // share a table. For this the C stack is extended until the region fills a multiple of the reach,
   // if that is not much more, and by a few pages more, which spread over the sets of the TLB.
+  //
+  // Where addresses are short, regions are compact.
   static Layout in_row(std::size_t size) noexcept {
     Layout layout = compact(size);
+    if (platform::kShortOfAddresses) {
+      return layout;
+    }
     const std::size_t bytes =
         round_up(layout.bytes, page_table_reach()) + kDriftPages * platform::kPageSize;
     if (bytes - layout.bytes <= layout.bytes / 4) {

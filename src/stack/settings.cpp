@@ -14,8 +14,9 @@ namespace greenlet::stack {
 
 std::size_t thread_stack_size() noexcept {
   constexpr std::size_t kMegabyte = std::size_t{1} << 20;
+  constexpr std::size_t kMost = platform::kShortOfAddresses ? kUsualSize : kMaxSize;
   // The system may leave out the guard of the thread's stack: a page or two.
-  return round_up(std::min(platform::thread_stack_bytes(), kMaxSize), kMegabyte);
+  return round_up(std::min(platform::thread_stack_bytes(), kMost), kMegabyte);
 }
 
 std::size_t default_size() noexcept {

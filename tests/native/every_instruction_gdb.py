@@ -3,14 +3,36 @@ Then through a call on the stack of a suspended context.
 
 At every instruction, whichever stack the processor is on by then, the backtrace must name the
 functions of that side and end cleanly: at main, or at the outermost frame of a context.
+
+GREENLET_EMULATOR is the command of the emulator (qemu-user) that runs programs of another
+architecture, if it is one.
 """
+
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from pathlib import Path
 
 import gdb
 
-# Callee-saved registers that have a name in gdb on the architecture at hand.
+
+def numbered(letter: str, first: int, last: int) -> tuple[str, ...]:
+    """Names of registers with consecutive numbers."""
+    return tuple(f"{letter}{number}" for number in range(first, last + 1))
+
+
+# Callee-saved registers that have a name in gdb, by the beginning of the architecture's name there.
 CALLEE_SAVED = {
     "i386:x86-64": ("rbx", "rbp", "r12", "r13", "r14", "r15", "rsp", "rip"),
-    "aarch64": (*(f"x{number}" for number in range(19, 30)), "sp", "pc"),
+    "i386": ("ebx", "ebp", "esi", "edi", "esp", "eip"),
+    "aarch64": (*numbered("x", 19, 29), "sp", "pc"),
+    "arm": (*numbered("r", 4, 11), "sp", "pc"),
+    "riscv": ("fp", *numbered("s", 1, 11), "sp", "pc"),
+    "powerpc": (*numbered("r", 14, 31), "r1", "pc"),
+    "s390": (*numbered("r", 6, 13), "r15", "pc"),
+    "Loongarch": (*numbered("r", 22, 31), "r3", "pc"),
 }
 SWITCHES = 6
 
@@ -47,8 +69,25 @@ def side(names: list[str]) -> str:
 
 def registers(frame: gdb.Frame) -> list[int]:
     """What the unwind information says that `frame` has in its registers."""
-    names = CALLEE_SAVED[frame.architecture().name()]
+    architecture = frame.architecture().name()
+    names = next(CALLEE_SAVED[name] for name in CALLEE_SAVED if architecture.startswith(name))
     return [int(frame.read_register(name)) for name in names]
+
+
+def start() -> None:
+    """Start the program, and stop at the first breakpoint."""
+    emulator = shlex.split(os.environ.get("GREENLET_EMULATOR", ""))
+    if not emulator:
+        gdb.execute("run")
+        return
+    socket = Path(tempfile.mkdtemp()) / "gdb"
+    program = gdb.current_progspace().filename
+    subprocess.Popen([emulator[0], "-g", socket, *emulator[1:], program])
+    while not socket.exists():
+        time.sleep(0.01)
+    gdb.execute(f"set sysroot {emulator[-1]}")
+    gdb.execute(f"target remote {socket}")
+    gdb.execute("continue")
 
 
 def step_through_switch() -> int:
@@ -89,7 +128,7 @@ def run() -> None:
     gdb.execute("set pagination off")
     gdb.execute("set confirm off")
     gdb.execute("break greenlet_context_switch")
-    gdb.execute("run")
+    start()
     steps = 0
     for _ in range(SWITCHES):
         steps += step_through_switch()

@@ -4,10 +4,7 @@
 
 #include <cstdint>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
+#include "architecture.h"
 #include "fiber.h"
 
 namespace greenlet::context {
@@ -57,74 +54,24 @@ TEST_F(RoundingMode, OfANewContextIsItsCreators) {
   EXPECT_EQ(fegetround(), FE_TONEAREST);
 }
 
-#if defined(__x86_64__)
-
-std::uint16_t x87_control() {
-  std::uint16_t word;
-  asm volatile("fnstcw %0" : "=m"(word));
-  return word;
+// Each word alone, so that a difference in one of several is enough.
+TEST(ControlWords, AreKeptAlone) {
+  for (const tests::ControlWord& each : tests::kControlWords) {
+    SCOPED_TRACE(each.name);
+    const std::uint64_t before = each.read();
+    const std::uint64_t changed = before ^ each.changed;
+    Fiber fiber([&](Fiber& self, void*) {
+      each.write(changed);
+      self.suspend();
+      EXPECT_EQ(each.read() & each.kept, changed & each.kept);
+      return nullptr;
+    });
+    fiber.resume();
+    EXPECT_EQ(each.read() & each.kept, before & each.kept);
+    fiber.resume();
+    EXPECT_EQ(each.read() & each.kept, before & each.kept);
+  }
 }
-void set_x87_control(std::uint16_t word) { asm volatile("fldcw %0" : : "m"(word)); }
-
-constexpr unsigned kMxcsrFlags = 0x3f;
-
-// Each of the two words alone, so that a difference in either is enough.
-TEST(ControlWords, OfSseAreKeptAlone) {
-  const unsigned before = _mm_getcsr();
-  const unsigned flush_to_zero = before | 0x8040;
-  Fiber fiber([=](Fiber& self, void*) {
-    _mm_setcsr(flush_to_zero);
-    self.suspend();
-    EXPECT_EQ(_mm_getcsr() & ~kMxcsrFlags, flush_to_zero & ~kMxcsrFlags);
-    return nullptr;
-  });
-  fiber.resume();
-  EXPECT_EQ(_mm_getcsr() & ~kMxcsrFlags, before & ~kMxcsrFlags);
-  fiber.resume();
-  EXPECT_EQ(_mm_getcsr() & ~kMxcsrFlags, before & ~kMxcsrFlags);
-}
-
-TEST(ControlWords, OfX87AreKeptAlone) {
-  const std::uint16_t before = x87_control();
-  const auto single_precision = static_cast<std::uint16_t>(before & ~0x0300);
-  ASSERT_NE(single_precision, before);
-  Fiber fiber([=](Fiber& self, void*) {
-    set_x87_control(single_precision);
-    self.suspend();
-    EXPECT_EQ(x87_control(), single_precision);
-    return nullptr;
-  });
-  fiber.resume();
-  EXPECT_EQ(x87_control(), before);
-  fiber.resume();
-  EXPECT_EQ(x87_control(), before);
-}
-
-#elif defined(__aarch64__)
-
-std::uint64_t fpcr() {
-  std::uint64_t word;
-  asm volatile("mrs %0, fpcr" : "=r"(word));
-  return word;
-}
-void set_fpcr(std::uint64_t word) { asm volatile("msr fpcr, %0" : : "r"(word)); }
-
-TEST(ControlWords, OfFpcrAreKept) {
-  const std::uint64_t before = fpcr();
-  const std::uint64_t flush_to_zero = before | 1U << 24;
-  Fiber fiber([=](Fiber& self, void*) {
-    set_fpcr(flush_to_zero);
-    self.suspend();
-    EXPECT_EQ(fpcr(), flush_to_zero);
-    return nullptr;
-  });
-  fiber.resume();
-  EXPECT_EQ(fpcr(), before);
-  fiber.resume();
-  EXPECT_EQ(fpcr(), before);
-}
-
-#endif
 
 }  // namespace
 }  // namespace greenlet::context

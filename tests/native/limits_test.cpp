@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 
@@ -54,7 +55,8 @@ bool limit_address_space(std::size_t bytes) {
 // Unmaps what earlier tests left in the reserve: asks for regions of a new size, in vain.
 void empty_the_reserve() {
   static std::size_t calls = 0;
-  set_default_size(9 * kMegabyte + ++calls * tests::page_size());
+  set_default_size((platform::kShortOfAddresses ? 1 : 9) * kMegabyte +
+                   ++calls * tests::page_size());
   platform::for_tests::switches.largest_mapping = 1;
   Pool pool;
   Failure failure{};
@@ -144,6 +146,9 @@ TEST_F(LimitedRoom, OfFourHundredMegabytesSufficesForAThousand) {
   EXPECT_EQ(run_short(Failure::kAddressSpaceLimit), 0);
 }
 
+// With 32 bits a process has no more than 4 GiB.
+#if UINTPTR_MAX > UINT32_MAX
+
 TEST_F(LimitedRoom, OfTwelveGigabytesSufficesForTenThousand) {
   for_tests::switches.room = 12'000 * kMegabyte;
   Pool pool;
@@ -172,6 +177,22 @@ TEST_F(LimitedRoom, OfAllAddressesIsLeftToTheRestOfTheProgram) {
   EXPECT_GE(regions.all()[100].stack_bytes(), kMaxSize);
   EXPECT_LT(virtual_bytes() - before, kAll / 2 + (kAll >> 10));
 }
+
+#else
+
+TEST_F(LimitedRoom, OfAllAddressesSufficesForFourThousandAndLeavesSomeToTheProgram) {
+  Pool pool;
+  Regions regions(pool);
+  EXPECT_TRUE(regions.acquire(4000));
+  EXPECT_GE(regions.all()[500].stack_bytes(), default_size());
+  EXPECT_GE(regions.all().back().stack_bytes(), kMinSize);
+  tests::in_threads(4, [](int) {});
+  void* const others = std::malloc(200 * kMegabyte);
+  EXPECT_NE(others, nullptr);
+  std::free(others);
+}
+
+#endif
 
 TEST_F(LimitedRoom, OfNothingFailsAndNamesTheLimit) {
   for_tests::switches.room = 1;
@@ -228,14 +249,17 @@ TEST_F(LargestMapping, OfOneBatchGivesManyRegionsBatchByBatch) {
   platform::for_tests::switches.largest_mapping = std::size_t{1} << 30;
   Pool pool;
   Regions regions(pool);
-  ASSERT_TRUE(regions.acquire(40 * for_tests::regions_per_batch()));
+  // Ten batches are as many as fit into 32 bits with full regions.
+  const std::size_t batches = platform::kShortOfAddresses ? 10 : 40;
+  ASSERT_TRUE(regions.acquire(batches * for_tests::regions_per_batch()));
   EXPECT_GE(regions.all().back().stack_bytes(), default_size());
-  EXPECT_LT(statistics().reserved, 42 * for_tests::regions_per_batch());
+  EXPECT_LT(statistics().reserved, (batches + 2) * for_tests::regions_per_batch());
 }
 
 TEST_F(LargestMapping, OfThreeMegabytesGivesSmallerRegions) {
   empty_the_reserve();
   platform::for_tests::switches.largest_mapping = 3 * kMegabyte;
+  set_default_size(8 * kMegabyte);
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(3));
@@ -377,6 +401,9 @@ TEST_F(Mappings, RunOutWithAFailureThatNamesTheSysctl) {
 }
 
 TEST_F(Mappings, RunOutAtTheKernelsLimitToo) {
+  if (platform::kShortOfAddresses) {
+    GTEST_SKIP() << "addresses run out before";
+  }
   EXPECT_EQ(in_child([] {
               empty_the_reserve();
               Pool pool;
@@ -413,7 +440,7 @@ TEST_F(Mappings, AreGivenBackWithTheRegions) {
               Regions regions(pool);
               const std::size_t before = tests::mappings();
               for (int i = 0; i < 3; ++i) {
-                if (!regions.acquire(5000)) {
+                if (!regions.acquire(tests::as_far_as_addresses_go(5000))) {
                   return 1;
                 }
                 regions.release();

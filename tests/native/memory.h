@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
@@ -91,6 +92,11 @@ class SettingsGuard {
   std::size_t size_ = stack::chosen_size();
   std::size_t bound_ = stack::pool_bound();
 };
+
+// As many regions of the default size as a test wants, or as all addresses suffice for.
+constexpr std::size_t as_far_as_addresses_go(std::size_t regions) {
+  return platform::kShortOfAddresses ? std::min<std::size_t>(regions, 4000) : regions;
+}
 
 // Regions taken from a pool, all given back at the end.
 class Regions {

@@ -207,10 +207,12 @@ TEST(Pool, IsEmptiedForItsFamilyAlone) {
 // For threads whose own stacks have different sizes.
 TEST(Size, OfEachPoolMayDiffer) {
   const SettingsGuard restore;
+  set_default_size(8 * kMegabyte);
   Pool pool;
   std::vector<Region> held;
   Failure failure{};
-  for (int i = 0; i < 300; ++i) {
+  const int rounds = platform::kShortOfAddresses ? 20 : 300;
+  for (int i = 0; i < rounds; ++i) {
     for (const std::size_t size : {kMegabyte, 2 * kMegabyte, 32 * kMegabyte}) {
       held.push_back(pool.acquire(size, failure));
       ASSERT_GE(held.back().stack_bytes(), size);
@@ -254,7 +256,8 @@ std::size_t size_in_thread_with(std::size_t stack_bytes) {
 TEST(Size, IsThatOfTheThreadAndAtLeastTheUsual) {
   const SettingsGuard restore;
   unset_default_size();
-  EXPECT_GE(size_in_thread_with(256 * kMegabyte), 256 * kMegabyte);
+  EXPECT_GE(size_in_thread_with(256 * kMegabyte),
+            platform::kShortOfAddresses ? kUsualSize : 256 * kMegabyte);
   EXPECT_GE(size_in_thread_with(256 * kKilobyte), kUsualSize);
   EXPECT_LT(size_in_thread_with(256 * kKilobyte), 2 * kUsualSize);
   set_default_size(kMegabyte);
@@ -281,8 +284,9 @@ TEST(Pool, UnmapsWhatALargeBurstLeavesBehind) {
   Pool pool;
   Regions regions(pool);
   const std::size_t before = statistics().reserved;
-  ASSERT_TRUE(regions.acquire(5000));
-  EXPECT_GE(statistics().reserved, 5000U);
+  const std::size_t burst = tests::as_far_as_addresses_go(5000);
+  ASSERT_TRUE(regions.acquire(burst));
+  EXPECT_GE(statistics().reserved, burst);
   regions.release();
   EXPECT_LE(statistics().reserved, before + pool_bound() + 600);
 }
@@ -317,6 +321,8 @@ TEST(Pool, LeavesTheRegionsItHandedOutToOthersWhenItsThreadEnds) {
 }
 
 TEST(Trimming, LowersResidentMemoryAfterADeepCall) {
+  const SettingsGuard restore;
+  set_default_size(8 * kMegabyte);
   Pool pool;
   Regions regions(pool);
   ASSERT_TRUE(regions.acquire(1));
@@ -480,6 +486,8 @@ TEST(Decay, GivesBackWhatWasNotNeeded) {
 }
 
 TEST(Decay, FindsDeepOnesThatNoCheckHasNoticed) {
+  const SettingsGuard restore;
+  set_default_size(8 * kMegabyte);
   Pool pool;
   Regions regions(pool);
   for (int i = 0; i < 500; ++i) {
@@ -628,12 +636,12 @@ TEST(Size, UnmapsWhatIsOutdated) {
 
 TEST(Size, IsRoundedUpToPagesAndRefusedOutOfRange) {
   const SettingsGuard restore;
-  EXPECT_EQ(default_size(), 8 * kMegabyte);
+  EXPECT_EQ(default_size(), kUsualSize);
   EXPECT_FALSE(set_default_size(0));
   EXPECT_FALSE(set_default_size(kMinSize - 1));
   EXPECT_FALSE(set_default_size(kMaxSize + 1));
   EXPECT_FALSE(set_default_size(~std::size_t{0}));
-  EXPECT_EQ(default_size(), 8 * kMegabyte);
+  EXPECT_EQ(default_size(), kUsualSize);
   EXPECT_TRUE(set_default_size(kMinSize + 1));
   EXPECT_EQ(default_size(), kMinSize + tests::page_size());
   for (const std::size_t size : {kMinSize, kMaxSize}) {

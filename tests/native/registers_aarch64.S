@@ -1,5 +1,5 @@
 // void* switch_with_registers(void** from_sp, void* to_sp, void* message,
-//                             const std::uint64_t* in, std::uint64_t* out)
+//                             const std::uintptr_t* in, std::uintptr_t* out)
 // Switches with the callee-saved registers loaded from `in`; what they hold afterwards goes to
 // `out`. Order: x19 to x28, x29, d8 to d15.
         .text

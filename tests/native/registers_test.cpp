@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 
+#include "architecture.h"
 #include "child.h"
 #include "context/context.h"
 #include "stack/stack.h"
@@ -12,23 +13,17 @@ namespace greenlet::context {
 
 extern "C" void* greenlet_context_make(void* top, Entry entry) noexcept;
 extern "C" void* switch_with_registers(void** from_sp, void* to_sp, void* message,
-                                       const std::uint64_t* in, std::uint64_t* out);
+                                       const std::uintptr_t* in, std::uintptr_t* out);
 
 namespace {
 
-#if defined(__x86_64__)
-constexpr std::size_t kRegisters = 6;
-#elif defined(__aarch64__)
-constexpr std::size_t kRegisters = 19;
-#else
-#error "Set kRegisters to the number of registers that registers_ARCH.S checks."
-#endif
-using Registers = std::array<std::uint64_t, kRegisters>;
+using tests::kRegisters;
+using Registers = std::array<std::uintptr_t, kRegisters>;
 
 Registers pattern(std::uint64_t seed) {
   Registers registers{};
   for (std::size_t i = 0; i < kRegisters; ++i) {
-    registers[i] = (seed + i) * 0x9e3779b97f4a7c15U | 1U;
+    registers[i] = static_cast<std::uintptr_t>((seed + i) * 0x9e3779b97f4a7c15U >> 8U | 1U);
   }
   return registers;
 }

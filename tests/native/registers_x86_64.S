@@ -1,5 +1,5 @@
 // void* switch_with_registers(void** from_sp, void* to_sp, void* message,
-//                             const std::uint64_t* in, std::uint64_t* out)
+//                             const std::uintptr_t* in, std::uintptr_t* out)
 // Switches with the callee-saved registers loaded from `in`; what they hold afterwards goes to
 // `out`. Order: rbx, rbp, r12, r13, r14, r15.
         .text

@@ -36,10 +36,11 @@ ADDRESS_SANITIZER = "--with-address-sanitizer" in _OPTIONS
 THREAD_SANITIZER = "--with-thread-sanitizer" in _OPTIONS
 
 COUNTS_LINES = "GREENLET_COVERAGE" in os.environ  # make coverage
-# With assertions, with a sanitizer, or without optimization all is several times slower. There the
-# time limits are longer, and tests repeat less often.
-IS_SLOW = DEBUG_BUILD or ADDRESS_SANITIZER or COUNTS_LINES
-TIME_SCALE = 10.0 if THREAD_SANITIZER else 5.0 if IS_SLOW else 1.0
+EMULATED = "GREENLET_EMULATED" in os.environ  # make test-arch
+# With assertions, with a sanitizer, without optimization or in an emulator all is several times
+# slower. There the time limits are longer, and tests repeat less often.
+IS_SLOW = DEBUG_BUILD or ADDRESS_SANITIZER or COUNTS_LINES or EMULATED
+TIME_SCALE = 10.0 if THREAD_SANITIZER or EMULATED else 5.0 if IS_SLOW else 1.0
 
 COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 
@@ -83,6 +84,11 @@ frames_are_instrumented_anew = pytest.mark.skipif(
     reason="debug builds before 3.15 assert that all frames know the trace functions of the moment",
 )
 
+
+# For tests with more suspended greenlets than the addresses of a process suffice for.
+needs_many_addresses = pytest.mark.skipif(
+    sys.maxsize < 1 << 32, reason="with 32 bits some 4,000 stacks fit"
+)
 
 # For tests that measure the memory of a process.
 memory_is_given_back = pytest.mark.skipif(

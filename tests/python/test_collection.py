@@ -27,6 +27,7 @@ from helpers import (
     collect_until,
     in_a_cycle,
     in_background,
+    needs_many_addresses,
     run_clean,
     to_parent,
 )
@@ -492,6 +493,7 @@ def test_a_collection_at_every_allocation_of_several_threads_disturbs_nothing() 
     )
 
 
+@needs_many_addresses
 def test_a_collection_with_ten_thousand_suspended_greenlets_disturbs_none() -> None:
     def run(value: int) -> int:
         local = [value]
@@ -600,6 +602,7 @@ def test_frozen_garbage_is_collected_once_it_is_thawed() -> None:
     )
 
 
+@needs_many_addresses
 def test_nothing_is_collected_while_the_collector_is_disabled() -> None:
     run_clean(
         """

@@ -1,0 +1,125 @@
+// void* switch_with_registers(void** from_sp, void* to_sp, void* message,
+//                             const std::uintptr_t* in, std::uintptr_t* out)
+// Switches with the callee-saved registers loaded from `in`; what they hold afterwards goes to
+// `out`. Order: s0 to s11, and with the ABI lp64d fs0 to fs11.
+        .text
+        .globl  switch_with_registers
+        .type   switch_with_registers, @function
+switch_with_registers:
+        .cfi_startproc
+        auipc   zero, 0                 // lpad 0
+        addi    sp, sp, -0xe0
+        .cfi_def_cfa_offset 0xe0
+        sd      ra, 0xd8(sp)
+        .cfi_offset ra, -0x08
+        sd      a4, 0xd0(sp)
+        sd      s0, 0x00(sp)
+        sd      s1, 0x08(sp)
+        sd      s2, 0x10(sp)
+        sd      s3, 0x18(sp)
+        sd      s4, 0x20(sp)
+        sd      s5, 0x28(sp)
+        sd      s6, 0x30(sp)
+        sd      s7, 0x38(sp)
+        sd      s8, 0x40(sp)
+        sd      s9, 0x48(sp)
+        sd      s10, 0x50(sp)
+        sd      s11, 0x58(sp)
+#ifdef __riscv_float_abi_double
+        fsd     fs0, 0x60(sp)
+        fsd     fs1, 0x68(sp)
+        fsd     fs2, 0x70(sp)
+        fsd     fs3, 0x78(sp)
+        fsd     fs4, 0x80(sp)
+        fsd     fs5, 0x88(sp)
+        fsd     fs6, 0x90(sp)
+        fsd     fs7, 0x98(sp)
+        fsd     fs8, 0xa0(sp)
+        fsd     fs9, 0xa8(sp)
+        fsd     fs10, 0xb0(sp)
+        fsd     fs11, 0xb8(sp)
+        fld     fs0, 0x60(a3)
+        fld     fs1, 0x68(a3)
+        fld     fs2, 0x70(a3)
+        fld     fs3, 0x78(a3)
+        fld     fs4, 0x80(a3)
+        fld     fs5, 0x88(a3)
+        fld     fs6, 0x90(a3)
+        fld     fs7, 0x98(a3)
+        fld     fs8, 0xa0(a3)
+        fld     fs9, 0xa8(a3)
+        fld     fs10, 0xb0(a3)
+        fld     fs11, 0xb8(a3)
+#endif
+        ld      s0, 0x00(a3)
+        ld      s1, 0x08(a3)
+        ld      s2, 0x10(a3)
+        ld      s3, 0x18(a3)
+        ld      s4, 0x20(a3)
+        ld      s5, 0x28(a3)
+        ld      s6, 0x30(a3)
+        ld      s7, 0x38(a3)
+        ld      s8, 0x40(a3)
+        ld      s9, 0x48(a3)
+        ld      s10, 0x50(a3)
+        ld      s11, 0x58(a3)
+        call    greenlet_context_switch
+        ld      a4, 0xd0(sp)
+        sd      s0, 0x00(a4)
+        sd      s1, 0x08(a4)
+        sd      s2, 0x10(a4)
+        sd      s3, 0x18(a4)
+        sd      s4, 0x20(a4)
+        sd      s5, 0x28(a4)
+        sd      s6, 0x30(a4)
+        sd      s7, 0x38(a4)
+        sd      s8, 0x40(a4)
+        sd      s9, 0x48(a4)
+        sd      s10, 0x50(a4)
+        sd      s11, 0x58(a4)
+        ld      s0, 0x00(sp)
+        ld      s1, 0x08(sp)
+        ld      s2, 0x10(sp)
+        ld      s3, 0x18(sp)
+        ld      s4, 0x20(sp)
+        ld      s5, 0x28(sp)
+        ld      s6, 0x30(sp)
+        ld      s7, 0x38(sp)
+        ld      s8, 0x40(sp)
+        ld      s9, 0x48(sp)
+        ld      s10, 0x50(sp)
+        ld      s11, 0x58(sp)
+#ifdef __riscv_float_abi_double
+        fsd     fs0, 0x60(a4)
+        fsd     fs1, 0x68(a4)
+        fsd     fs2, 0x70(a4)
+        fsd     fs3, 0x78(a4)
+        fsd     fs4, 0x80(a4)
+        fsd     fs5, 0x88(a4)
+        fsd     fs6, 0x90(a4)
+        fsd     fs7, 0x98(a4)
+        fsd     fs8, 0xa0(a4)
+        fsd     fs9, 0xa8(a4)
+        fsd     fs10, 0xb0(a4)
+        fsd     fs11, 0xb8(a4)
+        fld     fs0, 0x60(sp)
+        fld     fs1, 0x68(sp)
+        fld     fs2, 0x70(sp)
+        fld     fs3, 0x78(sp)
+        fld     fs4, 0x80(sp)
+        fld     fs5, 0x88(sp)
+        fld     fs6, 0x90(sp)
+        fld     fs7, 0x98(sp)
+        fld     fs8, 0xa0(sp)
+        fld     fs9, 0xa8(sp)
+        fld     fs10, 0xb0(sp)
+        fld     fs11, 0xb8(sp)
+#endif
+        ld      ra, 0xd8(sp)
+        addi    sp, sp, 0xe0
+        .cfi_def_cfa_offset 0
+        .cfi_restore ra
+        ret
+        .cfi_endproc
+        .size   switch_with_registers, .-switch_with_registers
+        .section .note.GNU-stack, "", @progbits
