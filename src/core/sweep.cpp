@@ -126,7 +126,7 @@ void Sweep::visit_some(std::uint64_t deadline) noexcept {
 }
 
 void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
-  if (greenlet.state() != State::kSuspended || greenlet.is_trimmed()) {
+  if (greenlet.state() != State::kSuspended || greenlet.is_trimmed() || greenlet.is_frozen()) {
     return;
   }
   const unsigned laps = greenlet.laps_waited();
@@ -152,7 +152,7 @@ void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
 
 void Sweep::trim_all(const GreenletList& started, stack::Trimmer& trimmer) noexcept {
   for (Greenlet& greenlet : started) {
-    if (greenlet.state() == State::kSuspended && !greenlet.is_trimmed()) {
+    if (greenlet.state() == State::kSuspended && !greenlet.is_trimmed() && !greenlet.is_frozen()) {
       trim(greenlet, trimmer);
     }
   }

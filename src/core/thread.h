@@ -146,6 +146,7 @@ class alignas(128) Thread {
     kTracedInAll = 4,     // ModuleState::tracer is set, and has not raised here
     kHooked = 8,          // ModuleState::hook is set
     kWatched = 16,        // no switch since watched_since()
+    kFreezes = 32,        // the greenlet that was left is to be frozen: Freezer::test_mode()
   };
   // Of another thread, only while the world is stopped.
   void set_attention(Attention bit, bool value) noexcept {
