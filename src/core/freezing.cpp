@@ -6,23 +6,32 @@
 #include <utility>
 
 #include "context/context.h"
+#include "core/thread_registry.h"
 #include "cpython/gc_protocol.h"
+#include "platform/code.h"
+#include "stack/reserve.h"
 
 namespace greenlet::core {
 namespace {
+
+using platform::ForeignCode;
 
 // Larger stacks are not frozen: that saves little of their memory, and thawing takes longer.
 constexpr std::size_t kMostBytes = std::size_t{8} << 10;
 constexpr std::size_t kMostBytesInTests = std::size_t{1} << 20;
 // Bytes behind the frozen ones. So no other memory begins where a frozen stack ends, and a pointer
 // to the end is one to the stack.
-constexpr std::size_t kBehind = 16;
+constexpr std::size_t kBehind = 8;
 constexpr int kPattern = 0xdb;
+// Modules of gevent, except for its event loops, whose C libraries keep addresses of variables.
+constexpr const char* kGevent = "/gevent/_gevent_c";
 
 Freezer::TestMode read_test_mode() noexcept {
   const char* const text = std::getenv("GREENLET_TEST_FREEZING");
-  return text != nullptr && std::strcmp(text, "1") == 0 ? Freezer::TestMode::kOverwrites
-                                                        : Freezer::TestMode::kOff;
+  return text == nullptr                    ? Freezer::TestMode::kOff
+         : std::strcmp(text, "1") == 0      ? Freezer::TestMode::kOverwrites
+         : std::strcmp(text, "drop") == 0   ? Freezer::TestMode::kDrops
+                                            : Freezer::TestMode::kOff;
 }
 
 }  // namespace
@@ -32,32 +41,52 @@ Freezer::TestMode Freezer::test_mode() noexcept {
   return mode;
 }
 
+// C code that is not known may have given out addresses of its variables, and others may use them
+// while the stack is elsewhere. (CPython and we have been read for that.)
+bool Freezer::has_known_code_only(const Greenlet& greenlet, When when) noexcept {
+  static const bool allows_gevent = ForeignCode::allow(kGevent);
+  const void* const known[] = {reinterpret_cast<const void*>(PyType_Type.tp_call),
+                               reinterpret_cast<const void*>(&Freezer::thaw)};
+  return allows_gevent &&
+         ForeignCode::is_absent(greenlet.context_.stack_pointer(), greenlet.region_.boundary, known,
+                                std::size(known),
+                                when == When::kNow ? ForeignCode::kNew : ForeignCode::kRecent);
+}
+
 bool Freezer::may_freeze(const Greenlet& greenlet) noexcept {
   const std::byte* const begin = greenlet.context_.stack_pointer();
   const stack::Region& region = greenlet.region_;
   // A main greenlet has no region. And code of a greenlet may have switched away from a stack that
   // it has made itself.
-  return context::kMayMove && greenlet.state() == State::kSuspended && !greenlet.is_frozen() &&
-         begin > region.low && begin < region.boundary &&
+  return begin > region.low && begin < region.boundary &&
          // Other greenlets link the WaitingKills on its stack to theirs.
          greenlet.waiting_kills_ == 0 && !greenlet.keeps_frozen_ &&
-         // A collector keeps its lists of objects on its stack.
-         !cpython::is_collecting() && greenlet.stack_state_.may_be_relocated(region.boundary);
+         greenlet.stack_state_.may_be_relocated(region.boundary);
 }
 
-bool Freezer::freeze(Greenlet& greenlet) noexcept {
-  if (!may_freeze(greenlet)) {
-    return false;
+Freezer::Result Freezer::freeze(Greenlet& greenlet) noexcept {
+  if (!context::kMayMove || greenlet.state() != State::kSuspended || greenlet.is_frozen()) {
+    return Result::kRefused;
+  }
+  // A collector keeps its lists of objects on its stack.
+  if (cpython::is_collecting()) {
+    return Result::kNotNow;
+  }
+  const bool empties = test_mode() != TestMode::kOverwrites;
+  if (!may_freeze(greenlet) || (empties && !stack::reserve().can_empty(greenlet.region_))) {
+    return Result::kRefused;
   }
   std::byte* const begin = greenlet.context_.stack_pointer();
   const auto bytes = static_cast<std::size_t>(
       greenlet.stack_state_.data_end(greenlet.region_.boundary) - begin);
-  if (bytes > (test_mode() == TestMode::kOff ? kMostBytes : kMostBytesInTests)) {
-    return false;
+  if (bytes > (test_mode() == TestMode::kOff ? kMostBytes : kMostBytesInTests) ||
+      !has_known_code_only(greenlet, when_)) {
+    return Result::kRefused;
   }
+  when_ = When::kIdle;  // the list of code is new by now
   void* const memory = PyMem_RawMalloc(sizeof(FrozenStack) + bytes + kBehind);
   if (memory == nullptr) {
-    return false;
+    return Result::kNotNow;
   }
   auto* const frozen = static_cast<FrozenStack*>(memory);
   frozen->bytes = bytes;
@@ -66,13 +95,30 @@ bool Freezer::freeze(Greenlet& greenlet) noexcept {
       {.begin = begin, .end = begin + bytes, .delta = frozen->begin() - begin});
   greenlet.frozen_ = frozen;
   greenlet.set_mark(Greenlet::kFrozen);
+  freezing.frozen.fetch_add(1, std::memory_order_relaxed);
   if (test_mode() != TestMode::kOff) {
     std::memset(begin, kPattern, bytes);
   }
-  return true;
+  if (empties) {
+    regions_[count_++] = greenlet.region_;
+    if (count_ == std::size(regions_)) {
+      flush();
+    }
+  }
+  return Result::kFrozen;
 }
 
-void Freezer::thaw(Greenlet& greenlet) noexcept {
+void Freezer::flush() noexcept {
+  if (count_ != 0) {
+    stack::reserve().empty(regions_, std::exchange(count_, 0));
+  }
+}
+
+bool Freezer::thaw(Greenlet& greenlet) noexcept {
+  if (test_mode() != TestMode::kOverwrites && !stack::reserve().refill(greenlet.region_)) {
+    PyErr_SetString(PyExc_MemoryError, stack::describe(stack::Failure::kGuard));
+    return false;
+  }
   FrozenStack& frozen = *greenlet.frozen_;
   std::byte* const begin = greenlet.context_.stack_pointer();
   // Another thread may have found a frame object of the frozen stack, and read it at this moment.
@@ -82,14 +128,43 @@ void Freezer::thaw(Greenlet& greenlet) noexcept {
                                   .end = frozen.begin() + frozen.bytes,
                                   .delta = begin - frozen.begin()});
   greenlet.state_.store(State::kSuspended, std::memory_order_release);
+  freezing.frozen.fetch_sub(1, std::memory_order_relaxed);
   if (!greenlet.keeps_frozen_) {
     release(greenlet);
   }
+  return true;
 }
 
 void Freezer::release(Greenlet& greenlet) noexcept {
   PyMem_RawFree(std::exchange(greenlet.frozen_, nullptr));
   greenlet.keeps_frozen_ = false;
+}
+
+bool is_freezing_on() noexcept {
+  return context::kMayMove && freezing.is_on.load(std::memory_order_relaxed) &&
+         stack::reserve().can_empty();
+}
+
+bool allow_freezing(const char* module) noexcept {
+  const std::size_t length = std::strlen(module);
+  char* const part = static_cast<char*>(PyMem_RawMalloc(length + 3));
+  if (part == nullptr) {
+    return false;
+  }
+  part[0] = '/';
+  for (std::size_t i = 0; i < length; ++i) {
+    part[i + 1] = module[i] == '.' ? '/' : module[i];
+  }
+  part[length + 1] = '.';
+  part[length + 2] = '\0';
+  const bool done = ForeignCode::allow(part);
+  PyMem_RawFree(part);
+  return done;
+}
+
+std::size_t freeze_now() noexcept {
+  Thread* const thread = ThreadRegistry::current_or_null();
+  return thread != nullptr ? thread->freeze() : 0;
 }
 
 }  // namespace greenlet::core

@@ -285,7 +285,8 @@ class Greenlet {
   State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
   // The mark of a suspended greenlet is the number of laps of the sweep that have found it so, or:
   static constexpr unsigned kOnlyMarked = 100;  // no lap has; its next switch shall be an event
-  static constexpr unsigned kTrimmed = 101;     // its pages have been given back
+  static constexpr unsigned kTrimmed = 101;     // its pages have been given back; so many laps ago as it is more
+  static constexpr unsigned kRefused = 249;     // and it cannot be frozen
   static constexpr unsigned kFrozen = 250;      // its stack lies at frozen_
   static constexpr State marked(unsigned mark) noexcept {
     // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): any value of its type is one
@@ -297,7 +298,10 @@ class Greenlet {
                ? 0
                : static_cast<unsigned>(now) - static_cast<unsigned>(State::kSuspended);
   }
-  bool is_trimmed() const noexcept { return raw_state() == marked(kTrimmed); }
+  bool is_trimmed() const noexcept { return raw_state() >= marked(kTrimmed); }
+  unsigned laps_since_trimmed() const noexcept {
+    return static_cast<unsigned>(raw_state()) - static_cast<unsigned>(marked(kTrimmed));
+  }
   void set_mark(unsigned mark) noexcept { state_.store(marked(mark), std::memory_order_release); }
 
   static constexpr std::size_t kStackUnit = std::size_t{64} << 10;

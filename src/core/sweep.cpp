@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/freezing.h"
 #include "core/thread_registry.h"
 #include "platform/clock.h"
 #include "stack/trimmer.h"
@@ -18,6 +19,13 @@ constexpr std::uint64_t kMillisecond = 1'000'000;
 // that is deep every few seconds shall keep them.
 constexpr std::uint64_t kLap = 250 * kMillisecond;
 constexpr unsigned kMostLapsToTrim = 16;
+// If this many laps, and no fewer than kLeastLapsToFreeze, have found a greenlet trimmed, the next
+// lap freezes it (laps_to_freeze_). The number doubles after a lap in which more than 1/kManyThaws of
+// the greenlets have been thawed: a thaw takes as long as dozens of switches. It halves after
+// kQuietLaps laps without that.
+constexpr std::uint8_t kMostLapsToFreeze = 128;
+constexpr std::size_t kManyThaws = 64;
+constexpr std::uint32_t kQuietLaps = 64;
 // A lap of the pool lasts this many laps of the sweep.
 constexpr unsigned kLapsOfPool = 4;
 
@@ -107,6 +115,7 @@ void Sweep::begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& 
     pool.decay();
   }
   next_ = started.first();
+  adapt_freezing(started);
   // The main greenlet has no pages to give back. But with a mark its next switch is an event. In an
   // idle program it may be the only greenlet that goes on now and then.
   if (main.raw_state() == State::kSuspended) {
@@ -114,19 +123,40 @@ void Sweep::begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& 
   }
 }
 
+void Sweep::adapt_freezing(const GreenletList& started) noexcept {
+  freezes_ = started.size() > freezing.bound.load(std::memory_order_relaxed) && is_freezing_on();
+  if (std::exchange(thaws_, 0) > started.size() / kManyThaws) {
+    laps_to_freeze_ =
+        static_cast<std::uint8_t>(std::min<unsigned>(laps_to_freeze_ * 2U, kMostLapsToFreeze));
+    quiet_laps_ = 0;
+  } else if (++quiet_laps_ == kQuietLaps) {
+    laps_to_freeze_ =
+        static_cast<std::uint8_t>(std::max<unsigned>(laps_to_freeze_ / 2U, kLeastLapsToFreeze));
+    quiet_laps_ = 0;
+  }
+}
+
 void Sweep::visit_some(std::uint64_t deadline) noexcept {
   stack::Trimmer trimmer;
+  Freezer freezer(Freezer::When::kIdle);
   do {
     for (unsigned i = 0; i < kVisitsAtOnce && next_ != nullptr; ++i) {
-      visit(*next_, trimmer);
+      visit(*next_, trimmer, freezer);
       next_ = GreenletList::after(*next_);
     }
     trimmer.flush();
+    freezer.flush();
   } while (next_ != nullptr && platform::now(Clock::kMonotonic) < deadline);
 }
 
-void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
-  if (greenlet.state() != State::kSuspended || greenlet.is_trimmed() || greenlet.is_frozen()) {
+void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer, Freezer& freezer) const noexcept {
+  if (greenlet.state() != State::kSuspended) {
+    return;
+  }
+  if (greenlet.is_trimmed()) {
+    if (freezes_ && greenlet.laps_since_trimmed() < Greenlet::kRefused - Greenlet::kTrimmed) {
+      visit_trimmed(greenlet, freezer);
+    }
     return;
   }
   const unsigned laps = greenlet.laps_waited();
@@ -137,6 +167,24 @@ void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
   greenlet.laps_to_trim_ =
       static_cast<std::uint8_t>(std::min(greenlet.laps_to_trim_ * 2U, kMostLapsToTrim));
   trim(greenlet, trimmer);
+}
+
+void Sweep::visit_trimmed(Greenlet& greenlet, Freezer& freezer) const noexcept {
+  const unsigned laps = greenlet.laps_since_trimmed();
+  if (laps < laps_to_freeze_) {
+    greenlet.set_mark(Greenlet::kTrimmed + laps + 1);
+  } else if (freezer.freeze(greenlet) == Freezer::Result::kRefused) {
+    greenlet.set_mark(Greenlet::kRefused);
+  }
+}
+
+std::size_t Sweep::freeze_all(const GreenletList& started) noexcept {
+  Freezer freezer(Freezer::When::kNow);
+  std::size_t count = 0;
+  for (Greenlet& greenlet : started) {
+    count += freezer.freeze(greenlet) == Freezer::Result::kFrozen ? 1 : 0;
+  }
+  return count;
 }
 
 void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
@@ -152,7 +200,7 @@ void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
 
 void Sweep::trim_all(const GreenletList& started, stack::Trimmer& trimmer) noexcept {
   for (Greenlet& greenlet : started) {
-    if (greenlet.state() == State::kSuspended && !greenlet.is_trimmed() && !greenlet.is_frozen()) {
+    if (greenlet.state() == State::kSuspended && !greenlet.is_trimmed()) {
       trim(greenlet, trimmer);
     }
   }

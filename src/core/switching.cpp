@@ -80,10 +80,12 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
           return nullptr;
         }
         if (greenlet.raw_state() > State::kSuspended) [[unlikely]] {
+          sweep_.note_marked(started_, *main_, pool_);
           if (greenlet.is_frozen()) {
-            Freezer::thaw(greenlet);
-          } else {
-            sweep_.note_marked(started_, *main_, pool_);
+            if (!Freezer::thaw(greenlet)) {
+              return nullptr;
+            }
+            sweep_.note_thaw();
           }
         }
         return &greenlet;
@@ -126,7 +128,7 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
 
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
   if (has_attention(kFreezes)) {
-    Freezer().freeze(*origin_);
+    Freezer(Freezer::When::kIdle).freeze(*origin_);
   }
   if (running_->stack_state_.must_catch_up(tstate_)) {
     // Runs no Python code in this thread.

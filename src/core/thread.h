@@ -186,6 +186,9 @@ class alignas(128) Thread {
     pool_.trim(trimmer);
   }
 
+  // Freezes at once what may be frozen; returns how many greenlets.
+  std::size_t freeze() noexcept { return Sweep::freeze_all(started_); }
+
   // The thread state ends while another greenlet than the main one runs, as when Py_Finalize() is
   // called there. Gives the thread state the main greenlet's share again: CPython frees the thread
   // state's data stack, which must not be the one in our region, and may clear other fields.
