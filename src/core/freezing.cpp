@@ -37,18 +37,27 @@ Freezer::TestMode read_test_mode() noexcept {
 }  // namespace
 
 Freezer::TestMode Freezer::test_mode() noexcept {
-  static const TestMode mode = read_test_mode();
-  return mode;
+  // Not a local variable with an initial value that is computed: that takes functions of libstdc++.
+  constexpr int kUnknown = -1;
+  static constinit std::atomic<int> mode{kUnknown};
+  int now = mode.load(std::memory_order_relaxed);
+  if (now == kUnknown) {
+    now = static_cast<int>(read_test_mode());
+    mode.store(now, std::memory_order_relaxed);
+  }
+  return static_cast<TestMode>(now);
 }
 
 // C code that is not known may have given out addresses of its variables, and others may use them
 // while the stack is elsewhere. (CPython and we have been read for that.)
 bool Freezer::has_known_code_only(const Greenlet& greenlet, When when) noexcept {
-  static const bool allows_gevent = ForeignCode::allow(kGevent);
+  static constinit std::atomic<bool> allows_gevent{false};
+  if (!allows_gevent.exchange(true, std::memory_order_relaxed)) {
+    ForeignCode::allow(kGevent);
+  }
   const void* const known[] = {reinterpret_cast<const void*>(PyType_Type.tp_call),
                                reinterpret_cast<const void*>(&Freezer::thaw)};
-  return allows_gevent &&
-         ForeignCode::is_absent(greenlet.context_.stack_pointer(), greenlet.region_.boundary, known,
+  return ForeignCode::is_absent(greenlet.context_.stack_pointer(), greenlet.region_.boundary, known,
                                 std::size(known),
                                 when == When::kNow ? ForeignCode::kNew : ForeignCode::kRecent);
 }

@@ -84,6 +84,13 @@ frames_are_instrumented_anew = pytest.mark.skipif(
 )
 
 
+# For tests that look at the memory of suspended stacks, or at their C frames. In the mode that
+# freezes every stack that is left there is nothing to see.
+stacks_stay_in_place = pytest.mark.skipif(
+    "GREENLET_TEST_FREEZING" in os.environ,
+    reason="GREENLET_TEST_FREEZING freezes each stack that is left",
+)
+
 # For tests that measure the memory of a process.
 memory_is_given_back = pytest.mark.skipif(
     ADDRESS_SANITIZER,
