@@ -110,7 +110,7 @@ Freezer::Result Freezer::freeze(Greenlet& greenlet) noexcept {
   }
   if (empties) {
     regions_[count_++] = greenlet.region_;
-    if (count_ == std::size(regions_)) {
+    if (count_ == kMost) {
       flush();
     }
   }

@@ -66,7 +66,10 @@ class Freezer {
   static bool may_freeze(const Greenlet& greenlet) noexcept;
   static void release(Greenlet& greenlet) noexcept;
 
-  stack::Region regions_[platform::kMostAtOnce];  // to be emptied
+  static constexpr std::size_t kMost = 32;  // as few as that, because they lie on the stack
+  static_assert(kMost <= platform::kMostAtOnce);
+
+  stack::Region regions_[kMost];  // to be emptied
   std::size_t count_ = 0;
   When when_;
 };

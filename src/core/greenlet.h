@@ -298,6 +298,11 @@ class Greenlet {
                ? 0
                : static_cast<unsigned>(now) - static_cast<unsigned>(State::kSuspended);
   }
+  // True if it can be entered as it is: suspended, and not frozen. One comparison.
+  bool is_in_place() const noexcept {
+    return static_cast<std::uint8_t>(static_cast<unsigned>(raw_state()) -
+                                     static_cast<unsigned>(State::kSuspended)) < kFrozen;
+  }
   bool is_trimmed() const noexcept { return raw_state() >= marked(kTrimmed); }
   unsigned laps_since_trimmed() const noexcept {
     return static_cast<unsigned>(raw_state()) - static_cast<unsigned>(marked(kTrimmed));

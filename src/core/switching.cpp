@@ -42,7 +42,7 @@ Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noe
       return nullptr;
     }
     message = Message::value({});
-    if (to == running_ || (to->state() == State::kSuspended && !to->is_frozen())) {
+    if (to == running_ || to->is_in_place()) {
       return to;
     }
     // Only on 3.11: a collection has begun while the payload was made, and Python code in it has
@@ -79,16 +79,7 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
           raise_wrong_thread(greenlet);
           return nullptr;
         }
-        if (greenlet.raw_state() > State::kSuspended) [[unlikely]] {
-          sweep_.note_marked(started_, *main_, pool_);
-          if (greenlet.is_frozen()) {
-            if (!Freezer::thaw(greenlet)) {
-              return nullptr;
-            }
-            sweep_.note_thaw();
-          }
-        }
-        return &greenlet;
+        return greenlet.raw_state() <= State::kSuspended || wake(greenlet) ? &greenlet : nullptr;
 
       case State::kNew: {
         if (!greenlet.is_child_of(*running_)) {
@@ -126,9 +117,22 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
   }
 }
 
+bool Thread::wake(Greenlet& greenlet) noexcept {
+  sweep_.note_marked(started_, *main_, pool_);
+  if (greenlet.is_frozen()) {
+    if (!Freezer::thaw(greenlet)) {
+      return false;
+    }
+    sweep_.note_thaw();
+  }
+  return true;
+}
+
+void Thread::freeze_origin() noexcept { Freezer(Freezer::When::kIdle).freeze(*origin_); }
+
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
-  if (has_attention(kFreezes)) {
-    Freezer(Freezer::When::kIdle).freeze(*origin_);
+  if (has_attention(kFreezes)) [[unlikely]] {
+    freeze_origin();
   }
   if (running_->stack_state_.must_catch_up(tstate_)) {
     // Runs no Python code in this thread.

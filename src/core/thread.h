@@ -256,6 +256,10 @@ class alignas(128) Thread {
   // this starts it. Null with an exception set if there is none; the search failed at `target`
   // then.
   Greenlet* find_receiver(Ref& target, Message& message) noexcept;
+  // For a suspended greenlet with a mark that is about to go on. Brings its stack back if it is
+  // frozen: false with a MemoryError set if the system refuses that.
+  [[gnu::cold, gnu::noinline]] bool wake(Greenlet& greenlet) noexcept;
+  [[gnu::cold, gnu::noinline]] void freeze_origin() noexcept;
   // Finds the receiver by find_receiver(), and turns `message` into `payload`, the argument of
   // resume(). The message is empty then.
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
