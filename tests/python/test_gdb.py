@@ -101,6 +101,7 @@ def test_all_greenlets_at_once(process: Target) -> None:
         assert "corrupt" not in stack
 
 
+@stacks_stay_in_place
 def test_python_frames(process: Target) -> None:
     listed = in_process(process, "info greenlets")
     chosen = number_of(listed, "recursive")
@@ -110,6 +111,7 @@ def test_python_frames(process: Target) -> None:
     assert len(re.findall(r"  recursive  \S+outside_target.py:\d+ × 4\n.*\n.*wait  ", shown)) == 2
 
 
+@stacks_stay_in_place
 def test_a_greenlet_of_another_thread_selects_that_thread(process: Target) -> None:
     second = process.threads[1]
     count = len(process.threads[0]["greenlets"])
@@ -138,6 +140,7 @@ def test_the_process_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
         assert one.process.returncode == 0
 
 
+@stacks_stay_in_place
 def test_the_selection_ends_when_the_process_goes_on(tmp_path: Path) -> None:
     with target("runs", tmp_path) as one:
         shown = in_process(

@@ -400,6 +400,7 @@ thread.join()
     )
 
 
+@stacks_stay_in_place
 @pytest.mark.parametrize("depth", [0, 15, 30, 60, 120])
 def test_little_is_left_in_the_pool_when_all_have_ended(depth: int) -> None:
     run_clean(
