@@ -395,6 +395,13 @@ def bench(session: nox.Session) -> None:
     session.run(sides[1], "benchmarks/compare.py", *sides, *session.posargs, *keep)
 
 
+@shared(name="bench-freezing")
+def bench_freezing(session: nox.Session) -> None:
+    """memory of idle greenlets that are frozen (BENCH=3.13 WHAT="--count 1000000 --what trivial")"""
+    sides = both(benched(), "bench-gevent")
+    session.run(sides[1], "benchmarks/freezing.py", *sides, *session.posargs)
+
+
 @shared(name="bench-threads")
 def bench_threads(session: nox.Session) -> None:
     """two threads against one on a free-threaded build (BENCH=3.15t)"""

@@ -19,10 +19,11 @@ constexpr std::uint64_t kMillisecond = 1'000'000;
 // that is deep every few seconds shall keep them.
 constexpr std::uint64_t kLap = 250 * kMillisecond;
 constexpr unsigned kMostLapsToTrim = 16;
-// If this many laps, and no fewer than kLeastLapsToFreeze, have found a greenlet trimmed, the next
-// lap freezes it (laps_to_freeze_). The number doubles after a lap in which more than 1/kManyThaws of
-// the greenlets have been thawed: a thaw takes as long as dozens of switches. It halves after
-// kQuietLaps laps without that.
+// Where many greenlets wait (FreezingSettings::bound), what is to be trimmed is frozen at once, as
+// long as little is thawed. After a lap in which more than 1/kManyThaws of the greenlets have been
+// thawed, laps_to_freeze_ doubles: a thaw takes as long as dozens of switches. Then greenlets are
+// trimmed, and frozen when this many laps have found them trimmed. The number halves after
+// kQuietLaps laps with fewer thaws.
 constexpr std::uint8_t kMostLapsToFreeze = 128;
 constexpr std::size_t kManyThaws = 64;
 constexpr std::uint32_t kQuietLaps = 64;
@@ -166,7 +167,18 @@ void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer, Freezer& freezer)
   }
   greenlet.laps_to_trim_ =
       static_cast<std::uint8_t>(std::min(greenlet.laps_to_trim_ * 2U, kMostLapsToTrim));
-  trim(greenlet, trimmer);
+  if (!freezes_ || laps_to_freeze_ != kLeastLapsToFreeze) {
+    trim(greenlet, trimmer);
+    return;
+  }
+  // It has been idle for long enough to be frozen at once.
+  const Freezer::Result result = freezer.freeze(greenlet);
+  if (result != Freezer::Result::kFrozen) {
+    trim(greenlet, trimmer);
+  }
+  if (result == Freezer::Result::kRefused) {
+    greenlet.set_mark(Greenlet::kRefused);
+  }
 }
 
 void Sweep::visit_trimmed(Greenlet& greenlet, Freezer& freezer) const noexcept {

@@ -13,7 +13,7 @@ namespace greenlet::core {
 
 // Goes around the started greenlets of one thread, a few at a time, and trims those that have been
 // waiting for a second or longer: it gives back the pages below their stack pointer and above their
-// last Python frame. A second later it freezes them, if there are many (freezing.h). Also tells the thread's pool when a lap of the pool begins. Touched by its
+// last Python frame. Where there are many, it freezes them (freezing.h). Also tells the thread's pool when a lap of the pool begins. Touched by its
 // thread only.
 //
 // No timer runs for this. The thread notes events: a greenlet starts, the collector visits one, or
