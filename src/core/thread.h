@@ -120,9 +120,9 @@ class alignas(128) Thread {
     return to.raw_state() == State::kSuspended &&
            to.thread_.load(std::memory_order_relaxed) == this && dropped_.is_empty();
   }
-  // True if `to` is suspended in this thread.
+  // True if `to` is suspended in this thread, and its stack is in place.
   bool can_enter(const Greenlet& to) const noexcept {
-    return to.state() == State::kSuspended && to.thread() == this;
+    return to.is_in_place() && to.thread() == this;
   }
 
   // Sends `message` to `target`, after prepare_to_switch(). A target that has not started is

@@ -8,6 +8,7 @@ kernel gives the memory back, and without that nothing is frozen. There only the
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -407,6 +408,54 @@ plain = greenlet(wait)
 plain.switch()
 freeze(1)
 assert g.switch("brought") == "brought"
+"""
+    )
+
+
+@gives_back
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="has the system calls of x86-64")
+def test_if_the_system_refuses_the_guard_the_greenlet_stays_frozen() -> None:
+    run_clean(
+        COMMON
+        + """
+import ctypes, struct
+def refuse(*numbers):
+    # A filter of system calls (seccomp): these fail with EPERM.
+    count = len(numbers)
+    code = [struct.pack("HBBI", 0x20, 0, 0, 0)]  # the number
+    for index, number in enumerate(numbers):
+        code.append(struct.pack("HBBI", 0x15, count - index, 0, number))  # if it is this one
+    code += [struct.pack("HBBI", 6, 0, 0, 0x7FFF0000), struct.pack("HBBI", 6, 0, 0, 0x00050001)]
+    buffer = ctypes.create_string_buffer(b"".join(code))
+    program = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(buffer))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, ctypes.create_string_buffer(program), 0, 0) == 0, ctypes.get_errno()
+
+MADVISE, MPROTECT, PROCESS_MADVISE = 28, 10, 440
+g = greenlet(wait)
+g.switch(1)
+child = greenlet(lambda: main.switch(), g)
+freeze(1)
+child.switch()
+refuse(MADVISE, MPROTECT, PROCESS_MADVISE)
+for attempt in range(3):
+    try:
+        g.switch(2)
+    except MemoryError as error:
+        assert "guard" in str(error), error
+    else:
+        raise AssertionError
+    assert stacks.statistics().frozen == 1 and g.gr_frame.f_code.co_name == "wait" and not g.dead
+# The child ends, and its parent cannot go on: the error goes to the parent of that.
+try:
+    child.switch()
+except MemoryError:
+    assert child.dead
+else:
+    raise AssertionError
+sys.stderr = open(os.devnull, "w")
+os._exit(0)
 """
     )
 
