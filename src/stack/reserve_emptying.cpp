@@ -8,6 +8,10 @@
 namespace greenlet::stack {
 namespace {
 
+// The guard of the first region of a batch stays. mlockall() fills what is mapped with memory; in each
+// mapping it ends at the first guard.
+bool keeps_guard(std::size_t index) noexcept { return index == 0; }
+
 // What lies between the region before an emptied one and the region behind it, as far as these are
 // not emptied themselves: memory that nobody uses.
 platform::Range emptied_around(Batch& batch, std::size_t index) noexcept {
@@ -19,7 +23,7 @@ platform::Range emptied_around(Batch& batch, std::size_t index) noexcept {
   while (last + 1 < batch.count && (batch.emptied >> (last + 1) & 1U) != 0) {
     ++last;
   }
-  return {.begin = first == 0 ? batch.mapping() : guard_of(batch.region(first)).begin,
+  return {.begin = keeps_guard(first) ? batch.region(first).low : guard_of(batch.region(first)).begin,
           .end = last + 1 == batch.count ? batch.mapped().end : batch.region(last).high};
 }
 
@@ -41,11 +45,15 @@ bool Reserve::can_empty(const Region& region) noexcept {
 void Reserve::empty(const Region* regions, std::size_t count) noexcept {
   const std::lock_guard lock(mutex_);
   std::array<platform::Range, platform::kMostAtOnce> ranges{};
+  std::size_t guards = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    ranges[i] = guard_of(regions[i]);
-    regions[i].batch->emptied |= regions[i].batch->bit(regions[i]);
+    Batch& batch = *regions[i].batch;
+    batch.emptied |= batch.bit(regions[i]);
+    if (!keeps_guard(batch.index(regions[i]))) {
+      ranges[guards++] = guard_of(regions[i]);
+    }
   }
-  platform::remove_guards(ranges.data(), count);
+  platform::remove_guards(ranges.data(), guards);
   std::size_t different = 0;
   for (std::size_t i = 0; i < count; ++i) {
     Batch& batch = *regions[i].batch;
@@ -62,7 +70,7 @@ void Reserve::empty(const Region* regions, std::size_t count) noexcept {
 
 bool Reserve::refill(const Region& region) noexcept {
   const std::lock_guard lock(mutex_);
-  if (guard(region) != Failure::kNone) {
+  if (!keeps_guard(region.batch->index(region)) && guard(region) != Failure::kNone) {
     return false;
   }
   region.batch->emptied &= ~region.batch->bit(region);

@@ -122,6 +122,7 @@ assert rest < peak / 2, (peak, rest)
     )
 
 
+@stacks_stay_in_place
 def test_greenlets_that_go_deep_every_second_come_to_keep_their_pages() -> None:
     # To give them back and touch them again would cost more than it saves.
     run_clean(
