@@ -397,7 +397,7 @@ def bench(session: nox.Session) -> None:
 
 @shared(name="bench-freezing")
 def bench_freezing(session: nox.Session) -> None:
-    """memory of idle greenlets that are frozen (BENCH=3.13 WHAT="--count 1000000 --what trivial")"""
+    """memory of idle greenlets that are frozen (BENCH=3.13 WHAT="--what trivial")"""
     sides = both(benched(), "bench-gevent")
     session.run(sides[1], "benchmarks/freezing.py", *sides, *session.posargs)
 

@@ -28,10 +28,10 @@ constexpr const char* kGevent = "/gevent/_gevent_c";
 
 Freezer::TestMode read_test_mode() noexcept {
   const char* const text = std::getenv("GREENLET_TEST_FREEZING");
-  return text == nullptr                    ? Freezer::TestMode::kOff
-         : std::strcmp(text, "1") == 0      ? Freezer::TestMode::kOverwrites
-         : std::strcmp(text, "drop") == 0   ? Freezer::TestMode::kDrops
-                                            : Freezer::TestMode::kOff;
+  return text == nullptr                  ? Freezer::TestMode::kOff
+         : std::strcmp(text, "1") == 0    ? Freezer::TestMode::kOverwrites
+         : std::strcmp(text, "drop") == 0 ? Freezer::TestMode::kDrops
+                                          : Freezer::TestMode::kOff;
 }
 
 }  // namespace
@@ -86,8 +86,8 @@ Freezer::Result Freezer::freeze(Greenlet& greenlet) noexcept {
     return Result::kRefused;
   }
   std::byte* const begin = greenlet.context_.stack_pointer();
-  const auto bytes = static_cast<std::size_t>(
-      greenlet.stack_state_.data_end(greenlet.region_.boundary) - begin);
+  const auto bytes =
+      static_cast<std::size_t>(greenlet.stack_state_.data_end(greenlet.region_.boundary) - begin);
   if (bytes > (test_mode() == TestMode::kOff ? kMostBytes : kMostBytesInTests) ||
       !has_known_code_only(greenlet, when_)) {
     return Result::kRefused;

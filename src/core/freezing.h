@@ -1,5 +1,5 @@
-// Freezing: the stack of an idle greenlet moves to the heap, and comes back when the greenlet goes on.
-// docs/internals/freezing.md explains it.
+// Freezing: the stack of an idle greenlet moves to the heap, and comes back when the greenlet goes
+// on. docs/internals/freezing.md explains it.
 #pragma once
 
 #include <atomic>
@@ -21,8 +21,8 @@ struct alignas(std::max_align_t) FrozenStack {
 };
 
 // Freezes suspended greenlets of the calling thread. What leads into a frozen stack leads to its
-// frozen bytes (cpython/relocation.h). So the collector, gr_frame and tools see its frames as always.
-// The stack's own memory goes back to the kernel, with its guard and its page table.
+// frozen bytes (cpython/relocation.h). So the collector, gr_frame and tools see its frames as
+// always. The stack's own memory goes back to the kernel, with its guard and its page table.
 //
 // No method reaches a safepoint: none runs Python code, detaches, or waits for the interpreter. So
 // no other thread sees a stack that is on its way. (Exception: a frame object, or the frame of a

@@ -285,9 +285,10 @@ class Greenlet {
   State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
   // The mark of a suspended greenlet is the number of laps of the sweep that have found it so, or:
   static constexpr unsigned kOnlyMarked = 100;  // no lap has; its next switch shall be an event
-  static constexpr unsigned kTrimmed = 101;     // its pages have been given back; so many laps ago as it is more
-  static constexpr unsigned kRefused = 249;     // and it cannot be frozen
-  static constexpr unsigned kFrozen = 250;      // its stack lies at frozen_
+  static constexpr unsigned kTrimmed =
+      101;  // its pages have been given back; so many laps ago as it is more
+  static constexpr unsigned kRefused = 249;  // and it cannot be frozen
+  static constexpr unsigned kFrozen = 250;   // its stack lies at frozen_
   static constexpr State marked(unsigned mark) noexcept {
     // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): any value of its type is one
     return static_cast<State>(static_cast<unsigned>(State::kSuspended) + mark);
@@ -326,6 +327,7 @@ class Greenlet {
   // that they have taken from parent_.
   void drop_references(Ref parent) noexcept;
 
+  // cppcheck-suppress uninitMemberVarPrivate  ; see frozen_
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 
   // What a switch reads and writes (state_, thread_, object_, context_, stack_state_), close

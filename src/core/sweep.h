@@ -13,8 +13,8 @@ namespace greenlet::core {
 
 // Goes around the started greenlets of one thread, a few at a time, and trims those that have been
 // waiting for a second or longer: it gives back the pages below their stack pointer and above their
-// last Python frame. Where there are many, it freezes them (freezing.h). Also tells the thread's pool when a lap of the pool begins. Touched by its
-// thread only.
+// last Python frame. Where there are many, it freezes them (freezing.h). Also tells the thread's
+// pool when a lap of the pool begins. Touched by its thread only.
 //
 // No timer runs for this. The thread notes events: a greenlet starts, the collector visits one, or
 // a greenlet that the sweep has marked goes on. So it costs nothing while nothing happens, and
@@ -70,10 +70,10 @@ class Sweep {
   std::uint32_t marks_left_ = 0;  // see kMostMarks
   State state_when_left_ = State::kSuspended;
   std::uint32_t laps_ = 0;
-  bool freezes_ = false;          // in this lap
+  bool freezes_ = false;                              // in this lap
   std::uint8_t laps_to_freeze_ = kLeastLapsToFreeze;  // see adapt_freezing()
-  std::uint32_t quiet_laps_ = 0;  // without many thaws
-  std::size_t thaws_ = 0;         // in this lap
+  std::uint32_t quiet_laps_ = 0;                      // without many thaws
+  std::size_t thaws_ = 0;                             // in this lap
   // Times and durations in nanoseconds, on the monotonic clock unless noted.
   std::uint64_t next_look_ = 0;
   std::uint64_t next_lap_ = 0;

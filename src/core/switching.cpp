@@ -159,8 +159,8 @@ PyObject* Thread::receive(PyObject* message) noexcept {
       Py_DECREF(origin.get());  // the thread's reference; `origin` is still one
     }
   }
-  if ((attention_ & ~unsigned{kFreezes}) != 0 && !tell_of_switch(Greenlet::of(origin.get()), message == nullptr))
-      [[unlikely]] {
+  if ((attention_ & ~unsigned{kFreezes}) != 0 &&
+      !tell_of_switch(Greenlet::of(origin.get()), message == nullptr)) [[unlikely]] {
     Py_XDECREF(message);
     return nullptr;
   }

@@ -39,7 +39,8 @@ struct NewStack {
 //   finish()                 the stack has ended: forgets what was on it
 //   must_catch_up(tstate)    true if the stack that was just entered needs catch_up()
 //   catch_up(tstate)         catches up with what changed while the stack was suspended
-//   relocate(moved)          rebases what leads into the bytes of the stack, if other code than that
+//   relocate(moved)          rebases what leads into the bytes of the stack, if other code than
+//   that
 //                            of the stack follows it (relocation.cpp)
 template <typename... Field>
 struct Fields : Field... {

@@ -1,8 +1,8 @@
 // What CPython keeps per stack: saved when a greenlet is left, restored when it is entered. This is
 // the hot half of a switch, so save() and restore() are inline, allocate nothing and do not call
 // Python. The other methods are in stack_state.cpp; those that walk over the frames (traverse(),
-// hold(), mark_generators(), unmark_generators(), read_ahead()) are in frames.cpp, and those that move
-// it to another address in relocation.cpp.
+// hold(), mark_generators(), unmark_generators(), read_ahead()) are in frames.cpp, and those that
+// move it to another address in relocation.cpp.
 //
 // Where a new field of CPython's thread state goes
 // ------------------------------------------------

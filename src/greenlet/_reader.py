@@ -268,7 +268,9 @@ class Reader:
 
     def _has_c_stack(self, fields: tuple[int, ...]) -> bool:
         try:
-            return fields[2] == self._frozen or bool(self.objects.word(fields[8] + self._return_address))
+            return fields[2] == self._frozen or bool(
+                self.objects.word(fields[8] + self._return_address)
+            )
         except DAMAGE:
             return False
 

@@ -8,7 +8,8 @@ namespace greenlet::platform {
 
 // Looks at memory for addresses of machine code. Code is known if it belongs to the file of one of
 // the `known` addresses, to the C library or its loader, or to a file that has been allowed. All
-// other code is foreign: of other libraries, and code without a file, which a JIT compiler has made.
+// other code is foreign: of other libraries, and code without a file, which a JIT compiler has
+// made.
 //
 // Any thread may use it. A port that cannot tell refuses everything.
 class ForeignCode {
@@ -22,8 +23,8 @@ class ForeignCode {
   static bool is_absent(const std::byte* begin, const std::byte* end, const void* const* known,
                         std::size_t known_count, std::uint64_t may_be_old) noexcept;
 
-  // Allows files, by a part of their path: "/gevent/_gevent_c", or "/package/module." with the point
-  // before what the file name ends in. For good. False if there is no memory.
+  // Allows files, by a part of their path: "/gevent/_gevent_c", or "/package/module." with the
+  // point before what the file name ends in. For good. False if there is no memory.
   static bool allow(const char* part_of_path) noexcept;
 };
 

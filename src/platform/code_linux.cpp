@@ -39,8 +39,8 @@ constexpr unsigned long kMappingQuery = _IOWR('f', 17, MappingQuery);
 
 // The C library, as glibc and musl name it and their loaders. Words of them are on every stack,
 // where calls have been that are over.
-constexpr std::array<const char*, 8> kSystem = {
-    "/libc.so", "/libc-2.", "/ld-linux", "/ld-2.", "/ld-musl", "/libpthread", "/libm.so", "[vdso]"};
+constexpr std::array<const char*, 8> kSystem = {"/libc.so", "/libc-2.",    "/ld-linux", "/ld-2.",
+                                                "/ld-musl", "/libpthread", "/libm.so",  "[vdso]"};
 
 struct Code {
   std::uintptr_t begin, end;

@@ -8,8 +8,8 @@
 namespace greenlet::stack {
 namespace {
 
-// The guard of the first region of a batch stays. mlockall() fills what is mapped with memory; in each
-// mapping it ends at the first guard.
+// The guard of the first region of a batch stays. mlockall() fills what is mapped with memory; in
+// each mapping it ends at the first guard.
 bool keeps_guard(std::size_t index) noexcept { return index == 0; }
 
 // What lies between the region before an emptied one and the region behind it, as far as these are
@@ -23,8 +23,9 @@ platform::Range emptied_around(Batch& batch, std::size_t index) noexcept {
   while (last + 1 < batch.count && (batch.emptied >> (last + 1) & 1U) != 0) {
     ++last;
   }
-  return {.begin = keeps_guard(first) ? batch.region(first).low : guard_of(batch.region(first)).begin,
-          .end = last + 1 == batch.count ? batch.mapped().end : batch.region(last).high};
+  return {
+      .begin = keeps_guard(first) ? batch.region(first).low : guard_of(batch.region(first)).begin,
+      .end = last + 1 == batch.count ? batch.mapped().end : batch.region(last).high};
 }
 
 }  // namespace
@@ -58,9 +59,9 @@ void Reserve::empty(const Region* regions, std::size_t count) noexcept {
   for (std::size_t i = 0; i < count; ++i) {
     Batch& batch = *regions[i].batch;
     const platform::Range range = emptied_around(batch, batch.index(regions[i]));
-    const bool is_known = std::any_of(
-        ranges.begin(), ranges.begin() + different,
-        [&](const platform::Range& each) { return each.begin == range.begin; });
+    const bool is_known =
+        std::any_of(ranges.begin(), ranges.begin() + different,
+                    [&](const platform::Range& each) { return each.begin == range.begin; });
     if (!is_known) {
       ranges[different++] = range;
     }

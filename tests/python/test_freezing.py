@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from greenlet import getcurrent, greenlet, stacks
+from greenlet import greenlet, stacks
 from helpers import (
     ADDRESS_SANITIZER,
     FREE_THREADED,
