@@ -106,6 +106,15 @@ def debug_tests(session: nox.Session) -> None:
     test_all(session)
 
 
+@shared(name="test-freezing")
+def test_freezing(session: nox.Session) -> None:
+    """Python tests with every suspended stack frozen (WHAT="3.14 3.15t"; MODE=1 keeps memory)"""
+    mode = os.environ.get("MODE") or "drop"
+    os.environ |= {"GREENLET_TEST_FREEZING": mode, "SUITES": "python"}
+    session.posargs[:] = session.posargs or ["3.14", "3.14t"]
+    test_all(session)
+
+
 @shared(name="pytest")
 def pytest(session: nox.Session) -> None:
     """some tests (WHAT="tests/python/test_switch.py -k parent" NAME=3.14t)"""
