@@ -106,6 +106,15 @@ def debug_tests(session: nox.Session) -> None:
     test_all(session)
 
 
+@shared(name="test-freezing")
+def test_freezing(session: nox.Session) -> None:
+    """Python tests with every suspended stack frozen (WHAT="3.14 3.15t"; MODE=1 keeps memory)"""
+    mode = os.environ.get("MODE") or "drop"
+    os.environ |= {"GREENLET_TEST_FREEZING": mode, "SUITES": "python"}
+    session.posargs[:] = session.posargs or ["3.14", "3.14t"]
+    test_all(session)
+
+
 @shared(name="pytest")
 def pytest(session: nox.Session) -> None:
     """some tests (WHAT="tests/python/test_switch.py -k parent" NAME=3.14t)"""
@@ -401,6 +410,13 @@ def bench(session: nox.Session) -> None:
     sides = both(name, "bench", "bench-gevent")
     keep = [] if "--quick" in session.posargs else ["--json", str(RESULTS / f"{name}.json")]
     session.run(sides[1], "benchmarks/compare.py", *sides, *session.posargs, *keep)
+
+
+@shared(name="bench-freezing")
+def bench_freezing(session: nox.Session) -> None:
+    """memory of idle greenlets that are frozen (BENCH=3.13 WHAT="--what trivial")"""
+    sides = both(benched(), "bench-gevent")
+    session.run(sides[1], "benchmarks/freezing.py", *sides, *session.posargs)
 
 
 @shared(name="bench-threads")

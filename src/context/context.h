@@ -40,6 +40,14 @@ ExceptionGlobals* thread_exception_globals() noexcept;
 // Never written. Not empty, so that a switch takes its slow path, and asks again.
 extern ExceptionGlobals g_no_exception_globals;
 
+// Whether the bytes of a suspended context's stack may be moved elsewhere, and be back before it
+// goes on. Not in builds with a sanitizer, which keep notes of their own about the stack.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(GREENLET_VALGRIND)
+inline constexpr bool kMayMove = false;
+#else
+inline constexpr bool kMayMove = true;
+#endif
+
 // A flow of control that is not running: where its callee-saved registers lie, and its share of
 // the C++ exception state. Only the thread that runs it touches it. Does not own the stack.
 class Context {

@@ -44,7 +44,9 @@ struct DebugLayout {
       {"state.dead", {static_cast<int>(State::kDead)}},
       {"state.abandoned", {static_cast<int>(State::kAbandoned)}},
       {"state.suspended", {static_cast<int>(State::kSuspended)}},  // and all numbers above it
-      {"greenlet.parent", {offsetof(Greenlet, parent_)}},          // an object, or null
+      // Its frames lie elsewhere, and its C stack cannot be read.
+      {"state.frozen", {static_cast<int>(Greenlet::marked(Greenlet::kFrozen))}},
+      {"greenlet.parent", {offsetof(Greenlet, parent_)}},  // an object, or null
       {"greenlet.run", {offsetof(Greenlet, run_)}},
       {"greenlet.notes", {offsetof(Greenlet, notes_)}},  // what tools have noted, or null
       {"notes.name", {offsetof(Greenlet::Notes, name)}},

@@ -22,8 +22,10 @@ namespace greenlet::core {
 class Greenlet;
 class GreenletList;
 class DroppedQueue;
+class Freezer;
 class Sweep;
 class Thread;
+struct FrozenStack;
 
 // The Python object. Its layout is ABI: compiled subclasses append their fields directly behind it
 // (the PyGreenlet of greenlet.h).
@@ -47,7 +49,8 @@ struct Object {
 // greenlet, the thread that starts it); any thread reads it.
 //
 // The stored value may be greater than kSuspended. The greenlet is then suspended as well, and the
-// difference is a mark of the Sweep. Every switch stores the bare state, which removes the mark.
+// difference is a mark of the Sweep, or says that the greenlet is frozen (freezing.h). Every switch
+// stores the bare state, which removes the mark. A frozen greenlet is thawed before.
 enum class State : std::uint8_t { kNew, kRunning, kDead, kAbandoned, kSuspended };
 
 // The words for endings. Each has one meaning when it is said of greenlets and threads, in names
@@ -194,10 +197,17 @@ class Greenlet {
   // waits. Several calls may wait for one greenlet, and any of them may return first.
   class WaitingKill {
    public:
-    // `heir` is the greenlet that waits, borrowed; null if the parent shall be the heir.
-    WaitingKill(Greenlet& killed, Greenlet* heir) noexcept
-        : killed_(killed), heir_(heir), outer_(std::exchange(killed.kills_, this)) {}
+    // `waiter` is the greenlet that waits. `heir` is the same, or null if the parent shall be the
+    // heir. Both are borrowed.
+    WaitingKill(Greenlet& killed, Greenlet& waiter, Greenlet* heir) noexcept
+        : killed_(killed),
+          waiter_(waiter),
+          heir_(heir),
+          outer_(std::exchange(killed.kills_, this)) {
+      waiter_.waiting_kills_ += waiter_.waiting_kills_ != kManyKills ? 1 : 0;
+    }
     ~WaitingKill() {
+      waiter_.waiting_kills_ -= waiter_.waiting_kills_ != kManyKills ? 1 : 0;
       WaitingKill** link = &killed_.kills_;
       while (*link != this) [[unlikely]] {
         link = &(*link)->outer_;
@@ -211,10 +221,16 @@ class Greenlet {
     friend class Greenlet;
 
     Greenlet& killed_;
+    Greenlet& waiter_;
     Greenlet* heir_;
     WaitingKill* outer_;
   };
   bool is_being_killed() const noexcept { return kills_ != nullptr; }
+
+  // Suspended, and its stack lies elsewhere: see freezing.h.
+  bool is_frozen() const noexcept {
+    return state_.load(std::memory_order_relaxed) == marked(kFrozen);
+  }
 
   // How often the end of its thread has killed it.
   int kills_at_end() const noexcept { return kills_at_end_; }
@@ -260,6 +276,7 @@ class Greenlet {
  private:
   friend struct DebugLayout;  // debug_layout.cpp
   friend class DroppedQueue;  // next_queued_, is_queued_, queued_by_collector_
+  friend class Freezer;       // frozen_, and the stack
   friend class GreenletList;  // next_, previous_
   friend class Sweep;         // marks, and the pages that a suspended stack does not need
   friend class Thread;        // the start, the switch and the finish
@@ -268,7 +285,10 @@ class Greenlet {
   State raw_state() const noexcept { return state_.load(std::memory_order_relaxed); }
   // The mark of a suspended greenlet is the number of laps of the sweep that have found it so, or:
   static constexpr unsigned kOnlyMarked = 100;  // no lap has; its next switch shall be an event
-  static constexpr unsigned kTrimmed = 101;     // its pages have been given back
+  static constexpr unsigned kTrimmed =
+      101;  // its pages have been given back; so many laps ago as it is more
+  static constexpr unsigned kRefused = 249;  // and it cannot be frozen
+  static constexpr unsigned kFrozen = 250;   // its stack lies at frozen_
   static constexpr State marked(unsigned mark) noexcept {
     // NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange): any value of its type is one
     return static_cast<State>(static_cast<unsigned>(State::kSuspended) + mark);
@@ -279,7 +299,15 @@ class Greenlet {
                ? 0
                : static_cast<unsigned>(now) - static_cast<unsigned>(State::kSuspended);
   }
-  bool is_trimmed() const noexcept { return raw_state() == marked(kTrimmed); }
+  // True if it can be entered as it is: suspended, and not frozen. One comparison.
+  bool is_in_place() const noexcept {
+    return static_cast<std::uint8_t>(static_cast<unsigned>(raw_state()) -
+                                     static_cast<unsigned>(State::kSuspended)) < kFrozen;
+  }
+  bool is_trimmed() const noexcept { return raw_state() >= marked(kTrimmed); }
+  unsigned laps_since_trimmed() const noexcept {
+    return static_cast<unsigned>(raw_state()) - static_cast<unsigned>(marked(kTrimmed));
+  }
   void set_mark(unsigned mark) noexcept { state_.store(marked(mark), std::memory_order_release); }
 
   static constexpr std::size_t kStackUnit = std::size_t{64} << 10;
@@ -299,6 +327,7 @@ class Greenlet {
   // that they have taken from parent_.
   void drop_references(Ref parent) noexcept;
 
+  // cppcheck-suppress uninitMemberVarPrivate  ; see frozen_
   Greenlet(Object* object, ModuleState* module) noexcept : object_(object), module_(module) {}
 
   // What a switch reads and writes (state_, thread_, object_, context_, stack_state_), close
@@ -311,6 +340,10 @@ class Greenlet {
   bool del_called_ = false;
   std::atomic<std::uint16_t> wanted_stack_units_{0};
   std::uint8_t laps_to_trim_ = 4;  // see Sweep
+  bool keeps_frozen_ = false;      // it goes on, but frozen_ must stay: see Freezer::thaw()
+  // How many WaitingKills lie on its stack. At this number or more the count stays as it is.
+  static constexpr std::uint16_t kManyKills = UINT16_MAX;
+  std::uint16_t waiting_kills_ = 0;
   int kills_at_end_ = 0;
   bool is_queued_ = false;            // in its owner's DroppedQueue
   bool queued_by_collector_ = false;  // and a collection has put it there
@@ -332,6 +365,8 @@ class Greenlet {
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
   Notes* notes_ = nullptr;
   std::uint64_t serial_ = 0;
+  // Without an initial value: it has one only while is_frozen() or keeps_frozen_.
+  FrozenStack* frozen_;
   stack::Region region_;      // of a main greenlet only the boundary, about where its stack begins
   Greenlet* next_ = nullptr;  // in the GreenletList of its thread
   Greenlet* previous_ = nullptr;

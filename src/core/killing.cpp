@@ -86,7 +86,8 @@ bool kill(Thread& thread, Greenlet& greenlet, KillCause cause) noexcept {
   }
   bool thrown_on = false;
   {
-    const Greenlet::WaitingKill waiting(greenlet, is_dropped ? nullptr : &thread.running());
+    const Greenlet::WaitingKill waiting(greenlet, thread.running(),
+                                        is_dropped ? nullptr : &thread.running());
     if (const Ref text = Ref::take(PyUnicode_FromString(kKilledText))) {
       // The exception that is being handled here becomes its context.
       const ModuleState& module = thread.module();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "core/freezing.h"
 #include "core/thread_registry.h"
 #include "platform/clock.h"
 #include "stack/trimmer.h"
@@ -18,6 +19,14 @@ constexpr std::uint64_t kMillisecond = 1'000'000;
 // that is deep every few seconds shall keep them.
 constexpr std::uint64_t kLap = 250 * kMillisecond;
 constexpr unsigned kMostLapsToTrim = 16;
+// Where many greenlets wait (FreezingSettings::bound), what is to be trimmed is frozen at once, as
+// long as little is thawed. After a lap in which more than 1/kManyThaws of the greenlets have been
+// thawed, laps_to_freeze_ doubles: a thaw takes as long as dozens of switches. Then greenlets are
+// trimmed, and frozen when this many laps have found them trimmed. The number halves after
+// kQuietLaps laps with fewer thaws.
+constexpr std::uint8_t kMostLapsToFreeze = 128;
+constexpr std::size_t kManyThaws = 64;
+constexpr std::uint32_t kQuietLaps = 64;
 // A lap of the pool lasts this many laps of the sweep.
 constexpr unsigned kLapsOfPool = 4;
 
@@ -107,6 +116,7 @@ void Sweep::begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& 
     pool.decay();
   }
   next_ = started.first();
+  adapt_freezing(started);
   // The main greenlet has no pages to give back. But with a mark its next switch is an event. In an
   // idle program it may be the only greenlet that goes on now and then.
   if (main.raw_state() == State::kSuspended) {
@@ -114,19 +124,40 @@ void Sweep::begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& 
   }
 }
 
+void Sweep::adapt_freezing(const GreenletList& started) noexcept {
+  freezes_ = started.size() > freezing.bound.load(std::memory_order_relaxed) && is_freezing_on();
+  if (std::exchange(thaws_, 0) > started.size() / kManyThaws) {
+    laps_to_freeze_ =
+        static_cast<std::uint8_t>(std::min<unsigned>(laps_to_freeze_ * 2U, kMostLapsToFreeze));
+    quiet_laps_ = 0;
+  } else if (++quiet_laps_ == kQuietLaps) {
+    laps_to_freeze_ =
+        static_cast<std::uint8_t>(std::max<unsigned>(laps_to_freeze_ / 2U, kLeastLapsToFreeze));
+    quiet_laps_ = 0;
+  }
+}
+
 void Sweep::visit_some(std::uint64_t deadline) noexcept {
   stack::Trimmer trimmer;
+  Freezer freezer(Freezer::When::kIdle);
   do {
     for (unsigned i = 0; i < kVisitsAtOnce && next_ != nullptr; ++i) {
-      visit(*next_, trimmer);
+      visit(*next_, trimmer, freezer);
       next_ = GreenletList::after(*next_);
     }
     trimmer.flush();
+    freezer.flush();
   } while (next_ != nullptr && platform::now(Clock::kMonotonic) < deadline);
 }
 
-void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
-  if (greenlet.state() != State::kSuspended || greenlet.is_trimmed()) {
+void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer, Freezer& freezer) const noexcept {
+  if (greenlet.state() != State::kSuspended) {
+    return;
+  }
+  if (greenlet.is_trimmed()) {
+    if (freezes_ && greenlet.laps_since_trimmed() < Greenlet::kRefused - Greenlet::kTrimmed) {
+      visit_trimmed(greenlet, freezer);
+    }
     return;
   }
   const unsigned laps = greenlet.laps_waited();
@@ -136,7 +167,36 @@ void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {
   }
   greenlet.laps_to_trim_ =
       static_cast<std::uint8_t>(std::min(greenlet.laps_to_trim_ * 2U, kMostLapsToTrim));
-  trim(greenlet, trimmer);
+  if (!freezes_ || laps_to_freeze_ != kLeastLapsToFreeze) {
+    trim(greenlet, trimmer);
+    return;
+  }
+  // It has been idle for long enough to be frozen at once.
+  const Freezer::Result result = freezer.freeze(greenlet);
+  if (result != Freezer::Result::kFrozen) {
+    trim(greenlet, trimmer);
+  }
+  if (result == Freezer::Result::kRefused) {
+    greenlet.set_mark(Greenlet::kRefused);
+  }
+}
+
+void Sweep::visit_trimmed(Greenlet& greenlet, Freezer& freezer) const noexcept {
+  const unsigned laps = greenlet.laps_since_trimmed();
+  if (laps < laps_to_freeze_) {
+    greenlet.set_mark(Greenlet::kTrimmed + laps + 1);
+  } else if (freezer.freeze(greenlet) == Freezer::Result::kRefused) {
+    greenlet.set_mark(Greenlet::kRefused);
+  }
+}
+
+std::size_t Sweep::freeze_all(const GreenletList& started) noexcept {
+  Freezer freezer(Freezer::When::kNow);
+  std::size_t count = 0;
+  for (Greenlet& greenlet : started) {
+    count += freezer.freeze(greenlet) == Freezer::Result::kFrozen ? 1 : 0;
+  }
+  return count;
 }
 
 void Sweep::trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept {

@@ -13,8 +13,8 @@ namespace greenlet::core {
 
 // Goes around the started greenlets of one thread, a few at a time, and trims those that have been
 // waiting for a second or longer: it gives back the pages below their stack pointer and above their
-// last Python frame. Also tells the thread's pool when a lap of the pool begins. Touched by its
-// thread only.
+// last Python frame. Where there are many, it freezes them (freezing.h). Also tells the thread's
+// pool when a lap of the pool begins. Touched by its thread only.
 //
 // No timer runs for this. The thread notes events: a greenlet starts, the collector visits one, or
 // a greenlet that the sweep has marked goes on. So it costs nothing while nothing happens, and
@@ -29,6 +29,8 @@ class Sweep {
   }
   // A greenlet with a mark is about to go on.
   void note_marked(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
+  // A frozen greenlet has been thawed.
+  void note_thaw() noexcept { ++thaws_; }
   // Returns the state for the running greenlet, which is left now: suspended, perhaps with a mark.
   // A later switch to a marked greenlet is an event. New marks are needed where few greenlets run:
   // all marks of the last lap are gone before the next one is due, and only an event can begin it.
@@ -42,8 +44,12 @@ class Sweep {
 
   // Trims every waiting greenlet of the list now.
   static void trim_all(const GreenletList& started, stack::Trimmer& trimmer) noexcept;
+  // Freezes every waiting greenlet of the list now, as far as that is possible; returns how many.
+  static std::size_t freeze_all(const GreenletList& started) noexcept;
 
  private:
+  static constexpr std::uint8_t kLeastLapsToFreeze = 4;
+
   // Enough events have happened: looks at the clock, and sets after how many more to look again.
   void on_look_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   // Looks at the clock, and does some work if it is time for that. False if the last look was a
@@ -52,7 +58,10 @@ class Sweep {
   void step(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void visit_some(std::uint64_t deadline) noexcept;
-  static void visit(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept;
+  void visit(Greenlet& greenlet, stack::Trimmer& trimmer, Freezer& freezer) const noexcept;
+  void visit_trimmed(Greenlet& greenlet, Freezer& freezer) const noexcept;
+  // Decides whether the lap that begins freezes, and what.
+  void adapt_freezing(const GreenletList& started) noexcept;
   static void trim(Greenlet& greenlet, stack::Trimmer& trimmer) noexcept;
 
   Greenlet* next_ = nullptr;  // to be visited; null while no lap is under way
@@ -61,6 +70,10 @@ class Sweep {
   std::uint32_t marks_left_ = 0;  // see kMostMarks
   State state_when_left_ = State::kSuspended;
   std::uint32_t laps_ = 0;
+  bool freezes_ = false;                              // in this lap
+  std::uint8_t laps_to_freeze_ = kLeastLapsToFreeze;  // see adapt_freezing()
+  std::uint32_t quiet_laps_ = 0;                      // without many thaws
+  std::size_t thaws_ = 0;                             // in this lap
   // Times and durations in nanoseconds, on the monotonic clock unless noted.
   std::uint64_t next_look_ = 0;
   std::uint64_t next_lap_ = 0;

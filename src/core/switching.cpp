@@ -4,6 +4,7 @@
 #include <mutex>
 #include <utility>
 
+#include "core/freezing.h"
 #include "core/hints.h"
 #include "core/thread.h"
 #include "cpython/errors.h"
@@ -41,11 +42,11 @@ Greenlet* Thread::prepare(Ref& target, Message& message, PyObject*& payload) noe
       return nullptr;
     }
     message = Message::value({});
-    if (to == running_ || to->state() == State::kSuspended) {
+    if (to == running_ || to->is_in_place()) {
       return to;
     }
     // Only on 3.11: a collection has begun while the payload was made, and Python code in it has
-    // made the target finish.
+    // made the target finish, or has made it go on and wait again.
     message = from_payload(payload);
   }
 }
@@ -78,10 +79,7 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
           raise_wrong_thread(greenlet);
           return nullptr;
         }
-        if (greenlet.raw_state() > State::kSuspended) [[unlikely]] {
-          sweep_.note_marked(started_, *main_, pool_);
-        }
-        return &greenlet;
+        return greenlet.raw_state() <= State::kSuspended || wake(greenlet) ? &greenlet : nullptr;
 
       case State::kNew: {
         if (!greenlet.is_child_of(*running_)) {
@@ -119,7 +117,23 @@ Greenlet* Thread::find_receiver(Ref& target, Message& message) noexcept {
   }
 }
 
+bool Thread::wake(Greenlet& greenlet) noexcept {
+  sweep_.note_marked(started_, *main_, pool_);
+  if (greenlet.is_frozen()) {
+    if (!Freezer::thaw(greenlet)) {
+      return false;
+    }
+    sweep_.note_thaw();
+  }
+  return true;
+}
+
+void Thread::freeze_origin() noexcept { Freezer(Freezer::When::kIdle).freeze(*origin_); }
+
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
+  if (has_attention(kFreezes)) [[unlikely]] {
+    freeze_origin();
+  }
   if (running_->stack_state_.must_catch_up(tstate_)) {
     // Runs no Python code in this thread.
     running_->stack_state_.catch_up(tstate_, running_->object());
@@ -138,14 +152,15 @@ PyObject* Thread::receive(PyObject* message) noexcept {
     set_attention(kOriginFinished, false);
     Greenlet& finished = Greenlet::of(origin.get());
     finished.context_.retire();
+    Freezer::forget(finished);
     pool_.release(std::exchange(finished.region_, {}));
     finished.stack_state_.release_held();
     if (std::exchange(finished.is_kept_, false)) {
       Py_DECREF(origin.get());  // the thread's reference; `origin` is still one
     }
   }
-  if (attention_ != 0 && !tell_of_switch(Greenlet::of(origin.get()), message == nullptr))
-      [[unlikely]] {
+  if ((attention_ & ~unsigned{kFreezes}) != 0 &&
+      !tell_of_switch(Greenlet::of(origin.get()), message == nullptr)) [[unlikely]] {
     Py_XDECREF(message);
     return nullptr;
   }

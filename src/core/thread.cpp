@@ -4,6 +4,8 @@
 #include <memory>
 #include <utility>
 
+#include "core/freezing.h"
+
 namespace greenlet::core {
 
 void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) noexcept {
@@ -25,6 +27,7 @@ void Thread::begin(PyThreadState* tstate, ModuleState* module, Greenlet& main) n
   owner_tstate_.store(tstate, std::memory_order_relaxed);
   set_attention(kTracedInAll, module->tracer != nullptr);
   set_attention(kHooked, module->hook.function != nullptr);
+  set_attention(kFreezes, Freezer::test_mode() != Freezer::TestMode::kOff);
   notes_origin_ = module->origin_frames.load(std::memory_order_relaxed) != 0;
   listed_in_.store(module, std::memory_order_release);
 }

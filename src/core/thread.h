@@ -120,9 +120,9 @@ class alignas(128) Thread {
     return to.raw_state() == State::kSuspended &&
            to.thread_.load(std::memory_order_relaxed) == this && dropped_.is_empty();
   }
-  // True if `to` is suspended in this thread.
+  // True if `to` is suspended in this thread, and its stack is in place.
   bool can_enter(const Greenlet& to) const noexcept {
-    return to.state() == State::kSuspended && to.thread() == this;
+    return to.is_in_place() && to.thread() == this;
   }
 
   // Sends `message` to `target`, after prepare_to_switch(). A target that has not started is
@@ -146,6 +146,7 @@ class alignas(128) Thread {
     kTracedInAll = 4,     // ModuleState::tracer is set, and has not raised here
     kHooked = 8,          // ModuleState::hook is set
     kWatched = 16,        // no switch since watched_since()
+    kFreezes = 32,        // the greenlet that was left is to be frozen: Freezer::test_mode()
   };
   // Of another thread, only while the world is stopped.
   void set_attention(Attention bit, bool value) noexcept {
@@ -184,6 +185,9 @@ class alignas(128) Thread {
     Sweep::trim_all(started_, trimmer);
     pool_.trim(trimmer);
   }
+
+  // Freezes at once what may be frozen; returns how many greenlets.
+  std::size_t freeze() noexcept { return Sweep::freeze_all(started_); }
 
   // The thread state ends while another greenlet than the main one runs, as when Py_Finalize() is
   // called there. Gives the thread state the main greenlet's share again: CPython frees the thread
@@ -252,6 +256,10 @@ class alignas(128) Thread {
   // this starts it. Null with an exception set if there is none; the search failed at `target`
   // then.
   Greenlet* find_receiver(Ref& target, Message& message) noexcept;
+  // For a suspended greenlet with a mark that is about to go on. Brings its stack back if it is
+  // frozen: false with a MemoryError set if the system refuses that.
+  [[gnu::cold, gnu::noinline]] bool wake(Greenlet& greenlet) noexcept;
+  [[gnu::cold, gnu::noinline]] void freeze_origin() noexcept;
   // Finds the receiver by find_receiver(), and turns `message` into `payload`, the argument of
   // resume(). The message is empty then.
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;

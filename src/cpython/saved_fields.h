@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "cpython/impl_fields.h"
+#include "cpython/relocation.h"
 
 namespace greenlet::cpython {
 
@@ -39,6 +40,9 @@ struct NewStack {
 //   finish()                 the stack has ended: forgets what was on it
 //   must_catch_up(tstate)    true if the stack that was just entered needs catch_up()
 //   catch_up(tstate)         catches up with what changed while the stack was suspended
+//   relocate(moved)          rebases what leads into the bytes of the stack, if other code than
+//   that
+//                            of the stack follows it (relocation.cpp)
 template <typename... Field>
 struct Fields : Field... {
   void start(const NewStack& stack) noexcept { (Field::start(stack), ...); }
@@ -59,6 +63,8 @@ struct Fields : Field... {
 
   void catch_up(PyThreadState* tstate) noexcept { (catch_up_one<Field>(tstate), ...); }
 
+  void relocate(const Relocation& moved) noexcept { (relocate_one<Field>(moved), ...); }
+
  private:
   template <typename One>
   void finish_one() noexcept {
@@ -77,6 +83,12 @@ struct Fields : Field... {
   void catch_up_one(PyThreadState* tstate) noexcept {
     if constexpr (requires(One& field) { field.catch_up(tstate); }) {
       One::catch_up(tstate);
+    }
+  }
+  template <typename One>
+  void relocate_one(const Relocation& moved) noexcept {
+    if constexpr (requires(One& field) { field.relocate(moved); }) {
+      One::relocate(moved);
     }
   }
 };
@@ -159,6 +171,10 @@ struct DataStack {
     tstate->datastack_limit = limit;
   }
 
+  // False if frames lie in further chunks than the root chunk, which begins at `data`.
+  bool is_in_root(const std::byte* data) const noexcept {
+    return reinterpret_cast<const std::byte*>(chunk) == data;
+  }
   // The end of the frames in the root chunk, which begins at `data`. The root chunk notes its end
   // when the interpreter moves on to a further chunk.
   const std::byte* end_in_root(const std::byte* data) const noexcept {
@@ -200,6 +216,7 @@ struct CurrentFrame {
     tstate->*Current = frame;
   }
   void finish() noexcept { frame = nullptr; }
+  void relocate(const Relocation& moved) noexcept { frame = moved(frame); }
 
   _PyInterpreterFrame* innermost() const noexcept { return frame; }
   // Where the pointer to the innermost frame is; it need not be readable.
@@ -306,11 +323,16 @@ struct Operands {
   PyObject* const* end = nullptr;
 
   void set(const Operands& operands) noexcept { *this = operands; }
+  void relocate(const Relocation& moved) noexcept {
+    begin = moved(begin);
+    end = moved(end);
+  }
 };
 
 // For versions whose frames know their stack pointer, and need no operands (3.14+).
 struct NoOperands {
   static void set(const Operands&) noexcept {}
+  static void relocate(const Relocation&) noexcept {}
 };
 
 }  // namespace greenlet::cpython

@@ -23,6 +23,13 @@ struct CFrameBase {
   }
   void save(PyThreadState* tstate, const ImplFields&) noexcept { cframe = tstate->cframe; }
   void finish() noexcept { cframe = nullptr; }
+  // Only the innermost one is followed from outside.
+  void relocate(const Relocation& moved) noexcept {
+    cframe = moved(cframe);
+    if (cframe != nullptr) {
+      cframe->current_frame = moved(cframe->current_frame);
+    }
+  }
 
   _PyInterpreterFrame* innermost() const noexcept {
     return cframe != nullptr ? cframe->current_frame : nullptr;

@@ -48,6 +48,7 @@ struct CStackRefs {
     *impl.c_stack_refs = c_stack_refs;
   }
   void finish() noexcept { c_stack_refs = nullptr; }
+  void relocate(const Relocation& moved) noexcept;
 };
 
 #else

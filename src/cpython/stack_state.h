@@ -1,7 +1,8 @@
 // What CPython keeps per stack: saved when a greenlet is left, restored when it is entered. This is
 // the hot half of a switch, so save() and restore() are inline, allocate nothing and do not call
 // Python. The other methods are in stack_state.cpp; those that walk over the frames (traverse(),
-// hold(), mark_generators(), unmark_generators(), read_ahead()) are in frames.cpp.
+// hold(), mark_generators(), unmark_generators(), read_ahead()) are in frames.cpp, and those that
+// move it to another address in relocation.cpp.
 //
 // Where a new field of CPython's thread state goes
 // ------------------------------------------------
@@ -46,6 +47,7 @@
 
 #include "cpython/held_references.h"
 #include "cpython/impl_fields.h"
+#include "cpython/relocation.h"
 #include "cpython/saved_fields.h"
 
 // Each of these headers defines three types. SavedFields is the list of what its version keeps per
@@ -161,6 +163,14 @@ class StackState {
   const std::byte* data_end(const std::byte* data) const noexcept {
     return fields_.end_in_root(data);
   }
+  // Whether a suspended stack may be moved by relocate() now. `data` is that of start().
+  bool may_be_relocated(const std::byte* data) const noexcept;
+  // The bytes of a suspended stack have been copied: from its stack pointer to data_end(), or back.
+  // Rebases what leads into them, in the copy and elsewhere. Before the stack goes on, its bytes
+  // must be back where they were, and relocated accordingly. Runs no code but this.
+  void relocate(const Relocation& moved) noexcept;
+  // Whether other threads may look into frames of the suspended stack at this moment.
+  bool is_seen_by_others() const noexcept;
   // Reads each frame of the chain, so that they are in the cache when traverse() comes to them.
   void read_ahead() const noexcept;
 

@@ -88,6 +88,8 @@ class Reader:
         )
         self._states = {table[f"state.{name}"]: name for name in ("new", "running", "dead")}
         self._states[table["state.abandoned"]] = "abandoned"
+        # Frames of a frozen greenlet are on the heap, and its C stack is not in place.
+        self._frozen = table.entries.get("state.frozen")
         self._return_address = table.entries.get("register.rip") or table["register.pc"]
         self._greenlet_type = 0
         #: How many greenlets the last snapshot shows without their stacks, which it could not read,
@@ -266,7 +268,9 @@ class Reader:
 
     def _has_c_stack(self, fields: tuple[int, ...]) -> bool:
         try:
-            return bool(self.objects.word(fields[8] + self._return_address))
+            return fields[2] == self._frozen or bool(
+                self.objects.word(fields[8] + self._return_address)
+            )
         except DAMAGE:
             return False
 
@@ -368,6 +372,8 @@ class Reader:
             if greenlet.id in other._shown:
                 return other.registers(greenlet)
         block = self.objects.field(greenlet.id, "greenlet_object.greenlet")
+        if self._greenlet.read(self.memory, block)[2] == self._frozen:
+            raise ValueError("it is frozen, because it has been idle")
         pointer = self.objects.field(block, "greenlet.stack_pointer")
         found = {
             name.partition(".")[2]: self.objects.word(pointer + offset)

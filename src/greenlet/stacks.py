@@ -29,13 +29,19 @@ __all__ = [
     "MAX_SIZE",
     "MIN_SIZE",
     "StackStatistics",
+    "allow_freezing",
     "call_on_thread_stack",
+    "freeze",
     "get_default_size",
+    "get_freezing_bound",
     "get_pool_bound",
+    "is_freezing_on",
     "on_thread_stack",
     "report_overflow",
     "resident_bytes",
     "set_default_size",
+    "set_freezing",
+    "set_freezing_bound",
     "set_pool_bound",
     "set_size",
     "statistics",
@@ -76,6 +82,8 @@ class StackStatistics(NamedTuple):
     """Regions of greenlets that have started and not finished."""
     pooled: int
     """Regions that are kept for reuse."""
+    frozen: int = 0
+    """Greenlets whose stacks lie on the heap; their regions are in use."""
 
 
 def get_default_size() -> int:
@@ -153,6 +161,54 @@ def trim() -> int:
     are unmapped.
     """
     return _greenlet._trim_stacks()
+
+
+def is_freezing_on() -> bool:
+    """Return whether stacks of greenlets are frozen that have been idle for seconds.
+
+    A frozen stack lies on the heap, in one piece, and costs a quarter of the memory. It moves back
+    when the greenlet goes on. False if the kernel cannot give page tables back (Linux before 6.14).
+    """
+    return _greenlet._is_freezing_on()
+
+
+def set_freezing(enable: bool) -> None:
+    """Turn the freezing of idle stacks on or off, in all threads. What is frozen stays so.
+
+    Off by default. The environment variable ``GREENLET_FREEZING=1`` turns it on.
+    """
+    _greenlet._set_freezing(enable)
+
+
+def get_freezing_bound() -> int:
+    """Return how many greenlets a thread may have suspended before it freezes idle ones."""
+    return _greenlet._freezing_bound()
+
+
+def set_freezing_bound(bound: int) -> int:
+    """Set that number; return the previous one. A negative number raises ``ValueError``."""
+    previous = _greenlet._freezing_bound()
+    _greenlet._set_freezing_bound(bound)
+    return previous
+
+
+def allow_freezing(name: str, /) -> None:
+    """Let stacks be frozen in which C code of an extension module waits for a switch.
+
+    The name is as in an import: ``"package.module"``. By default a stack with C code of other
+    modules than CPython's interpreter, greenlet and gevent (without its event loops) is not frozen.
+    Allow a module only if none of its functions that wait for a switch lets other code use the
+    address of one of its local variables meanwhile.
+    """
+    _greenlet._allow_freezing(name)
+
+
+def freeze() -> int:
+    """Freeze at once what may be frozen in the calling thread; return how many greenlets that were.
+
+    It does not matter how long they have been waiting, nor whether freezing is on.
+    """
+    return _greenlet._freeze_stacks()
 
 
 def report_overflow(enable: bool = True) -> None:

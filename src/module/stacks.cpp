@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/freezing.h"
 #include "core/greenlet.h"
 #include "core/module_state.h"
 #include "core/sweep.h"
@@ -95,7 +96,8 @@ PyObject* set_stack_pool_bound(PyObject*, PyObject* value) {
 
 PyObject* stack_statistics(PyObject*, PyObject*) {
   const stack::Statistics statistics = stack::statistics();
-  return Py_BuildValue("(nnn)", statistics.reserved, statistics.in_use, statistics.pooled);
+  return Py_BuildValue("(nnnn)", statistics.reserved, statistics.in_use, statistics.pooled,
+                       core::freezing.frozen.load(std::memory_order_relaxed));
 }
 
 PyObject* call_on_thread_stack(PyObject*, PyObject* const* args, Py_ssize_t count,
@@ -124,6 +126,40 @@ PyObject* report_overflow(PyObject*, PyObject* enable) {
 }
 
 PyObject* trim_stacks(PyObject*, PyObject*) { return PyLong_FromSize_t(core::trim_now()); }
+
+PyObject* is_freezing_on(PyObject*, PyObject*) { return PyBool_FromLong(core::is_freezing_on()); }
+
+PyObject* set_freezing(PyObject*, PyObject* enable) {
+  const int enabled = PyObject_IsTrue(enable);
+  if (enabled < 0) {
+    return nullptr;
+  }
+  core::freezing.is_on.store(enabled != 0, std::memory_order_relaxed);
+  Py_RETURN_NONE;
+}
+
+PyObject* freezing_bound(PyObject*, PyObject*) {
+  return PyLong_FromSize_t(core::freezing.bound.load(std::memory_order_relaxed));
+}
+
+PyObject* set_freezing_bound(PyObject*, PyObject* value) {
+  std::size_t bound;
+  if (!as_size(value, bound)) {
+    return nullptr;
+  }
+  core::freezing.bound.store(bound, std::memory_order_relaxed);
+  Py_RETURN_NONE;
+}
+
+PyObject* allow_freezing(PyObject*, PyObject* module) {
+  const char* const name = PyUnicode_AsUTF8(module);
+  if (name == nullptr) {
+    return nullptr;
+  }
+  return core::allow_freezing(name) ? Py_NewRef(Py_None) : PyErr_NoMemory();
+}
+
+PyObject* freeze_stacks(PyObject*, PyObject*) { return PyLong_FromSize_t(core::freeze_now()); }
 
 PyDoc_STRVAR(
     kCallOnThreadStackDoc,
@@ -157,6 +193,13 @@ PyMethodDef stack_functions[] = {
     {"_stack_resident_bytes", &stack_resident_bytes, METH_NOARGS,
      "_stack_resident_bytes($module, /)\n--\n\n"},
     {"_trim_stacks", &trim_stacks, METH_NOARGS, "_trim_stacks($module, /)\n--\n\n"},
+    {"_is_freezing_on", &is_freezing_on, METH_NOARGS, "_is_freezing_on($module, /)\n--\n\n"},
+    {"_set_freezing", &set_freezing, METH_O, "_set_freezing($module, enable, /)\n--\n\n"},
+    {"_freezing_bound", &freezing_bound, METH_NOARGS, "_freezing_bound($module, /)\n--\n\n"},
+    {"_set_freezing_bound", &set_freezing_bound, METH_O,
+     "_set_freezing_bound($module, bound, /)\n--\n\n"},
+    {"_allow_freezing", &allow_freezing, METH_O, "_allow_freezing($module, name, /)\n--\n\n"},
+    {"_freeze_stacks", &freeze_stacks, METH_NOARGS, "_freeze_stacks($module, /)\n--\n\n"},
     {"_report_overflow", &report_overflow, METH_O, "_report_overflow($module, enable, /)\n--\n\n"},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -171,6 +214,10 @@ int read_stack_environment() {
   if (const char* const report = std::getenv("GREENLET_REPORT_OVERFLOW");
       report != nullptr && std::strcmp(report, "1") == 0) {
     stack::report_overflow(true);
+  }
+  if (const char* const freezes = std::getenv("GREENLET_FREEZING");
+      freezes != nullptr && (std::strcmp(freezes, "0") == 0 || std::strcmp(freezes, "1") == 0)) {
+    core::freezing.is_on.store(*freezes == '1', std::memory_order_relaxed);
   }
   const char* const text = std::getenv(kVariable);
   std::size_t size = 0;

@@ -84,7 +84,8 @@ void lock_on_fault(const Range& range) noexcept;
 
 // --- guards -------------------------------------------------------------------------------------
 //
-// A guard is a range that faults when it is touched. It stays until its range is unmapped.
+// A guard is a range that faults when it is touched. It stays until its range is unmapped, or until
+// remove_guards().
 
 // Makes the range a guard without a mapping of its own. False if the system cannot do so (the
 // first call finds out) or refuses: use protect_guard() then. One system call. Not for two threads
@@ -93,6 +94,9 @@ bool advise_guard(const Range& guard) noexcept;
 // The same for several, in one system call: no more than kMostAtOnce. If it returns false, some may
 // be guards already; set all of them one by one then.
 bool advise_guards(const Range* guards, std::size_t count) noexcept;
+// Makes ordinary memory of guards that advice has made; no more than kMostAtOnce. May fail, and do
+// nothing: they then stay guards.
+void remove_guards(const Range* guards, std::size_t count) noexcept;
 // True once advise_guard() has found out that every guard needs protect_guard().
 bool guards_cost_mappings() noexcept;
 
@@ -120,6 +124,11 @@ void drop(const Range& range) noexcept;
 // The same for several ranges, no more than kMostAtOnce: one system call if the kernel can do that,
 // otherwise one for each.
 void drop(const Range* ranges, std::size_t count) noexcept;
+
+// Whether drop() of everything that one page table reaches gives back that page table, too: the
+// system's own memory. The first call finds out by trying, which takes some system calls, and may
+// be wrong (false) while other threads map memory.
+bool gives_back_page_tables() noexcept;
 
 // Sets the lowest bit of states[i] if the i-th page from `begin` is backed by memory, and clears it
 // if not; the other bits mean nothing. False if that cannot be found out. One system call.

@@ -26,6 +26,7 @@ namespace {
 constexpr int kMadvPopulateWrite = 23;          // Linux 5.14
 constexpr int kMadvDontneedLocked = 24;         // Linux 5.18: MADV_DONTNEED for locked memory, too
 constexpr int kMadvGuardInstall = 102;          // Linux 6.13
+constexpr int kMadvGuardRemove = 103;           // Linux 6.13
 constexpr int kPrSetVma = 0x53564d41;           // Linux 5.17
 constexpr unsigned long kPrSetVmaAnonName = 0;  // Linux 5.17, CONFIG_ANON_VMA_NAME
 constexpr unsigned kMlockOnfault = 1;           // Linux 4.4
@@ -289,6 +290,12 @@ bool advise_guards(const Range* guards, std::size_t count) noexcept {
     return false;
   }
   return true;
+}
+
+void remove_guards(const Range* guards, std::size_t count) noexcept {
+  std::array<iovec, kMostAtOnce> ranges;
+  std::transform(guards, guards + count, ranges.begin(), as_iovec);
+  calls::advise_all(ranges.data(), count, kMadvGuardRemove);
 }
 
 bool guards_cost_mappings() noexcept {

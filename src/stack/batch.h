@@ -25,7 +25,9 @@ struct Batch {
   // The reserve's mutex protects these, the links too.
   std::uint64_t free;          // regions in the reserve, a bit each
   std::uint64_t guarded;       // regions whose guard is set; set when first handed out
+  std::uint64_t emptied;       // of those, regions that are empty: see Reserve::empty()
   std::size_t guard_mappings;  // mappings that its guards have added to the process
+  bool locked;                 // the program locks its memory: see Reserve::lock_in_memory()
   bool available;              // has a free region, and is in its size class's list of those
   Batch* previous;
   Batch* next;

@@ -253,6 +253,7 @@ Batch* Reserve::map(SizeClass& size_class, Failure& failure) noexcept {
 }
 
 void Reserve::lock_in_memory(Batch& batch) noexcept {
+  batch.locked = true;
   // The kernel takes no advice to install a guard in locked memory.
   for (std::size_t i = 0; i < batch.count && !platform::guards_cost_mappings(); ++i) {
     const Region region = batch.region(i);

@@ -28,6 +28,20 @@ class Reserve {
   std::size_t guard(Region* regions, std::size_t count, std::uint64_t unguarded,
                     Failure& failure) noexcept;
 
+  // Whether empty() gives back nearly all that regions cost, or this region.
+  bool can_empty() noexcept;
+  bool can_empty(const Region& region) noexcept;
+  // Gives back all memory of regions on which nobody runs before refill(), no more than
+  // platform::kMostAtOnce: their guards as well. So where neighbours are empty, too, the kernel
+  // gives up the page tables.
+  //
+  // A page table serves a region and the guard of the next one, which may belong to another thread.
+  // So the mutex is held until all is given back.
+  void empty(const Region* regions, std::size_t count) noexcept;
+  // Makes an emptied region usable again: sets its guard. False, and nothing has changed, if the
+  // system refuses it.
+  bool refill(const Region& region) noexcept;
+
   // Takes regions back and gives their memory back to the kernel. May unmap their batches.
   void give_back(const Region* regions, std::size_t count) noexcept;
   // See empty_pools() in pool.h.

@@ -90,6 +90,13 @@ needs_many_addresses = pytest.mark.skipif(
     sys.maxsize < 1 << 32, reason="with 32 bits some 4,000 stacks fit"
 )
 
+# For tests that look at the memory of suspended stacks, or at their C frames. In the mode that
+# freezes every stack that is left there is nothing to see.
+stacks_stay_in_place = pytest.mark.skipif(
+    "GREENLET_TEST_FREEZING" in os.environ,
+    reason="GREENLET_TEST_FREEZING freezes each stack that is left",
+)
+
 # For tests that measure the memory of a process.
 memory_is_given_back = pytest.mark.skipif(
     ADDRESS_SANITIZER,

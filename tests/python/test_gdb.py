@@ -11,7 +11,7 @@ from pathlib import Path
 
 import greenlet
 import pytest
-from helpers import TIME_SCALE
+from helpers import TIME_SCALE, stacks_stay_in_place
 from outside import Target, core_of, target, told_by_tool, without_running
 
 SCRIPT = Path(greenlet.__file__).with_name("gdb.py")
@@ -69,6 +69,7 @@ def test_info_greenlets_lists_all_with_numbers(process: Target) -> None:
     assert re.search(r"uses_a_generator 0x\w+ suspended  wait \S+outside_target.py:\d+", listed)
 
 
+@stacks_stay_in_place
 def test_a_selected_greenlet_shows_its_native_stack(process: Target) -> None:
     listed = in_process(process, "info greenlets")
     chosen = number_of(listed, "uses_c")
@@ -90,6 +91,7 @@ def test_a_selected_greenlet_shows_its_native_stack(process: Target) -> None:
     assert "main" in outside
 
 
+@stacks_stay_in_place
 def test_all_greenlets_at_once(process: Target) -> None:
     shown = in_process(process, "greenlet apply all bt -frame-info short-location")
     stacks = shown.split("\nGreenlet ")[1:]
@@ -99,6 +101,7 @@ def test_all_greenlets_at_once(process: Target) -> None:
         assert "corrupt" not in stack
 
 
+@stacks_stay_in_place
 def test_python_frames(process: Target) -> None:
     listed = in_process(process, "info greenlets")
     chosen = number_of(listed, "recursive")
@@ -108,6 +111,7 @@ def test_python_frames(process: Target) -> None:
     assert len(re.findall(r"  recursive  \S+outside_target.py:\d+ × 4\n.*\n.*wait  ", shown)) == 2
 
 
+@stacks_stay_in_place
 def test_a_greenlet_of_another_thread_selects_that_thread(process: Target) -> None:
     second = process.threads[1]
     count = len(process.threads[0]["greenlets"])
@@ -136,6 +140,7 @@ def test_the_process_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
         assert one.process.returncode == 0
 
 
+@stacks_stay_in_place
 def test_the_selection_ends_when_the_process_goes_on(tmp_path: Path) -> None:
     with target("runs", tmp_path) as one:
         shown = in_process(
@@ -162,6 +167,7 @@ def test_a_core_file_of_gdb_has_the_stacks_of_greenlets(tmp_path: Path) -> None:
         assert without_running(found) == without_running(one.threads)
 
 
+@stacks_stay_in_place
 def test_a_core_file(tmp_path: Path) -> None:
     core, threads = core_of(tmp_path)
     begin = (f"file {sys.executable}", f"core-file {core}", f"source {SCRIPT}")

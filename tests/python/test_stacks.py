@@ -19,6 +19,7 @@ from helpers import (
     memory_is_given_back,
     run_clean,
     run_script,
+    stacks_stay_in_place,
     to_parent,
 )
 
@@ -208,6 +209,7 @@ def test_a_suspended_greenlet_needs_little_memory() -> None:
         g.switch()
 
 
+@stacks_stay_in_place
 def test_memory_that_deep_calls_touched_is_given_back_in_the_pool() -> None:
     def deep(level: int) -> int:
         # Through C, so that the C stack grows, too.

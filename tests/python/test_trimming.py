@@ -15,6 +15,7 @@ from helpers import (
     memory_is_given_back,
     run_clean,
     since,
+    stacks_stay_in_place,
     to_parent,
 )
 
@@ -63,6 +64,7 @@ def suspended(count, depth):
 """
 
 
+@stacks_stay_in_place
 @pytest.mark.parametrize("depth", [15, 30, 120])
 def test_greenlets_that_have_waited_keep_only_the_memory_of_their_running_calls(depth: int) -> None:
     run_clean(
@@ -100,6 +102,7 @@ while time.monotonic() < begin + 0.8:
     )
 
 
+@stacks_stay_in_place
 def test_memory_is_given_back_if_only_the_main_greenlet_goes_on_now_and_then() -> None:
     # This is an event loop whose greenlets all wait, except for a timer.
     run_clean(
@@ -119,6 +122,7 @@ assert rest < peak / 2, (peak, rest)
     )
 
 
+@stacks_stay_in_place
 def test_greenlets_that_go_deep_every_second_come_to_keep_their_pages() -> None:
     # To give them back and touch them again would cost more than it saves.
     run_clean(
@@ -339,6 +343,7 @@ def test_a_trimmed_greenlet_looks_as_any_other_that_waits() -> None:
     assert g.switch("end") == "end"
 
 
+@stacks_stay_in_place
 def test_trim_gives_back_at_once_and_says_how_much() -> None:
     run_clean(
         COMMON
@@ -396,6 +401,7 @@ thread.join()
     )
 
 
+@stacks_stay_in_place
 @pytest.mark.parametrize("depth", [0, 15, 30, 60, 120])
 def test_little_is_left_in_the_pool_when_all_have_ended(depth: int) -> None:
     run_clean(

@@ -1,0 +1,179 @@
+// Which greenlets may be frozen, and how their stacks move.
+#include "core/freezing.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "context/context.h"
+#include "core/thread_registry.h"
+#include "cpython/gc_protocol.h"
+#include "platform/code.h"
+#include "stack/reserve.h"
+
+namespace greenlet::core {
+namespace {
+
+using platform::ForeignCode;
+
+// Larger stacks are not frozen: that saves little of their memory, and thawing takes longer.
+constexpr std::size_t kMostBytes = std::size_t{8} << 10;
+constexpr std::size_t kMostBytesInTests = std::size_t{1} << 20;
+// Bytes behind the frozen ones. So no other memory begins where a frozen stack ends, and a pointer
+// to the end is one to the stack.
+constexpr std::size_t kBehind = 8;
+constexpr int kPattern = 0xdb;
+// Modules of gevent, except for its event loops, whose C libraries keep addresses of variables.
+constexpr const char* kGevent = "/gevent/_gevent_c";
+
+Freezer::TestMode read_test_mode() noexcept {
+  const char* const text = std::getenv("GREENLET_TEST_FREEZING");
+  return text == nullptr                  ? Freezer::TestMode::kOff
+         : std::strcmp(text, "1") == 0    ? Freezer::TestMode::kOverwrites
+         : std::strcmp(text, "drop") == 0 ? Freezer::TestMode::kDrops
+                                          : Freezer::TestMode::kOff;
+}
+
+}  // namespace
+
+Freezer::TestMode Freezer::test_mode() noexcept {
+  // Not a local variable with an initial value that is computed: that takes functions of libstdc++.
+  constexpr int kUnknown = -1;
+  static constinit std::atomic<int> mode{kUnknown};
+  int now = mode.load(std::memory_order_relaxed);
+  if (now == kUnknown) {
+    now = static_cast<int>(read_test_mode());
+    mode.store(now, std::memory_order_relaxed);
+  }
+  return static_cast<TestMode>(now);
+}
+
+// C code that is not known may have given out addresses of its variables, and others may use them
+// while the stack is elsewhere. (CPython and we have been read for that.)
+bool Freezer::has_known_code_only(const Greenlet& greenlet, When when) noexcept {
+  static constinit std::atomic<bool> allows_gevent{false};
+  if (!allows_gevent.exchange(true, std::memory_order_relaxed)) {
+    ForeignCode::allow(kGevent);
+  }
+  const void* const known[] = {reinterpret_cast<const void*>(PyType_Type.tp_call),
+                               reinterpret_cast<const void*>(&Freezer::thaw)};
+  return ForeignCode::is_absent(greenlet.context_.stack_pointer(), greenlet.region_.boundary, known,
+                                std::size(known),
+                                when == When::kNow ? ForeignCode::kNew : ForeignCode::kRecent);
+}
+
+bool Freezer::may_freeze(const Greenlet& greenlet) noexcept {
+  const std::byte* const begin = greenlet.context_.stack_pointer();
+  const stack::Region& region = greenlet.region_;
+  // A main greenlet has no region. And code of a greenlet may have switched away from a stack that
+  // it has made itself.
+  return begin > region.low && begin < region.boundary &&
+         // Other greenlets link the WaitingKills on its stack to theirs.
+         greenlet.waiting_kills_ == 0 && !greenlet.keeps_frozen_ &&
+         greenlet.stack_state_.may_be_relocated(region.boundary);
+}
+
+Freezer::Result Freezer::freeze(Greenlet& greenlet) noexcept {
+  if (!context::kMayMove || greenlet.state() != State::kSuspended || greenlet.is_frozen()) {
+    return Result::kRefused;
+  }
+  // A collector keeps its lists of objects on its stack.
+  if (cpython::is_collecting()) {
+    return Result::kNotNow;
+  }
+  const bool empties = test_mode() != TestMode::kOverwrites;
+  if (!may_freeze(greenlet) || (empties && !stack::reserve().can_empty(greenlet.region_))) {
+    return Result::kRefused;
+  }
+  std::byte* const begin = greenlet.context_.stack_pointer();
+  const auto bytes =
+      static_cast<std::size_t>(greenlet.stack_state_.data_end(greenlet.region_.boundary) - begin);
+  if (bytes > (test_mode() == TestMode::kOff ? kMostBytes : kMostBytesInTests) ||
+      !has_known_code_only(greenlet, when_)) {
+    return Result::kRefused;
+  }
+  when_ = When::kIdle;  // the list of code is new by now
+  void* const memory = PyMem_RawMalloc(sizeof(FrozenStack) + bytes + kBehind);
+  if (memory == nullptr) {
+    return Result::kNotNow;
+  }
+  auto* const frozen = static_cast<FrozenStack*>(memory);
+  frozen->bytes = bytes;
+  std::memcpy(frozen->begin(), begin, bytes);
+  greenlet.stack_state_.relocate(
+      {.begin = begin, .end = begin + bytes, .delta = frozen->begin() - begin});
+  greenlet.frozen_ = frozen;
+  greenlet.set_mark(Greenlet::kFrozen);
+  freezing.frozen.fetch_add(1, std::memory_order_relaxed);
+  if (test_mode() != TestMode::kOff) {
+    std::memset(begin, kPattern, bytes);
+  }
+  if (empties) {
+    regions_[count_++] = greenlet.region_;
+    if (count_ == kMost) {
+      flush();
+    }
+  }
+  return Result::kFrozen;
+}
+
+void Freezer::flush() noexcept {
+  if (count_ != 0) {
+    stack::reserve().empty(regions_, std::exchange(count_, 0));
+  }
+}
+
+bool Freezer::thaw(Greenlet& greenlet) noexcept {
+  if (test_mode() != TestMode::kOverwrites && !stack::reserve().refill(greenlet.region_)) {
+    PyErr_SetString(PyExc_MemoryError, stack::describe(stack::Failure::kGuard));
+    return false;
+  }
+  FrozenStack& frozen = *greenlet.frozen_;
+  std::byte* const begin = greenlet.context_.stack_pointer();
+  // Another thread may have found a frame object of the frozen stack, and read it at this moment.
+  greenlet.keeps_frozen_ = greenlet.stack_state_.is_seen_by_others();
+  std::memcpy(begin, frozen.begin(), frozen.bytes);
+  greenlet.stack_state_.relocate({.begin = frozen.begin(),
+                                  .end = frozen.begin() + frozen.bytes,
+                                  .delta = begin - frozen.begin()});
+  greenlet.state_.store(State::kSuspended, std::memory_order_release);
+  freezing.frozen.fetch_sub(1, std::memory_order_relaxed);
+  if (!greenlet.keeps_frozen_) {
+    release(greenlet);
+  }
+  return true;
+}
+
+void Freezer::release(Greenlet& greenlet) noexcept {
+  PyMem_RawFree(std::exchange(greenlet.frozen_, nullptr));
+  greenlet.keeps_frozen_ = false;
+}
+
+bool is_freezing_on() noexcept {
+  return context::kMayMove && freezing.is_on.load(std::memory_order_relaxed) &&
+         stack::reserve().can_empty();
+}
+
+bool allow_freezing(const char* module) noexcept {
+  const std::size_t length = std::strlen(module);
+  char* const part = static_cast<char*>(PyMem_RawMalloc(length + 3));
+  if (part == nullptr) {
+    return false;
+  }
+  part[0] = '/';
+  for (std::size_t i = 0; i < length; ++i) {
+    part[i + 1] = module[i] == '.' ? '/' : module[i];
+  }
+  part[length + 1] = '.';
+  part[length + 2] = '\0';
+  const bool done = ForeignCode::allow(part);
+  PyMem_RawFree(part);
+  return done;
+}
+
+std::size_t freeze_now() noexcept {
+  Thread* const thread = ThreadRegistry::current_or_null();
+  return thread != nullptr ? thread->freeze() : 0;
+}
+
+}  // namespace greenlet::core
