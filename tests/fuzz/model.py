@@ -517,7 +517,7 @@ class greenlet:  # noqa: N801
         del death
         held = self, former
         thread.dying.append(held)
-        _attempt(lambda: thread.send(self, message))
+        _attempt(lambda: thread.send(self, message))  # noqa: F821
         thread.dying.remove(held)
         # Not if it has got another parent, or has become an ancestor of the former one.
         if self._parent is killer and all(one is not self for one in former._line()):
