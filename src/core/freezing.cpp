@@ -1,8 +1,12 @@
 // Which greenlets may be frozen, and how their stacks move.
 #include "core/freezing.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
+#include <string_view>
 #include <utility>
 
 #include "context/context.h"
@@ -15,6 +19,7 @@ namespace greenlet::core {
 namespace {
 
 using platform::ForeignCode;
+using platform::KnownCode;
 
 // Larger stacks are not frozen: that saves little of their memory, and thawing takes longer.
 constexpr std::size_t kMostBytes = std::size_t{8} << 10;
@@ -32,6 +37,33 @@ Freezer::TestMode read_test_mode() noexcept {
          : std::strcmp(text, "1") == 0    ? Freezer::TestMode::kOverwrites
          : std::strcmp(text, "drop") == 0 ? Freezer::TestMode::kDrops
                                           : Freezer::TestMode::kOff;
+}
+
+// Whether libraries of others are linked into the interpreter's own file, as in the interpreters of
+// uv. Then nobody can tell their code from the interpreter's.
+bool has_libraries_inside() noexcept {
+  constexpr std::string_view kModules[] = {"_ctypes", "_sqlite3", "_ssl", "_tkinter"};
+  for (const struct _inittab* each = PyImport_Inittab; each->name != nullptr; ++each) {
+    if (std::find(std::begin(kModules), std::end(kModules), each->name) != std::end(kModules)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// The interpreter's code, in its program or its shared library, and ours.
+std::array<KnownCode, 2> known_code() noexcept {
+  enum Inside : std::uint8_t { kUnknown, kNo, kYes };
+  static constinit std::atomic<Inside> inside{kUnknown};
+  if (inside.load(std::memory_order_relaxed) == kUnknown) {
+    inside.store(has_libraries_inside() ? kYes : kNo, std::memory_order_relaxed);
+  }
+  const bool is_alone = inside.load(std::memory_order_relaxed) == kNo;
+  return {{
+      {.address = is_alone ? reinterpret_cast<const void*>(PyType_Type.tp_call) : nullptr,
+       .name = "python"},
+      {.address = reinterpret_cast<const void*>(&Freezer::thaw), .name = "_greenlet"},
+  }};
 }
 
 }  // namespace
@@ -55,10 +87,8 @@ bool Freezer::has_known_code_only(const Greenlet& greenlet, When when) noexcept 
   if (!allows_gevent.exchange(true, std::memory_order_relaxed)) {
     ForeignCode::allow(kGevent);
   }
-  const void* const known[] = {reinterpret_cast<const void*>(PyType_Type.tp_call),
-                               reinterpret_cast<const void*>(&Freezer::thaw)};
-  return ForeignCode::is_absent(greenlet.context_.stack_pointer(), greenlet.region_.boundary, known,
-                                std::size(known),
+  return ForeignCode::is_absent(greenlet.context_.stack_pointer(), greenlet.region_.boundary,
+                                known_code(),
                                 when == When::kNow ? ForeignCode::kNew : ForeignCode::kRecent);
 }
 
@@ -89,10 +119,10 @@ Freezer::Result Freezer::freeze(Greenlet& greenlet) noexcept {
   const auto bytes =
       static_cast<std::size_t>(greenlet.stack_state_.data_end(greenlet.region_.boundary) - begin);
   if (bytes > (test_mode() == TestMode::kOff ? kMostBytes : kMostBytesInTests) ||
-      !has_known_code_only(greenlet, when_)) {
+      // After the first look the list of code is new.
+      !has_known_code_only(greenlet, std::exchange(when_, When::kIdle))) {
     return Result::kRefused;
   }
-  when_ = When::kIdle;  // the list of code is new by now
   void* const memory = PyMem_RawMalloc(sizeof(FrozenStack) + bytes + kBehind);
   if (memory == nullptr) {
     return Result::kNotNow;
@@ -124,9 +154,12 @@ void Freezer::flush() noexcept {
 }
 
 bool Freezer::thaw(Greenlet& greenlet) noexcept {
-  if (test_mode() != TestMode::kOverwrites && !stack::reserve().refill(greenlet.region_)) {
-    PyErr_SetString(PyExc_MemoryError, stack::describe(stack::Failure::kGuard));
-    return false;
+  if (test_mode() != TestMode::kOverwrites) {
+    const stack::Failure failure = stack::reserve().refill(greenlet.region_);
+    if (failure != stack::Failure::kNone) {
+      PyErr_SetString(PyExc_MemoryError, stack::describe(failure));
+      return false;
+    }
   }
   FrozenStack& frozen = *greenlet.frozen_;
   std::byte* const begin = greenlet.context_.stack_pointer();
@@ -151,7 +184,7 @@ void Freezer::release(Greenlet& greenlet) noexcept {
 
 bool is_freezing_on() noexcept {
   return context::kMayMove && freezing.is_on.load(std::memory_order_relaxed) &&
-         stack::reserve().can_empty();
+         stack::reserve().can_empty() && ForeignCode::can_tell(known_code());
 }
 
 bool allow_freezing(const char* module) noexcept {

@@ -198,7 +198,7 @@ def allow_freezing(name: str, /) -> None:
     The name is as in an import: ``"package.module"``. By default a stack with C code of other
     modules than CPython's interpreter, greenlet and gevent (without its event loops) is not frozen.
     Allow a module only if none of its functions that wait for a switch lets other code use the
-    address of one of its local variables meanwhile.
+    address of one of its local variables meanwhile. What is no name raises ``ValueError``.
     """
     _greenlet._allow_freezing(name)
 

@@ -3,13 +3,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace greenlet::platform {
 
-// Looks at memory for addresses of machine code. Code is known if it belongs to the file of one of
-// the `known` addresses, to the C library or its loader, or to a file that has been allowed. All
-// other code is foreign: of other libraries, and code without a file, which a JIT compiler has
-// made.
+// An address of machine code, and how the name of its file begins, perhaps after "lib". It is known
+// only if both fit: a program may have linked the same code into a file with much else.
+struct KnownCode {
+  const void* address;
+  const char* name;
+};
+
+// Looks at memory for addresses of machine code. Code is known if it is in one mapping with known
+// code, or belongs to the C library, its loader, or a file that has been allowed. All other code is
+// foreign: of other libraries, and code without a file, which a JIT compiler has made.
 //
 // Any thread may use it. A port that cannot tell refuses everything.
 class ForeignCode {
@@ -20,11 +27,15 @@ class ForeignCode {
 
   // True if no word of [begin, end), both aligned, is an address of foreign code. A word that only
   // looks like one counts as one. One lock, and some system calls if the list is too old.
-  static bool is_absent(const std::byte* begin, const std::byte* end, const void* const* known,
-                        std::size_t known_count, std::uint64_t may_be_old) noexcept;
+  static bool is_absent(const std::byte* begin, const std::byte* end,
+                        std::span<const KnownCode> known, std::uint64_t may_be_old) noexcept;
+  // Whether is_absent() can be true at all: the system lists the code of the process, and each of
+  // the known addresses is in a file that fits.
+  static bool can_tell(std::span<const KnownCode> known) noexcept;
 
-  // Allows files, by a part of their path: "/gevent/_gevent_c", or "/package/module." with the
-  // point before what the file name ends in. For good. False if there is no memory.
+  // Allows files, by a part of their path that reaches into the file name: "/gevent/_gevent_c", or
+  // "/package/module." with the point before what the file name ends in. For good. False if there
+  // is no memory.
   static bool allow(const char* part_of_path) noexcept;
 };
 

@@ -39,8 +39,8 @@ constexpr unsigned long kMappingQuery = _IOWR('f', 17, MappingQuery);
 
 // The C library, as glibc and musl name it and their loaders. Words of them are on every stack,
 // where calls have been that are over.
-constexpr std::array<const char*, 8> kSystem = {"/libc.so", "/libc-2.",    "/ld-linux", "/ld-2.",
-                                                "/ld-musl", "/libpthread", "/libm.so",  "[vdso]"};
+constexpr std::array<const char*, 8> kSystem = {"libc.so", "libc-2.",    "ld-linux", "ld-2.",
+                                                "ld-musl", "libpthread", "libm.so",  "[vdso]"};
 
 struct Code {
   std::uintptr_t begin, end;
@@ -60,29 +60,65 @@ constexpr std::size_t kMostCode = 1024;
 constinit std::array<Code, kMostCode> code;
 constinit std::size_t count = 0;
 constinit bool is_complete = false;
-constinit std::uint64_t made = 0;  // when; zero if it must be made again
+constinit bool has_all_known = false;  // each known address is in a file that fits
+constinit std::uint64_t made = 0;      // when; zero if it must be made again
 
 [[maybe_unused]] const int kForkHandlers =
     around_fork([] { guard.lock(); }, [] { guard.unlock(); });
 
-bool is_allowed(const char* path) noexcept {
-  for (const char* const part : kSystem) {
-    if (std::strstr(path, part) != nullptr) {
-      return true;
-    }
-  }
-  for (const Allowed* each = allowed.load(std::memory_order_acquire); each != nullptr;
-       each = each->next) {
-    if (std::strstr(path, each->part) != nullptr) {
+bool begins_with(const char* text, const char* begin) noexcept {
+  return std::strncmp(text, begin, std::strlen(begin)) == 0;
+}
+
+const char* file_name(const char* path) noexcept {
+  const char* const slash = std::strrchr(path, '/');
+  return slash != nullptr ? slash + 1 : path;
+}
+
+// Whether a part of the path begins so and ends in the file name. A folder alone does not count:
+// "module.libs" is where wheels of a module have other libraries.
+bool has_part(const char* path, const char* part) noexcept {
+  for (const char* found = std::strstr(path, part); found != nullptr;
+       found = std::strstr(found + 1, part)) {
+    if (std::strchr(found + std::strlen(part), '/') == nullptr) {
       return true;
     }
   }
   return false;
 }
 
-bool list_code(int mappings, const void* const* known, std::size_t known_count) noexcept {
+bool is_allowed(const char* path) noexcept {
+  for (const char* const name : kSystem) {
+    if (begins_with(file_name(path), name)) {
+      return true;
+    }
+  }
+  for (const Allowed* each = allowed.load(std::memory_order_acquire); each != nullptr;
+       each = each->next) {
+    if (has_part(path, each->part)) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// How many of the known addresses lie in the mapping, and in a file whose name fits.
+std::size_t known_in(const MappingQuery& mapping, const char* path,
+                     std::span<const KnownCode> known) noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(known.begin(), known.end(), [&](const KnownCode& each) {
+        const auto at = reinterpret_cast<std::uintptr_t>(each.address);
+        const char* const name = file_name(path);
+        return at >= mapping.begin && at < mapping.end &&
+               begins_with(begins_with(name, "lib") ? name + 3 : name, each.name);
+      }));
+}
+
+bool list_code(int mappings, std::span<const KnownCode> known) noexcept {
   std::array<char, 4096> path;
+  std::size_t known_found = 0;
   count = 0;
+  has_all_known = false;
   for (std::uint64_t next = 0;;) {
     MappingQuery query{};
     query.size = sizeof(query);
@@ -92,26 +128,29 @@ bool list_code(int mappings, const void* const* known, std::size_t known_count) 
     query.name_size = static_cast<std::uint32_t>(path.size());
     path[0] = '\0';
     if (ioctl(mappings, kMappingQuery, &query) != 0) {
+      has_all_known = known_found == known.size();
       return errno == ENOENT;  // no more
     }
     if (count == code.size()) {
       return false;
     }
-    const auto covers = [&](const void* address) {
-      const auto at = reinterpret_cast<std::uintptr_t>(address);
-      return at >= query.begin && at < query.end;
-    };
-    code[count++] = {
-        .begin = query.begin,
-        .end = query.end,
-        .is_known = std::any_of(known, known + known_count, covers) || is_allowed(path.data())};
+    const std::size_t known_here = known_in(query, path.data(), known);
+    known_found += known_here;
+    code[count++] = {.begin = query.begin,
+                     .end = query.end,
+                     .is_known = known_here != 0 || is_allowed(path.data())};
     next = query.end;
   }
 }
 
-void update(const void* const* known, std::size_t known_count, std::uint64_t now_is) noexcept {
+// Makes the list if it is older than `may_be_old`. Takes the guard as held.
+void update(std::span<const KnownCode> known, std::uint64_t may_be_old) noexcept {
+  const std::uint64_t now_is = now(Clock::kCoarse);
+  if (made != 0 && may_be_old != ForeignCode::kNew && now_is - made <= may_be_old) {
+    return;
+  }
   const int mappings = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-  is_complete = mappings >= 0 && list_code(mappings, known, known_count);
+  is_complete = mappings >= 0 && list_code(mappings, known);
   made = now_is;
   if (mappings >= 0) {
     close(mappings);
@@ -120,13 +159,16 @@ void update(const void* const* known, std::size_t known_count, std::uint64_t now
 
 }  // namespace
 
-bool ForeignCode::is_absent(const std::byte* begin, const std::byte* end, const void* const* known,
-                            std::size_t known_count, std::uint64_t may_be_old) noexcept {
+bool ForeignCode::can_tell(std::span<const KnownCode> known) noexcept {
   const std::lock_guard lock(guard);
-  if (const std::uint64_t now_is = now(Clock::kCoarse);
-      made == 0 || may_be_old == kNew || now_is - made > may_be_old) {
-    update(known, known_count, now_is);
-  }
+  update(known, kRecent);
+  return is_complete && has_all_known;
+}
+
+bool ForeignCode::is_absent(const std::byte* begin, const std::byte* end,
+                            std::span<const KnownCode> known, std::uint64_t may_be_old) noexcept {
+  const std::lock_guard lock(guard);
+  update(known, may_be_old);
   if (!is_complete || count == 0) {
     return false;
   }

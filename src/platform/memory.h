@@ -126,7 +126,7 @@ void drop(const Range& range) noexcept;
 void drop(const Range* ranges, std::size_t count) noexcept;
 
 // Whether drop() of everything that one page table reaches gives back that page table, too: the
-// system's own memory. The first call finds out by trying, which takes some system calls, and may
+// system's own memory. The first calls find out by trying, which takes some system calls, and may
 // be wrong (false) while other threads map memory.
 bool gives_back_page_tables() noexcept;
 

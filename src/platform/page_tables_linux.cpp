@@ -34,14 +34,16 @@ long page_table_kib() noexcept {
   return kib;
 }
 
+enum class Answer : std::uint8_t { kYes, kNo, kUnknown };
+
 // Makes some page tables, with a guard each that it removes again, and drops what they reach.
-bool try_to_give_back_page_tables() noexcept {
+Answer try_to_give_back_page_tables() noexcept {
   constexpr std::size_t kTables = 16;
   const std::size_t reach = kPageSize / sizeof(void*) * kPageSize;
   bool locks = false;
   std::byte* const mapping = map(kTables * reach, reach, locks);
   if (mapping == nullptr) {
-    return false;
+    return Answer::kUnknown;
   }
   bool works = !locks;
   std::array<Range, kTables> guards;
@@ -62,20 +64,29 @@ bool try_to_give_back_page_tables() noexcept {
     works = without >= 0 && with_tables - without >= expected;
   }
   unmap({mapping, mapping + kTables * reach});
-  return works;
+  return works ? Answer::kYes : Answer::kNo;
 }
 
 }  // namespace
 
 bool gives_back_page_tables() noexcept {
-  enum Known : std::uint8_t { kUntried, kYes, kNo };
-  static constinit std::atomic<Known> known{kUntried};
-  Known now = known.load(std::memory_order_relaxed);
-  if (now == kUntried) {
-    now = try_to_give_back_page_tables() ? kYes : kNo;
-    known.store(now, std::memory_order_relaxed);
+  // Other threads change the figures of the process meanwhile. So one no is not believed.
+  constexpr int kMostTries = 3;
+  static constinit std::atomic<int> tries_left{kMostTries};
+  static constinit std::atomic<bool> known{false};
+  if (!known.load(std::memory_order_relaxed) && tries_left.load(std::memory_order_relaxed) > 0) {
+    switch (try_to_give_back_page_tables()) {
+      case Answer::kYes:
+        known.store(true, std::memory_order_relaxed);
+        break;
+      case Answer::kNo:
+        tries_left.fetch_sub(1, std::memory_order_relaxed);
+        break;
+      case Answer::kUnknown:
+        break;
+    }
   }
-  return now == kYes;
+  return known.load(std::memory_order_relaxed);
 }
 
 }  // namespace greenlet::platform

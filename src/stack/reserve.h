@@ -38,9 +38,9 @@ class Reserve {
   // A page table serves a region and the guard of the next one, which may belong to another thread.
   // So the mutex is held until all is given back.
   void empty(const Region* regions, std::size_t count) noexcept;
-  // Makes an emptied region usable again: sets its guard. False, and nothing has changed, if the
-  // system refuses it.
-  bool refill(const Region& region) noexcept;
+  // Makes an emptied region usable again: sets its guard. If the system refuses that, nothing has
+  // changed.
+  Failure refill(const Region& region) noexcept;
 
   // Takes regions back and gives their memory back to the kernel. May unmap their batches.
   void give_back(const Region* regions, std::size_t count) noexcept;

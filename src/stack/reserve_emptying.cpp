@@ -69,13 +69,15 @@ void Reserve::empty(const Region* regions, std::size_t count) noexcept {
   platform::drop(ranges.data(), different);
 }
 
-bool Reserve::refill(const Region& region) noexcept {
+Failure Reserve::refill(const Region& region) noexcept {
   const std::lock_guard lock(mutex_);
-  if (!keeps_guard(region.batch->index(region)) && guard(region) != Failure::kNone) {
-    return false;
+  if (!keeps_guard(region.batch->index(region))) {
+    if (const Failure failure = guard(region); failure != Failure::kNone) {
+      return failure;
+    }
   }
   region.batch->emptied &= ~region.batch->bit(region);
-  return true;
+  return Failure::kNone;
 }
 
 }  // namespace greenlet::stack
