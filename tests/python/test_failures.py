@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 from helpers import THREAD_SANITIZER, run_machine, stacks_stay_in_place
 
-# If the guard of a frozen stack fails, the greenlet cannot go on, not even to be killed. Here system
-# calls fail, too.
+# If the guard of a frozen stack fails, the greenlet cannot go on, not even to be killed. Here
+# system calls fail, too.
 pytestmark = [
     stacks_stay_in_place,
     pytest.mark.skipif(THREAD_SANITIZER, reason="the sanitizer has memory functions of its own"),
