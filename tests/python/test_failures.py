@@ -6,11 +6,14 @@ A sample. `make inject` tries all of them on all interpreters.
 from __future__ import annotations
 
 import pytest
-from helpers import THREAD_SANITIZER, run_machine
+from helpers import THREAD_SANITIZER, run_machine, stacks_stay_in_place
 
-pytestmark = pytest.mark.skipif(
-    THREAD_SANITIZER, reason="the sanitizer has memory functions of its own"
-)
+# If the guard of a frozen stack fails, the greenlet cannot go on, not even to be killed. Here
+# system calls fail, too.
+pytestmark = [
+    stacks_stay_in_place,
+    pytest.mark.skipif(THREAD_SANITIZER, reason="the sanitizer has memory functions of its own"),
+]
 
 
 def test_a_sample_of_allocations_fails() -> None:
