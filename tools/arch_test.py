@@ -52,7 +52,7 @@ SYSTEM = CACHE / "debian-cross"
 INSIDE = jit_test.inside(SYSTEM)
 CROSS = ("cmake", "gdb-multiarch", "googletest", "ninja-build", "qemu-user")
 PACKAGES = (
-    *("bash", "libpython3-dev", "libstdc++6", "python3"),
+    *("bash", "coreutils", "libpython3-dev", "libstdc++6", "python3"),
     *("python3-hypothesis", "python3-pyelftools", "python3-pytest", "python3-pytest-timeout"),
 )
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
