@@ -36,8 +36,10 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(("name", "error"), [("", ValueError), ("a\0b", ValueError), (5, TypeError)])
-def test_what_is_no_name_of_a_module_is_not_allowed(name: object, error: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("name", "error"), [("", ValueError), ("a\0b", ValueError), (5, TypeError)]
+)
+def test_what_is_no_name_is_not_allowed(name: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         stacks.allow_freezing(name)  # type: ignore[arg-type]
 
