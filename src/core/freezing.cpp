@@ -44,7 +44,7 @@ Freezer::TestMode read_test_mode() noexcept {
 bool has_libraries_inside() noexcept {
   constexpr std::string_view kModules[] = {"_ctypes", "_sqlite3", "_ssl", "_tkinter"};
   for (const struct _inittab* each = PyImport_Inittab; each->name != nullptr; ++each) {
-    if (std::find(std::begin(kModules), std::end(kModules), each->name) != std::end(kModules)) {
+    if (std::ranges::find(kModules, std::string_view(each->name)) != std::end(kModules)) {
       return true;
     }
   }

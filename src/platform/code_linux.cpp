@@ -57,7 +57,7 @@ constinit std::atomic<const Allowed*> allowed{nullptr};
 // The list. `guard` protects it all.
 constinit Mutex guard;
 constexpr std::size_t kMostCode = 1024;
-constinit std::array<Code, kMostCode> code;
+constinit std::array<Code, kMostCode> code{};
 constinit std::size_t count = 0;
 constinit bool is_complete = false;
 constinit bool has_all_known = false;  // each known address is in a file that fits
@@ -105,13 +105,12 @@ bool is_allowed(const char* path) noexcept {
 // How many of the known addresses lie in the mapping, and in a file whose name fits.
 std::size_t known_in(const MappingQuery& mapping, const char* path,
                      std::span<const KnownCode> known) noexcept {
-  return static_cast<std::size_t>(
-      std::count_if(known.begin(), known.end(), [&](const KnownCode& each) {
-        const auto at = reinterpret_cast<std::uintptr_t>(each.address);
-        const char* const name = file_name(path);
-        return at >= mapping.begin && at < mapping.end &&
-               begins_with(begins_with(name, "lib") ? name + 3 : name, each.name);
-      }));
+  return static_cast<std::size_t>(std::ranges::count_if(known, [&](const KnownCode& each) {
+    const auto at = reinterpret_cast<std::uintptr_t>(each.address);
+    const char* const name = file_name(path);
+    return at >= mapping.begin && at < mapping.end &&
+           begins_with(begins_with(name, "lib") ? name + 3 : name, each.name);
+  }));
 }
 
 bool list_code(int mappings, std::span<const KnownCode> known) noexcept {
