@@ -46,8 +46,8 @@ INSTALL = ("install", "--no-index", "--no-deps", "--force-reinstall", "--root-us
 APT = ("Acquire::Check-Valid-Until", "APT::Install-Recommends")  # both false
 
 
-def provide_system() -> None:
-    """Make the system if it is not there, and install what it lacks."""
+def provide_system(packages: Sequence[str] = PACKAGES) -> None:
+    """Make the system if it is not there, and install what it lacks of the packages."""
     if os.geteuid() or not shutil.which("mmdebstrap"):
         raise Unavailable("this needs root, and the package mmdebstrap")
     stamp = SYSTEM / "packages.stamp"
@@ -58,12 +58,12 @@ def provide_system() -> None:
         shutil.rmtree(SYSTEM, ignore_errors=True)
         SYSTEM.parent.mkdir(parents=True, exist_ok=True)
         options = [f'--aptopt={option} "false"' for option in APT]
-        what = ("--mode=root", "--variant=apt", f"--include={','.join(PACKAGES)}")
+        what = ("--mode=root", "--variant=apt", f"--include={','.join(packages)}")
         mirrors = [line.split()[1] for line in lines]
         environments.run("mmdebstrap", *what, *options, "sid", SYSTEM, *mirrors[:1])
-        stamp.write_text("\n".join(PACKAGES))
+        stamp.write_text("\n".join(packages))
     show = (*INSIDE, "dpkg-query", "--show", "--showformat=${Package}\n")
-    if missing := set(PACKAGES) - set(environments.run(*show).split()):
+    if missing := set(packages) - set(environments.run(*show).split()):
         options = [f"-o{option}=false" for option in APT]
         apt = (*INSIDE, "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *options)
         environments.run(*apt, "update")
