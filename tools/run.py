@@ -31,6 +31,7 @@ PACKAGES = {  # of Debian, beside the compiler
     "test-building": ["clang", "pkgconf"],
     "test-engines": ["default-jre-headless", "libgc-dev", "r-base-core"],
     "test-jit": ["mmdebstrap"],
+    "test-windows": ["mmdebstrap"],
     "native": [*TESTS, "g++-aarch64-linux-gnu", "qemu-user", "valgrind"],
 }
 

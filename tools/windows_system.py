@@ -18,21 +18,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import environments
 import jit_test
+import suites
 from environments import Unavailable
 from jit_test import INSIDE, SYSTEM
 
 NAMES = ("3.13", "3.14")
-PACKAGES = ("wine", "wine64", "clang", "lld", "g++-mingw-w64-ucrt64", "cmake", "ninja-build")
+PACKAGES = (
+    *("wine", "wine64", "clang", "lld", "g++-mingw-w64-ucrt64", "mingw-w64-tools"),
+    *("cmake", "ninja-build"),
+)
 PROVIDER = "panda3d==1.10.16"
-TESTS = ("pytest==9.2.0", "pytest-timeout==2.4.0", "hypothesis==6.150.0")
+GROUPS = tomllib.loads((suites.CHECKOUT / "pyproject.toml").read_text())["dependency-groups"]
+TESTS = tuple(what for what in GROUPS["test"] if isinstance(what, str))  # not what builds need
 FOLDER = SYSTEM / "opt" / "windows"
-# clang and not gcc: gcc emulates thread-local variables on Windows, by a call for each access.
-COMPILER = "--target=x86_64-w64-mingw32ucrt"
+MINGW = "x86_64-w64-mingw32ucrt"
 # What the headers ask about the system. It differs in Debian's packages, of course.
 PYCONFIG = Path(__file__).parent / "toolchains" / "windows" / "pyconfig.h"
 PYTHON_EXE = """
@@ -41,7 +46,13 @@ __declspec(dllimport) int Py_Main(int, wchar_t**);
 int wmain(int argc, wchar_t** argv) { return Py_Main(argc, argv); }
 """
 STACK_BYTES = 2_000_000  # of python.exe's main thread, as in PCbuild/python.vcxproj
-WINE = ("WINEDEBUG=-all", "WINEPREFIX=/opt/windows/prefix", "WINEDLLOVERRIDES=winemenubuilder.exe=")
+WINE = (
+    "WINEPREFIX=/opt/windows/prefix",
+    "WINEDEBUG=-all",
+    "WINEDLLOVERRIDES=winemenubuilder.exe=",
+    "PYTHONUTF8=1",  # or the sources would be read in the code page of a West European
+    "XDG_RUNTIME_DIR=/tmp",  # it complains if there is none
+)
 
 
 def home(name: str) -> Path:
@@ -82,8 +93,11 @@ def provide_python(name: str) -> list[str]:
         with tempfile.TemporaryDirectory(dir=SYSTEM / "tmp") as temporary:
             unpack_libraries(name, folder, Path(temporary))
             unpack_sources(name, folder, Path(temporary))
+        make_import_library(name, folder)
         make_python_exe(name, folder)
         for_windows(name, "install", "--target", folder / "Lib" / "site-packages", *TESTS)
+        # Or each process would compile all that it imports, as the tests write no bytecode.
+        environments.run(*python(name), "-m", "compileall", "-q", f"{inside(folder)}/Lib")
         stamp.write_text(wanted)
     return python(name)
 
@@ -131,16 +145,26 @@ def unpack_sources(name: str, folder: Path, temporary: Path) -> None:
     (folder / "include" / "pyconfig.h").write_text(PYCONFIG.read_text())
 
 
+def make_import_library(name: str, folder: Path) -> None:
+    """Make the import library of the DLL, which extensions are linked with."""
+    stem = f"python{name.replace('.', '')}"
+    (folder / "libs").mkdir()
+    make = f"cd $0; gendef {stem}.dll; {MINGW}-dlltool -d {stem}.def -l libs/lib{stem}.dll.a"
+    environments.run(*INSIDE, "sh", "-ec", make, inside(folder))
+
+
 def make_python_exe(name: str, folder: Path) -> None:
-    """Compile python.exe. The linker takes the DLL itself, without an import library."""
+    """Compile python.exe."""
     (folder / "python.c").write_text(PYTHON_EXE)
     link = ("-municode", "-fuse-ld=lld", f"-Wl,--stack,{STACK_BYTES}")
-    files = ("-o", "python.exe", "python.c", f"python{name.replace('.', '')}.dll")
-    command = ("clang", COMPILER, "-O2", *link, *files)
+    files = ("-o", "python.exe", "python.c", f"libs/libpython{name.replace('.', '')}.dll.a")
+    command = ("clang", f"--target={MINGW}", "-O2", *link, *files)
     environments.run(*INSIDE, "sh", "-c", 'cd "$0" && "$@"', inside(folder), *command)
 
 
 if __name__ == "__main__":
     provide()
     for version in NAMES:
-        subprocess.run([*provide_python(version), "-c", "import sys; print(sys.version)"], check=True)
+        subprocess.run(
+            [*provide_python(version), "-c", "import sys; print(sys.version)"], check=True
+        )

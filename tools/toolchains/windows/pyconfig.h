@@ -1,6 +1,6 @@
-/* What CPython's headers ask about x64 Windows: as python.org builds the interpreter (PC/pyconfig.h in
- * CPython's sources), as far as an extension needs it. Debian's packages of the headers have answers
- * for Linux only. The layout of internal structures depends on the WITH_... lines. */
+/* What CPython's headers ask about x64 Windows: as python.org builds the interpreter (PC/pyconfig.h
+ * in CPython's sources), as far as an extension needs it. Debian's packages of the headers have
+ * answers for Linux only. The layout of internal structures depends on the WITH_... lines. */
 #ifndef Py_CONFIG_H
 #define Py_CONFIG_H
 
