@@ -254,6 +254,14 @@ def test_arch(session: nox.Session) -> None:
     end(session)
 
 
+@shared(name="test-windows")
+def test_windows(session: nox.Session) -> None:
+    """the Python suite on CPython for Windows, under Wine in a Debian system (as root)"""
+    names = os.environ.get("ON", "").split()
+    importlib.import_module("windows_test").run(REPORT, names, session.posargs)
+    end(session)
+
+
 @shared(name="test-builds")
 def test_builds(session: nox.Session) -> None:
     """the Python suite on interpreters as people have them (WHAT="3.14-tail-call 3.15-debian")"""

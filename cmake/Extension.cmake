@@ -2,13 +2,13 @@
 
 find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module)
 
-if(NOT Python_INTERPRETER_ID MATCHES "^(Python|Anaconda|ActivePython|Canopy)$" OR NOT Python_SOABI MATCHES "cpython")
+if(NOT Python_INTERPRETER_ID MATCHES "^(Python|Anaconda|ActivePython|Canopy)$" OR NOT Python_SOABI MATCHES "cpython|^cp3")
   message(FATAL_ERROR
     "greenlet works on CPython's own frames and thread states; "
     "${Python_EXECUTABLE} is not CPython 3.11 or newer.")
 endif()
 if(Python_VERSION VERSION_GREATER_EQUAL 3.13 AND Python_VERSION VERSION_LESS 3.14
-   AND Python_SOABI MATCHES "cpython-313t")
+   AND Python_SOABI MATCHES "cpython-313t|^cp313t")
   message(FATAL_ERROR
     "Free-threaded 3.13 was an experiment of CPython's and is not supported by greenlet; "
     "use free-threaded 3.14 or newer, or the default build of 3.13.")
@@ -37,7 +37,10 @@ endforeach()
 # Nothing here needs libstdc++, and to load it takes longer than all of greenlet; the one thing in it
 # that concerns a switch, src/context/exceptions.cpp looks for. `make wheels` checks this.
 target_link_libraries(_greenlet PRIVATE greenlet_options greenlet_platform greenlet_stack greenlet_context)
-target_link_options(_greenlet PRIVATE -static-libgcc -Wl,--as-needed -Wl,--gc-sections -Wl,-z,relro -Wl,-z,now)
+target_link_options(_greenlet PRIVATE -static-libgcc -Wl,--gc-sections)
+if(NOT WIN32)
+  target_link_options(_greenlet PRIVATE -Wl,--as-needed -Wl,-z,relro -Wl,-z,now)
+endif()
 
 # A release keeps the names of its functions, without which gdb, py-spy and perf show "??" in each
 # native stack: some 37 KB on the disk, 10 KB of a wheel. It keeps nothing else for debuggers, such as

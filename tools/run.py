@@ -33,6 +33,7 @@ PACKAGES = {  # of Debian, beside the compiler
     "test-engines": ["default-jre-headless", "libgc-dev", "r-base-core"],
     "test-arch": ["mmdebstrap"],
     "test-jit": ["mmdebstrap"],
+    "test-windows": ["mmdebstrap"],
     "native": [*TESTS, "valgrind"],
 }
 EMULATED = ["gdb-multiarch", "qemu-user"]

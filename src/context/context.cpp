@@ -5,9 +5,13 @@
 namespace greenlet::context {
 
 // The assembly (switch_*.S). Writes the first frame of a context below `top`, and returns the stack
-// pointer to switch to.
-extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_make(void* top,
-                                                                     Entry entry) noexcept;
+// pointer to switch to. Only Windows wants to know where the stack begins.
+#if defined(_WIN32)
+extern "C" void* greenlet_context_make(void* top, Entry entry, void* low) noexcept;
+#else
+extern "C"
+    [[gnu::visibility("hidden")]] void* greenlet_context_make(void* top, Entry entry) noexcept;
+#endif
 
 // The assembly. Calls function(argument) with the stack pointer below `below`.
 extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_call(void* below,
@@ -16,7 +20,11 @@ extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_call(void* below
 
 void Context::prepare(std::byte* low, std::byte* top, Entry entry) noexcept {
   sanitizers_.prepare(low, top);
+#if defined(_WIN32)
+  sp_ = greenlet_context_make(top, sanitizers_.first(entry), low);
+#else
   sp_ = greenlet_context_make(top, sanitizers_.first(entry));
+#endif
   exceptions_ = ExceptionGlobals{};
 }
 

@@ -99,6 +99,17 @@ class Context {
 extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_switch(void** from_sp, void* to_sp,
                                                                        void* message) noexcept;
 
+// The same for a context that has ended. Where the system keeps bounds of stacks, this also notes
+// those of the stack, for the next context that is prepared there.
+#if defined(_WIN32)
+extern "C" void* greenlet_context_leave(void** from_sp, void* to_sp, void* message) noexcept;
+#else
+[[gnu::always_inline]] inline void* greenlet_context_leave(void** from_sp, void* to_sp,
+                                                           void* message) noexcept {
+  return greenlet_context_switch(from_sp, to_sp, message);
+}
+#endif
+
 // Hardly any code switches inside a catch block. A switch that always copied would take a third
 // longer than one that only looks: it would store to both sides and to the runtime's words, and
 // then load them.
@@ -122,7 +133,7 @@ extern "C" [[gnu::visibility("hidden")]] void* greenlet_context_switch(void** fr
                                                       void* message) noexcept {
   swap_exceptions(to, live);
   sanitizers_.leave_for_good(to.sanitizers_);
-  greenlet_context_switch(&sp_, to.sp_, message);
+  greenlet_context_leave(&sp_, to.sp_, message);
   __builtin_unreachable();
 }
 

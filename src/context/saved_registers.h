@@ -14,7 +14,13 @@ struct SavedRegister {
 };
 
 // Of each architecture also kSavedBytes: the stack pointer lies there afterwards.
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(_WIN32)
+inline constexpr SavedRegister kSavedRegisters[] = {
+    {"r15", 0xc8}, {"r14", 0xd0}, {"r13", 0xd8},  {"r12", 0xe0},  {"rsi", 0xe8},
+    {"rdi", 0xf0}, {"rbx", 0xf8}, {"rbp", 0x100}, {"rip", 0x108},
+};
+inline constexpr std::size_t kSavedBytes = 0x110;
+#elif defined(__x86_64__)
 inline constexpr SavedRegister kSavedRegisters[] = {
     {"r12", 0x08}, {"r13", 0x10}, {"r14", 0x18}, {"r15", 0x20},
     {"rbx", 0x28}, {"rbp", 0x30}, {"rip", 0x38},

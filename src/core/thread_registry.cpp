@@ -1,7 +1,6 @@
 // The slow paths of finding a Thread, and its life from attach() to end().
 #include "core/thread_registry.h"
 
-#include <cstdlib>
 #include <new>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "cpython/errors.h"
 #include "cpython/objects.h"
 #include "cpython/thread_states.h"
+#include "platform/memory.h"
 
 namespace greenlet::core {
 namespace {
@@ -175,7 +175,7 @@ Thread* ThreadRegistry::allocate() noexcept {
   if (Thread* const unused = unused_.take()) {
     return unused;
   }
-  void* const memory = std::aligned_alloc(alignof(Thread), sizeof(Thread));
+  void* const memory = platform::allocate_aligned(alignof(Thread), sizeof(Thread));
   if (memory == nullptr) {
     PyErr_NoMemory();
     return nullptr;

@@ -1,5 +1,6 @@
 // A recording that has stopped, as Python objects.
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -9,6 +10,10 @@ namespace greenlet::core {
 namespace {
 
 Ref or_none(const Ref& object) noexcept { return Ref::share(object ? object.get() : Py_None); }
+
+unsigned long long number_of(const void* address) noexcept {
+  return reinterpret_cast<std::uintptr_t>(address);
+}
 
 // The switches of a thread as bytes, with each time as the difference from the one before. (Small
 // numbers compress well.) Frees the chunks as it goes.
@@ -53,10 +58,10 @@ Ref Timeline::tuple_of_threads() noexcept {
     const Ref name = or_none(thread->name);
     const Ref switches = bytes_of(*thread);
     PyObject* const made =
-        switches ? Py_BuildValue("KKOKKKKKKkO", thread->ident, thread->native_id, name.get(),
+        switches ? Py_BuildValue("KKOKKKKKKKO", thread->ident, thread->native_id, name.get(),
                                  thread->begin, thread->end, thread->worked_at_begin,
                                  thread->worked_at_end, thread->lost, thread->lost_at,
-                                 reinterpret_cast<unsigned long>(thread->running), switches.get())
+                                 number_of(thread->running), switches.get())
                  : nullptr;
     if (made == nullptr) {
       return {};
@@ -73,9 +78,9 @@ Ref Timeline::tuple_of_greenlets() noexcept {
     const Ref given = or_none(greenlet.given);
     const Ref function = or_none(greenlet.function);
     const Ref type = or_none(greenlet.type);
-    PyObject* const made = Py_BuildValue("OOOkII", given.get(), function.get(), type.get(),
-                                         reinterpret_cast<unsigned long>(greenlet.address),
-                                         greenlet.thread, greenlet.flags);
+    PyObject* const made =
+        Py_BuildValue("OOOKII", given.get(), function.get(), type.get(),
+                      number_of(greenlet.address), greenlet.thread, greenlet.flags);
     if (made == nullptr) {
       return {};
     }

@@ -171,6 +171,7 @@ constexpr DebugEntry kEntries[] = {
      {-4 * static_cast<std::int64_t>(sizeof(PyObject*))}},  // a pointer of its own
 #endif
 
+#ifndef MS_COREDLL  // what is imported from a DLL has no address before the import
     {"PyCode_Type", {.address = &PyCode_Type}},
     {"PyUnicode_Type", {.address = &PyUnicode_Type}},
     {"PyFunction_Type", {.address = &PyFunction_Type}},
@@ -178,6 +179,7 @@ constexpr DebugEntry kEntries[] = {
     {"PyCFunction_Type", {.address = &PyCFunction_Type}},
     {"PyModule_Type", {.address = &PyModule_Type}},
     {"PyType_Type", {.address = &PyType_Type}},
+#endif
 };
 
 [[gnu::used, gnu::retain, gnu::section(".greenlet_debug")]]

@@ -3,11 +3,10 @@
 #include "cpython/gc_protocol.h"
 
 #include <atomic>
-#include <chrono>
 #include <cstdint>
-#include <thread>
 
 #include "cpython/internals.h"
+#include "platform/clock.h"
 
 namespace greenlet::cpython {
 
@@ -94,7 +93,7 @@ bool wait_for_collection(int milliseconds) noexcept {
       return false;
     }
     Py_BEGIN_ALLOW_THREADS
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    platform::pause(1'000'000);
     Py_END_ALLOW_THREADS
   }
   return true;

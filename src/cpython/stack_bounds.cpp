@@ -6,13 +6,14 @@
 
 #if PY_VERSION_HEX >= 0x030e0000
 
-#include <pthread.h>
-
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include <internal/pycore_ceval.h>
+#ifdef __GLIBC__
+#include <pthread.h>
+#endif
 
 #include "cpython/impl_fields.h"
 #include "cpython/locks.h"

@@ -277,7 +277,8 @@ def _prepare() -> None:
     global _is_prepared
     if not _is_prepared:
         _is_prepared = True
-        os.register_at_fork(after_in_child=_discard)
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(after_in_child=_discard)
         atexit.register(_discard)
 
 

@@ -2,10 +2,8 @@
 // the state, one in each interpreter; and the import, which gives importlib a view of that module.
 #include <Python.h>
 #include <atomic>
-#include <chrono>
 #include <ctime>
 #include <new>
-#include <thread>
 
 #include "core/module_state.h"
 #include "core/thread_end.h"
@@ -20,6 +18,7 @@
 #include "module/inspect.h"
 #include "module/stacks.h"
 #include "module/timeline.h"
+#include "platform/clock.h"
 #include "platform/process.h"
 #include "stack/stack.h"
 
@@ -218,7 +217,7 @@ class CreationLock {
         return false;
       }
       Py_BEGIN_ALLOW_THREADS  // the other thread needs little time, and there seldom is one
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      platform::pause(100'000);
       Py_END_ALLOW_THREADS
     }
   }

@@ -2,6 +2,10 @@
 // own body here.
 #pragma once
 
+#if defined(_WIN32)
+#include "platform/clock_windows.h"  // IWYU pragma: export
+#else
+
 #include <cstdint>
 #include <ctime>
 
@@ -21,4 +25,12 @@ inline std::uint64_t now(Clock clock) noexcept {
          static_cast<std::uint64_t>(time.tv_nsec);
 }
 
+// Lets other threads run for less than a second. A signal may end it earlier.
+inline void pause(std::uint32_t nanoseconds) noexcept {
+  const timespec time{.tv_sec = 0, .tv_nsec = static_cast<long>(nanoseconds)};
+  nanosleep(&time, nullptr);
+}
+
 }  // namespace greenlet::platform
+
+#endif

@@ -7,13 +7,7 @@
 //   may do nothing   drop() (memory then stays until unmap()), lock_on_fault(), advise_guard() and
 //                    advise_guards() (return false), query_residency() (returns false: then the
 //                    pool drops the pages of a stack whenever it looks)
-//   constants        kUnmapsParts, kMappingsOfAGuard, kMostAtOnce
-//
-// Windows: map() reserves address space (VirtualAlloc, MEM_RESERVE), commit() gives a stack its
-// first pages and a PAGE_GUARD page, and the system commits more as the stack grows, if the
-// thread's TEB has the stack's bounds (that is for the switch in context/ to set). Reservations
-// begin at multiples of 64 KiB; VirtualAlloc2() aligns to more. Only whole reservations can be
-// released, so kUnmapsParts is false.
+//   constants        kUnmapsParts, kCommitsData, kMappingsOfAGuard, kMostAtOnce
 //
 // Pages of 16 or 64 KiB (arm64, ppc64le): nothing to do. All sizes are multiples of kPageSize.
 //
@@ -35,8 +29,16 @@ inline constexpr bool kShortOfAddresses = sizeof(void*) < 8;
 // The batched functions take up to this many ranges or stacks in one call.
 inline constexpr std::size_t kMostAtOnce = 64;
 
-// Whether unmap() can release a part of a mapping. If not, stack/ maps one batch at a time.
+// kUnmapsParts: unmap() can release a part of a mapping. If not, stack/ maps one batch at a time.
+// kCommitsData: commit() takes memory, or a promise of it, for the whole data area of a stack. So
+// stack/ makes that area small.
+#if defined(_WIN32)
+inline constexpr bool kUnmapsParts = false;
+inline constexpr bool kCommitsData = true;
+#else
 inline constexpr bool kUnmapsParts = true;
+inline constexpr bool kCommitsData = false;
+#endif
 
 // How many mappings protect_guard() adds to the process (see limits.h, mapping_limit()).
 inline constexpr std::size_t kMappingsOfAGuard = 2;
@@ -60,6 +62,9 @@ struct StackMemory {
   std::byte* boundary = nullptr;  // 16-byte aligned, inside a page; C stack below, data area above
   std::byte* high = nullptr;      // end of the data area
 };
+
+// Aligned memory from the C library, which is never given back. Null if there is none.
+void* allocate_aligned(std::size_t alignment, std::size_t bytes) noexcept;
 
 // --- address space ------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -222,6 +223,10 @@ constinit std::atomic<Advice> guard_advice{Advice::kUntried};
 }  // namespace
 
 const std::size_t kPageSize = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+
+void* allocate_aligned(std::size_t alignment, std::size_t bytes) noexcept {
+  return std::aligned_alloc(alignment, bytes);
+}
 
 // --- address space ------------------------------------------------------------------------------
 

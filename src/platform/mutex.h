@@ -2,6 +2,10 @@
 // here.
 #pragma once
 
+#if defined(_WIN32)
+#include "platform/mutex_windows.h"  // IWYU pragma: export
+#else
+
 #include <pthread.h>
 
 namespace greenlet::platform {
@@ -25,3 +29,5 @@ class Mutex {
 };
 
 }  // namespace greenlet::platform
+
+#endif

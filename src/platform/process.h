@@ -2,6 +2,10 @@
 // another system has its own bodies here (without fork(), around_fork() does nothing).
 #pragma once
 
+#if defined(_WIN32)
+#include "platform/process_windows.h"  // IWYU pragma: export
+#else
+
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,3 +32,5 @@ inline int around_fork(void (*before)(), void (*after)()) noexcept {
 }
 
 }  // namespace greenlet::platform
+
+#endif

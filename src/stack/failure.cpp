@@ -22,6 +22,9 @@ const char* describe(Failure failure) noexcept {
              "(the sysctl vm.overcommit_memory is 2), and what may be committed (CommitLimit in "
              "/proc/meminfo) is used up; set a smaller default stack size, or raise the sysctl "
              "vm.overcommit_ratio";
+    case Failure::kNoMemory:
+      return "cannot get memory for the stack of the greenlet: the system promises no more (on "
+             "Windows, see the size of the paging file)";
     case Failure::kMappings:
       return "cannot guard a stack for the greenlet: the process has as many memory mappings as "
              "it may; raise the sysctl vm.max_map_count (Linux 6.13 and newer need no mapping for "

@@ -14,6 +14,7 @@ enum class Failure : std::uint8_t {
   kAddressSpaceLimit,  // RLIMIT_AS
   kData,               // RLIMIT_DATA
   kCommit,             // strict overcommit (vm.overcommit_memory=2)
+  kNoMemory,           // commit() failed: a system where memory is promised before it is used
   kMappings,           // mprotect or mmap failed for want of mappings: vm.max_map_count
   kGuard,              // the guard could not be set for another reason
 };

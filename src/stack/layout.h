@@ -16,7 +16,7 @@ namespace greenlet::stack {
 inline constexpr std::size_t kGuardBytes = std::size_t{16} << 10;
 // Bytes of the data area. Small stacks, which exist where address space is short, have an eighth of
 // their own size. CPython allocates more room for Python frames where that is too little.
-inline constexpr std::size_t kDataBytes = std::size_t{256} << 10;
+inline constexpr std::size_t kDataBytes = std::size_t{platform::kCommitsData ? 16 : 256} << 10;
 
 // Regions are mapped in batches of at most this many: a batch keeps one bit for each in a word.
 inline constexpr std::size_t kBatchRegions = 64;

@@ -128,7 +128,7 @@ std::size_t take_ready(std::size_t size, Region* regions, std::size_t wish,
   if (commit(regions, taken)) {
     ready = reserve().guard(regions, taken, unguarded, failure);
   } else {
-    failure = Failure::kCommit;
+    failure = Failure::kNoMemory;
   }
   if (ready != taken) {
     reserve().give_back(regions + ready, taken - ready);

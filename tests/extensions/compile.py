@@ -4,10 +4,15 @@
 
 SOURCE is a C, C++ or Cython file beside this script; HEADERS is where `<greenlet/greenlet.h>` is
 looked for, FOLDER where the module goes. Warnings are errors, save in what Cython writes.
+
+Where there is no compiler (Windows under Wine), GREENLET_COMPILED names a folder with the modules,
+compiled elsewhere, with the flags in their names. What is not there cannot be had on that system.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,12 +25,15 @@ STRICT = ["-O1", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
 def main(name: str, headers: str, folder: str, *flags: str) -> None:
     source = Path(__file__).with_name(name)
     kind, module = source.suffix, source.stem
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    target = Path(folder, f"{module}{suffix}")
+    if compiled := os.environ.get("GREENLET_COMPILED"):
+        print(shutil.copy(Path(compiled, "".join([module, *flags]) + suffix), target))
+        return
     if kind == ".pyx":
         translated = Path(folder, f"{module}.c")
         subprocess.run([sys.executable, "-m", "cython", "-3", "-o", translated, source], check=True)
         source = translated
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    target = Path(folder, f"{module}{suffix}")
     # CPython's headers are not ours to warn about, nor are they C99 in every version.
     include = ["-isystem", sysconfig.get_path("include")]
     warnings = ["-O0", "-w"] if kind == ".pyx" else STRICT

@@ -2,7 +2,11 @@
 // states that take turns in one OS thread.
 #include <Python.h>
 #include <greenlet/greenlet.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <pthread.h>
+#endif
 
 #include <cstdint>
 #include <cstring>
@@ -12,6 +16,16 @@ namespace {
 
 std::uintptr_t here() { return reinterpret_cast<std::uintptr_t>(__builtin_frame_address(0)); }
 
+#ifdef _WIN32
+// Of the thread's own stack. Windows tells the bounds of the stack that runs.
+thread_local ULONG_PTR low;
+thread_local ULONG_PTR high;
+
+// on_own_stack(): whether this runs on the stack on which the thread has begun, or has loaded this.
+PyObject* on_own_stack(PyObject*, PyObject*) {
+  return PyBool_FromLong(low <= here() && here() < high);
+}
+#else
 // on_own_stack(): whether this runs within the bounds that the C library has for the thread.
 PyObject* on_own_stack(PyObject*, PyObject*) {
   pthread_attr_t attributes;
@@ -24,6 +38,7 @@ PyObject* on_own_stack(PyObject*, PyObject*) {
   pthread_attr_destroy(&attributes);
   return PyBool_FromLong(here() - reinterpret_cast<std::uintptr_t>(low) < bytes);
 }
+#endif
 
 // position(): the stack pointer.
 PyObject* position(PyObject*, PyObject*) {
@@ -164,5 +179,14 @@ PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "positions", nullptr, 0, functions, slots, nullptr, nullptr, nullptr};
 
 }  // namespace
+
+#ifdef _WIN32
+extern "C" BOOL WINAPI DllMain(HINSTANCE, DWORD reason, LPVOID) {
+  if (reason == DLL_PROCESS_ATTACH || reason == DLL_THREAD_ATTACH) {
+    GetCurrentThreadStackLimits(&low, &high);
+  }
+  return TRUE;
+}
+#endif
 
 PyMODINIT_FUNC PyInit_positions() { return PyModuleDef_Init(&definition); }

@@ -6,14 +6,17 @@ are about the import itself.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
-import resource
 import sys
 import textwrap
 import threading
 from collections.abc import Callable
 from typing import Any
+
+if sys.platform != "win32":  # it has no such limits
+    import resource
 
 
 def pages_as_bytes(field: int) -> int:
@@ -29,7 +32,19 @@ def address_space() -> int:
 def resident() -> int:
     """Return the resident memory without what a collection frees."""
     gc.collect()
-    return pages_as_bytes(1)
+    return working_set() if sys.platform == "win32" else pages_as_bytes(1)
+
+
+def working_set() -> int:
+    """Return the resident memory on Windows."""
+    counters = (ctypes.c_size_t * 9)()  # PROCESS_MEMORY_COUNTERS; the third is WorkingSetSize
+    kernel: Any = vars(ctypes)["windll"].kernel32
+    kernel.K32GetProcessMemoryInfo.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
+    kernel.GetCurrentProcess.restype = ctypes.c_void_p
+    size = ctypes.sizeof(counters)
+    if not kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), counters, size):
+        raise OSError("K32GetProcessMemoryInfo")
+    return counters[2]
 
 
 def set_limit(name: str, mebibytes: int) -> None:

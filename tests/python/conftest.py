@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import greenlet
+import not_on_windows
 import pytest
 from helpers import collections_after
 
@@ -18,6 +21,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="collect after N allocations in every test (1: at each), to find what is unsound",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items if sys.platform == "win32" else ():
+        name = item.nodeid.rpartition("tests/python/")[2]
+        for pattern, reason in not_on_windows.TESTS.items():
+            # Brackets are part of names, and no sets of letters.
+            if fnmatchcase(name, pattern.replace("[", "[[]")):
+                item.add_marker(pytest.mark.skip(reason=f"not on Windows: {reason}"))
 
 
 def pytest_collection_finish() -> None:

@@ -40,13 +40,20 @@ EMULATED = "GREENLET_EMULATED" in os.environ  # make test-arch
 # With assertions, with a sanitizer, without optimization or in an emulator all is several times
 # slower. There the time limits are longer, and tests repeat less often.
 IS_SLOW = DEBUG_BUILD or ADDRESS_SANITIZER or COUNTS_LINES or EMULATED
-TIME_SCALE = 10.0 if THREAD_SANITIZER or EMULATED else 5.0 if IS_SLOW else 1.0
+ON_WINDOWS = sys.platform == "win32"  # under Wine it takes a second to start a process
+TIME_SCALE = 10.0 if THREAD_SANITIZER or EMULATED else 5.0 if IS_SLOW or ON_WINDOWS else 1.0
 
 COMPILE = Path(__file__).parent.parent / "extensions" / "compile.py"
 
 # How deep recursion through C goes in 8 MiB, and in eight times as much. 3.12 and 3.13 count calls,
-# whatever the size of the stack.
-IN_USUAL, IN_LARGE = (400, 400) if (3, 12) <= VERSION < (3, 14) else (4_000, 40_000)
+# whatever the size of the stack. Microsoft's compiler makes larger frames.
+IN_USUAL, IN_LARGE = (
+    (400, 400)
+    if (3, 12) <= VERSION < (3, 14)
+    else (2_000, 20_000)
+    if ON_WINDOWS
+    else (4_000, 40_000)
+)
 
 # The first CPython release that has a feature tests speak about.
 FIRST_RELEASE: Mapping[str, tuple[int, int]] = {
@@ -193,6 +200,11 @@ def load_extension(source: str, folder: Path, *flags: str) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def address_of(thing: object) -> str:
+    """Return the address as texts of objects have it: their digits differ between systems."""
+    return object.__repr__(thing).rpartition(" at ")[2].rstrip(">")
 
 
 def _text(captured: bytes | str | None) -> str:

@@ -39,9 +39,14 @@ ARROWS: Mapping[str, tuple[str, ...]] = {
 }
 LONGEST = 450  # lines of a file of src/
 
+# The rooms that may ask which system they are compiled for.
+SYSTEM_ROOMS = ("platform", "context")
+SYSTEM_MACRO = re.compile(r"\b(_WIN32|_WIN64|__MINGW32__|__APPLE__|__linux__|MS_WINDOWS)\b")
+
 # Headers and functions of the operating system. The C++ standard has other means for the rest.
 SYSTEM_HEADERS = re.compile(
-    r"\s*#\s*include\s*<((?:sys|linux|asm)/[^>]+|(?:unistd|fcntl|sched|signal|pthread|poll|time)\.h)>"
+    r"\s*#\s*include\s*<((?:sys|linux|asm)/[^>]+|"
+    r"(?:unistd|fcntl|sched|signal|pthread|poll|time|windows|psapi|io|malloc)\.h)>"
 )
 SYSTEM_CALLS = (
     *("syscall", "mmap", "munmap", "mremap", "madvise", "mprotect", "mincore", "mlock", "mlock2"),
@@ -50,6 +55,7 @@ SYSTEM_CALLS = (
     *("gettimeofday", "nanosleep", "usleep", "sched_yield", "sysconf", "getpagesize", "getpid"),
     *("gettid", "getauxval", "pthread_getattr_np", "pthread_attr_getstack", "pthread_atfork"),
     *("pthread_sigqueue", "VirtualAlloc", "VirtualProtect", "GetCurrentThreadStackLimits"),
+    *("VirtualFree", "VirtualQuery", "LoadLibraryA", "GetProcAddress", "GetModuleHandleA", "Sleep"),
 )
 # A call of the global function: not a method, not a function of a namespace of ours.
 SYSTEM_CALL = re.compile(rf"(?:^|[^\w.>:]|(?<![\w>])::)({'|'.join(SYSTEM_CALLS)})\s*\(")
@@ -157,6 +163,14 @@ def versions_outside_cpython(files: Files) -> list[str]:
         f"{path}:{number}: {match[0]}"
         for path, number, line in lines_of_code(files)
         if room_of(path) != "cpython" and (match := name.search(line))
+    ]
+
+
+def systems_outside_their_rooms(files: Files) -> list[str]:
+    return [
+        f"{path}:{number}: {match[0]}"
+        for path, number, line in lines_of_code(files)
+        if room_of(path) not in SYSTEM_ROOMS and (match := SYSTEM_MACRO.search(line))
     ]
 
 
@@ -280,6 +294,10 @@ def test_only_the_room_cpython_knows_versions_of_cpython() -> None:
     check(versions_outside_cpython(sources()))
 
 
+def test_only_the_rooms_platform_and_context_know_systems() -> None:
+    check(systems_outside_their_rooms(sources()))
+
+
 def test_only_the_room_platform_calls_the_system() -> None:
     check(system_calls_outside_platform(sources()))
 
@@ -337,7 +355,9 @@ GOOD: Files = {
 }
 ARROW, VERSION = includes_against_the_arrows, versions_outside_cpython
 SYSTEM, POINTER = system_calls_outside_platform, pointers_outside_the_repository
-SOURCE_RULES: tuple[Rule, ...] = (ARROW, VERSION, SYSTEM, files_that_are_too_long)
+SOURCE_RULES: tuple[Rule, ...] = (
+    *(ARROW, VERSION, SYSTEM, systems_outside_their_rooms, files_that_are_too_long),
+)
 
 
 @pytest.mark.parametrize("rule", SOURCE_RULES)
@@ -385,6 +405,9 @@ def test_a_rule_finds_no_fault_in_good_files(rule: Rule) -> None:
         (SYSTEM, "core/a.cpp", "#include <sys/mman.h>", "sys/mman.h"),
         (SYSTEM, "stack/a.cpp", 'File f("/proc/self/maps");', "/proc/self"),
         (SYSTEM, "cpython/stack_bounds.cpp", "f = open(path);", "open"),
+        (SYSTEM, "core/a.cpp", "#include <windows.h>", "windows.h"),
+        (systems_outside_their_rooms, "core/a.cpp", "#ifdef _WIN32", "core/a.cpp:1: _WIN32"),
+        (systems_outside_their_rooms, "stack/a.h", "#if defined(__APPLE__)", "__APPLE__"),
         (files_that_are_too_long, "core/a.S", "\n" * 451, "451 lines"),
         (POINTER, "a.py", "# see ../shared/x", "../shared"),
         (POINTER, "a.md", "in /work/main/x", "a.md:1: /work/m"),

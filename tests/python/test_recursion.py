@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import VERSION, in_thread, run_clean, since, to_parent
+from helpers import ON_WINDOWS, VERSION, in_thread, run_clean, since, to_parent
 from recursion_cases import PROGRAMS
 
 
@@ -47,8 +47,9 @@ def test_the_c_calls_of_a_suspended_greenlet_do_not_count_elsewhere() -> None:
 
     def show(innermost: object) -> str:
         # More than half of what each version allows. 3.11 counts Python and C calls together; 3.12
-        # came with 1,500 C calls, and allows more in later releases.
-        for _ in range(600 if VERSION < (3, 12) else 900 if VERSION < (3, 13) else 6_000):
+        # came with 1,500 C calls, and allows more in later releases, but fewer on Windows.
+        later = 1_800 if ON_WINDOWS else 6_000
+        for _ in range(600 if VERSION < (3, 12) else 900 if VERSION < (3, 13) else later):
             innermost = [innermost]
         return repr(innermost).strip("[]")
 

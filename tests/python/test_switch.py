@@ -8,7 +8,7 @@ from typing import Any
 import greenlet as module
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import to_parent
+from helpers import address_of, to_parent
 
 # What g.switch(*args, **kwargs) returns in a greenlet that waits in switch().
 DELIVERED: list[tuple[tuple[Any, ...], dict[str, Any], Any]] = [
@@ -375,7 +375,7 @@ def test_the_repr_names_the_state() -> None:
     g.switch()
     dead = repr(g)
 
-    assert new.startswith(f"<greenlet.greenlet object at {id(g):#x} (otid=0x")
+    assert new.startswith(f"<greenlet.greenlet object at {address_of(g)} (otid=0x")
     assert " pending" in new
     assert " current" in shown[0]
     assert " active" in shown[0]

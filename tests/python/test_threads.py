@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from greenlet import _greenlet, error, getcurrent, greenlet
 from helpers import (
+    address_of,
     in_thread,
     parallelize,
     run_clean,
@@ -87,8 +88,8 @@ def test_the_error_names_the_main_greenlets_of_both_threads() -> None:
         first, *following = str(caught.value).splitlines()
         assert first == "Cannot switch to a different thread"
         assert len(following) == 2
-        assert f"{id(getcurrent()):#x}" in following[0]
-        assert f"{id(family['main']):#x}" in following[1]
+        assert address_of(getcurrent()) in following[0]
+        assert address_of(family["main"]) in following[1]
 
 
 def test_a_refused_switch_leaves_the_greenlet_as_it_was() -> None:

@@ -1,0 +1,59 @@
+"""What is not tested on Windows, as data: the reason for each file, and for each group of tests.
+
+tools/windows_test.py leaves the files out, and conftest.py skips the tests. "Wine" in a reason: it
+might pass on a real Windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DEBUGGERS = "reads ELF files and /proc, or runs gdb"
+NO_COMPILER = "runs a compiler, and under Wine there is none"
+EXCEPTIONS = "a switch does not keep what a C++ runtime of Windows knows of exceptions yet"
+SIGNALS = "Windows has no signals that one process, or thread, sends to another"
+ADDRESS_SPACE = "Windows does not tell a process how much address space it has reserved"
+MAPPINGS = "Wine makes mappings of Linux, of which a process may have 65,530, two or three a stack"
+MAIN_STACK = "the linker decides on the size of the main thread's stack, not a limit"
+PRELOADS = "puts functions in place of the C library's, by means of ELF"
+
+FILES: Mapping[str, str] = {
+    "test_architecture.py": "is about the sources, and tested on Linux",
+    "test_building.py": NO_COMPILER,
+    "test_debuggers.py": DEBUGGERS,
+    "test_documents.py": "is about the documents, and tested on Linux",
+    "test_failures.py": PRELOADS,
+    "test_gdb.py": DEBUGGERS,
+    "test_jit.py": "these interpreters have no JIT",
+    "test_limits.py": "Windows has no limits as those of setrlimit()",
+    "test_outside.py": DEBUGGERS,
+    "test_outside_hostile.py": DEBUGGERS,
+    "test_overflow.py": "reports of faults are not there yet, and the tests know signals only",
+    "test_processes.py": "Windows has no fork()",
+    "test_signals.py": SIGNALS,
+    "test_timeline_page.py": "there is no browser under Wine; the page is the same on Linux",
+}
+
+# Patterns of what stands behind tests/python/ in the name of a test.
+TESTS: Mapping[str, str] = {
+    "test_c_api.py::test_a_cpp_runtime_may_be_loaded_when_greenlets_have_switched*": EXCEPTIONS,
+    "test_c_api.py::test_exceptions_of_cpp_programs_interleave": EXCEPTIONS,
+    "test_c_api.py::test_the_header_is_valid_in*": NO_COMPILER,
+    "test_inspect.py::test_a_signal_dumps_*": SIGNALS,
+    "test_inspect.py::test_dumps_while_threads_switch_start_and_end": SIGNALS,
+    "test_inspect_hostile.py::test_a_signal_dumps_*": SIGNALS,
+    "test_inspect_hostile.py::test_a_dump_without_stderr_says_so": SIGNALS,
+    "test_inspect_hostile.py::test_signals_of_crashes_do_not_dump*": SIGNALS,
+    "test_recursion.py::test_a_main_thread_whose_stack_becomes_larger_*": MAIN_STACK,
+    "test_recursion.py::test_an_unlimited_main_stack_*": MAIN_STACK,
+    "test_recursion.py::test_recursion_that_works_in_a_main_thread_*": MAIN_STACK,
+    "test_recursion.py::test_recursion_that_works_in_a_thread_with_a_large_stack_*": MAIN_STACK,
+    "test_shutdown.py::test_keyboard_interrupt_in_a_greenlet_ends_the_program": SIGNALS,
+    "test_shutdown.py::*forked_child*": "Windows has no fork()",
+    "test_stacks.py::test_a_greenlet_with_a_small_stack_has_no_more": ADDRESS_SPACE,
+    "test_stacks.py::test_fifty_thousand_greenlets_*": MAPPINGS,
+    "test_stacks.py::test_the_size_of_one_greenlet_may_be_taken_back": ADDRESS_SPACE,
+    "test_thread_end.py::*foreign_thread*": NO_COMPILER,
+    "test_thread_stack.py::test_a_child_forked_*": "Windows has no fork()",
+    "test_thread_stack.py::test_a_signal_handler_that_switches_*": SIGNALS,
+}

@@ -1,0 +1,108 @@
+"""Build greenlet for x64 Windows, and run the Python suite with it under Wine.
+
+windows_system.py has the Windows. What Windows lacks is skipped, with the reason; the list is
+tests/python/not_on_windows.py. Each file of tests runs in a process of its own, so that a crash
+costs one file.
+"""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import environments
+import suites
+import windows_system
+from environments import required
+from jit_test import INSIDE
+from suites import CHECKOUT, Counts, Report
+from windows_system import MINGW, WINE, home, inside
+
+sys.path.append(str(CHECKOUT / "tests" / "python"))
+import not_on_windows
+
+TOOLCHAIN = CHECKOUT / "tools" / "toolchains" / "x86_64-windows.cmake"
+TESTS = "tests/python"
+EXTENSIONS = (  # with the flags that tests want
+    *((f"{name}.c", "") for name in ("classes", "driver", "entries", "visits")),
+    *((f"{name}.cpp", "") for name in ("positions", "unwinding")),
+    *(("fields.pyx", f"-DCYTHON_USE_TYPE_SPECS={specs}") for specs in (0, 1)),
+)
+
+
+def build(name: str) -> Path:
+    """Build greenlet for a Python on Windows; return the folder from which it is imported."""
+    folder = CHECKOUT / "build" / f"windows-{name}"
+    where, digits = inside(home(name)), name.replace(".", "")
+    settings = {
+        "CMAKE_TOOLCHAIN_FILE": str(TOOLCHAIN),
+        "CMAKE_BUILD_TYPE": "Release",
+        "GREENLET_WERROR": environments.WERROR,
+        "Python_EXECUTABLE": f"{where}/python.exe",
+        "Python_INCLUDE_DIR": f"{where}/include",
+        "Python_LIBRARY": f"{where}/libs/libpython{digits}.dll.a",
+        "Python_SOABI": f"cp{digits}-win_amd64",
+    }
+    options = [f"-D{key}={value}" for key, value in settings.items()]
+    cmake = (*INSIDE, *WINE, "cmake")
+    environments.run(*cmake, "-S", CHECKOUT, "-B", folder, "-G", "Ninja", *options)
+    environments.run(*cmake, "--build", folder)
+    site = folder / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    shutil.copytree(CHECKOUT / "src" / "greenlet", site / "greenlet")
+    environments.run(*cmake, "--install", folder, "--prefix", site)
+    return site
+
+
+def compile_extensions(name: str) -> Path:
+    """Compile the modules of tests/extensions that Windows can have; return their folder.
+
+    compile.py cannot, because no compiler runs under Wine.
+    """
+    folder = CHECKOUT / "build" / f"windows-{name}" / "extensions"
+    folder.mkdir(exist_ok=True)
+    where, digits = inside(home(name)), name.replace(".", "")
+    include = ("-I", f"{folder.parent}/site", "-isystem", f"{where}/include")
+    link = ("-fuse-ld=lld", "-shared", f"{where}/libs/libpython{digits}.dll.a")
+    for source, flags in EXTENSIONS:
+        path = CHECKOUT / "tests" / "extensions" / source
+        target = folder / f"{path.stem}{flags}.cp{digits}-win_amd64.pyd"
+        if path.suffix == ".pyx":
+            translated = folder / f"{path.stem}.c"
+            cython = ("-m", "cython", "-3", "-o", translated, path)
+            environments.run(*windows_system.python(name), *cython)
+            path = translated
+        compiler = "clang++" if path.suffix == ".cpp" else "clang"
+        standard = "-std=c++17" if path.suffix == ".cpp" else "-std=c99"
+        how = (standard, f"--target={MINGW}", "-O1", *flags.split(), *include)
+        command: tuple[str | Path, ...] = (compiler, *how, "-o", target, path)
+        # The C++ runtime of mingw-w64 uses its threads.
+        environments.run(*INSIDE, *command, *link, "-static", "-lpthread")
+    return folder
+
+
+def python_with(name: str, site: Path) -> list[str]:
+    """Return how a Python on Windows is called that finds greenlet in that folder."""
+    *before, wine, python = windows_system.python(name)
+    compiled = f"GREENLET_COMPILED={compile_extensions(name)}"
+    variables = ("PYTHONDONTWRITEBYTECODE=1", f"PYTHONPATH=Z:{site}", compiled)
+    return [*before, *variables, wine, python, "-X", "faulthandler"]
+
+
+def run(report: Report, names: Sequence[str], tests: Sequence[str]) -> None:
+    """Test on each Python for Windows."""
+    files = sorted(file.name for file in (CHECKOUT / TESTS).glob("test_*.py"))
+    for name in names or windows_system.NAMES:
+        with required(report, f"windows-{name}"):
+            windows_system.provide()
+            windows_system.provide_python(name)
+            python = python_with(name, build(name))
+            for test in tests or files:
+                label = f"windows-{name}-{Path(test.partition('::')[0]).stem}"
+                if reason := not_on_windows.FILES.get(test):
+                    print(f"{label}: {reason}")
+                    report.add(label, Counts(skipped=1))
+                    continue
+                path = test if "/" in test else f"{TESTS}/{test}"
+                # No signal can interrupt a test there.
+                suites.pytest(report, label, python, path, "-o", "timeout_method=thread")
