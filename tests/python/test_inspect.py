@@ -575,7 +575,7 @@ def test_a_callback_of_all_threads_is_called_in_old_and_new_ones() -> None:
     def callback(event: str, pair: tuple[greenlet, greenlet]) -> None:
         events.append((threading.get_ident(), event, pair))
 
-    go, done = threading.Event(), threading.Event()
+    go, done, over = threading.Event(), threading.Event(), threading.Event()
     idents: list[int] = []
 
     def old() -> None:
@@ -584,6 +584,7 @@ def test_a_callback_of_all_threads_is_called_in_old_and_new_ones() -> None:
         done.set()
         go.wait()
         suspended()
+        over.wait()  # or the new thread may get the same ident
 
     def new() -> None:
         idents.append(threading.get_ident())
@@ -594,8 +595,11 @@ def test_a_callback_of_all_threads_is_called_in_old_and_new_ones() -> None:
     done.wait()
     with traced_everywhere(callback):
         go.set()
-        thread.join()
-        in_thread(new)
+        try:
+            in_thread(new)
+        finally:
+            over.set()
+            thread.join()
         g = suspended()
     count = len(events)
     g.switch()
