@@ -4,8 +4,8 @@
     python benchmarks/freezing.py --ours PYTHON [--published PYTHON] [--count N] [--seconds S]
         [--what trivial frames receive awake]
 
-Each measurement is a process. In it N greenlets wait, and are idle for S seconds, in which a few
-others start and end; ours freezes meanwhile. They wait in a function that does nothing else
+Each measurement is a process. In it N greenlets wait, and are idle for S seconds. In these seconds
+a few others start and end, which lets ours freeze. They wait in a function that does nothing else
 (trivial), in the innermost of 20 Python frames (frames), or in gevent's recv() (receive). `awake`
 switches to all of them in turn without a pause, so that nothing is frozen. Memory is the resident
 memory and the page tables of the process, per greenlet, without what it had before.

@@ -40,9 +40,8 @@ struct NewStack {
 //   finish()                 the stack has ended: forgets what was on it
 //   must_catch_up(tstate)    true if the stack that was just entered needs catch_up()
 //   catch_up(tstate)         catches up with what changed while the stack was suspended
-//   relocate(moved)          rebases what leads into the bytes of the stack, if other code than
-//   that
-//                            of the stack follows it (relocation.cpp)
+//   relocate(moved)          rebases what leads into the bytes of the stack, if code of other
+//                            stacks follows it (relocation.cpp)
 template <typename... Field>
 struct Fields : Field... {
   void start(const NewStack& stack) noexcept { (Field::start(stack), ...); }

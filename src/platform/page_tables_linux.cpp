@@ -70,7 +70,7 @@ Answer try_to_give_back_page_tables() noexcept {
 }  // namespace
 
 bool gives_back_page_tables() noexcept {
-  // Other threads change the figures of the process meanwhile. So one no is not believed.
+  // During a trial other threads change the same figures. So the first answers "no" do not count.
   constexpr int kMostTries = 3;
   static constinit std::atomic<int> tries_left{kMostTries};
   static constinit std::atomic<bool> known{false};

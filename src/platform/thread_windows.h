@@ -4,8 +4,8 @@
 namespace greenlet::platform {
 
 // Remembers the bounds of the stack that runs as those of the calling thread's own stack, unless
-// some are remembered already. To be called before the first switch of the thread, as Windows does
-// not tell them when another stack runs.
+// some are remembered already. Call it before the first switch of the thread: while another stack
+// runs, Windows does not tell these bounds.
 void remember_own_stack() noexcept;
 
 }  // namespace greenlet::platform

@@ -13,7 +13,7 @@ NO_COMPILER = "runs a compiler, and under Wine there is none"
 EXCEPTIONS = "a switch does not keep what a C++ runtime of Windows knows of exceptions yet"
 SIGNALS = "Windows has no signals that one process, or thread, sends to another"
 ADDRESS_SPACE = "Windows does not tell a process how much address space it has reserved"
-MAPPINGS = "Wine makes mappings of Linux, of which a process may have 65,530, two or three a stack"
+MAPPINGS = "under Wine each stack takes two or three mappings, and Linux allows a process 65,530"
 MAIN_STACK = "the linker decides on the size of the main thread's stack, not a limit"
 PRELOADS = "puts functions in place of the C library's, by means of ELF"
 

@@ -371,7 +371,8 @@ def killer():
     return "killed"
 k = greenlet(killer)
 assert k.switch() == "caught"
-# The one that is killed. Its traceback has its frames, so not if another thread may see them.
+# This freezes the greenlet that is killed; not on free-threaded builds, where its traceback lets
+# other threads see its frames.
 freeze({0 if FREE_THREADED else 1})
 """
     )
