@@ -6,7 +6,9 @@
 // which may separate these directives from the code. An unused directive does nothing.
 #pragma once
 
+#if __has_include(<features.h>)
 #include <features.h>
+#endif
 
 #ifdef __GLIBC__
 #if defined(__x86_64__)

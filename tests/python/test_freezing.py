@@ -7,12 +7,16 @@ kernel gives the memory back, and without that nothing is frozen. There only the
 
 from __future__ import annotations
 
+import _bisect
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
+import greenlet as greenlet_package
 import pytest
 from greenlet import greenlet, stacks
 from helpers import (
@@ -403,7 +407,52 @@ assert g.switch(5) == "collected" and found == [5]
 
 
 @gives_back
-def test_a_stack_with_foreign_code_is_frozen_only_if_that_is_allowed() -> None:
+@pytest.mark.skipif(not hasattr(_bisect, "__file__"), reason="_bisect is in the interpreter's file")
+def test_a_module_is_allowed_by_its_whole_name_and_not_by_a_folder() -> None:
+    run_clean(
+        COMMON
+        + """
+import bisect, _bisect, pathlib
+g = greenlet(lambda: bisect.bisect([1, 2, 3], 2, key=lambda value: wait() or value))
+g.switch()
+freeze(0)
+for name in "_bis", "isect", pathlib.Path(_bisect.__file__).parent.name:
+    stacks.allow_freezing(name)
+    freeze(0)
+stacks.allow_freezing("_bisect")
+freeze(1)
+while g:
+    result = g.switch()
+assert result == 2
+"""
+    )
+
+
+@gives_back
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_ENABLE_SHARED")), reason="the interpreter is a library"
+)
+def test_a_program_that_has_the_interpreter_inside_freezes_nothing(tmp_path: Path) -> None:
+    program = tmp_path / "embedding"
+    shutil.copy(Path(sys.executable).resolve(), program)
+    paths = [sysconfig.get_path("purelib"), str(Path(greenlet_package.__file__).parent.parent)]
+    code = """if True:
+        from greenlet import getcurrent, greenlet, stacks
+        g = greenlet(lambda: getcurrent().parent.switch())
+        g.switch()
+        stacks.set_freezing(True)
+        assert stacks.freeze() == 0 and not stacks.is_freezing_on()
+    """
+    environment = {
+        **os.environ,
+        "PYTHONHOME": f"{sys.base_prefix}:{sys.base_exec_prefix}",
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
+    subprocess.run([program, "-c", code], check=True, timeout=60 * TIME_SCALE, env=environment)
+
+
+@gives_back
+def test_a_stack_with_code_of_other_libraries_is_not_frozen() -> None:
     run_clean(
         COMMON
         + """
