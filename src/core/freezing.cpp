@@ -100,7 +100,7 @@ bool Freezer::may_freeze(const Greenlet& greenlet) noexcept {
   // it has made itself.
   return begin > region.low && begin < region.boundary &&
          // Other greenlets link the WaitingKills on its stack to theirs.
-         greenlet.waiting_kills_ == 0 && !greenlet.keeps_frozen_ &&
+         greenlet.waiting_kills_ == 0 && (greenlet.remaining_ & Greenlet::kKeepsFrozen) == 0 &&
          greenlet.stack_state_.may_be_relocated(region.boundary);
 }
 
@@ -165,14 +165,16 @@ bool Freezer::thaw(Greenlet& greenlet) noexcept {
   FrozenStack& frozen = *greenlet.frozen_;
   std::byte* const begin = greenlet.context_.stack_pointer();
   // Another thread may have found a frame object of the frozen stack, and read it at this moment.
-  greenlet.keeps_frozen_ = greenlet.stack_state_.is_seen_by_others();
+  const bool is_seen = greenlet.stack_state_.is_seen_by_others();
   std::memcpy(begin, frozen.begin(), frozen.bytes);
   greenlet.stack_state_.relocate({.begin = frozen.begin(),
                                   .end = frozen.begin() + frozen.bytes,
                                   .delta = begin - frozen.begin()});
   greenlet.state_.store(State::kSuspended, std::memory_order_release);
   freezing.frozen.fetch_sub(1, std::memory_order_relaxed);
-  if (!greenlet.keeps_frozen_) {
+  if (is_seen) {
+    greenlet.remaining_ |= Greenlet::kKeepsFrozen;
+  } else {
     release(greenlet);
   }
   return true;
@@ -180,7 +182,7 @@ bool Freezer::thaw(Greenlet& greenlet) noexcept {
 
 void Freezer::release(Greenlet& greenlet) noexcept {
   PyMem_RawFree(std::exchange(greenlet.frozen_, nullptr));
-  greenlet.keeps_frozen_ = false;
+  greenlet.remaining_ &= static_cast<std::uint8_t>(~Greenlet::kKeepsFrozen);
 }
 
 bool is_freezing_on() noexcept {

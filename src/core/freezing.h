@@ -49,12 +49,8 @@ class Freezer {
   // Brings the stack of a frozen greenlet back to its addresses. Allocates nothing. False with a
   // MemoryError set if the system refuses the guard: then the greenlet stays frozen.
   static bool thaw(Greenlet& greenlet) noexcept;
-  // The run of a greenlet is over, and its stack is left.
-  static void forget(Greenlet& greenlet) noexcept {
-    if (greenlet.keeps_frozen_) [[unlikely]] {
-      release(greenlet);
-    }
-  }
+  // Frees the bytes of a greenlet that has been thawed.
+  static void release(Greenlet& greenlet) noexcept;
 
   // For tests: each greenlet is frozen as soon as it is left, and its stack is overwritten; with
   // kDrops its memory is given back, too.
@@ -64,7 +60,6 @@ class Freezer {
  private:
   static bool has_known_code_only(const Greenlet& greenlet, When when) noexcept;
   static bool may_freeze(const Greenlet& greenlet) noexcept;
-  static void release(Greenlet& greenlet) noexcept;
 
   static constexpr std::size_t kMost = 32;  // as few as that, because they lie on the stack
   static_assert(kMost <= platform::kMostAtOnce);

@@ -160,8 +160,8 @@ std::size_t Greenlet::stack_in_use() const noexcept {
 }
 
 void Greenlet::keep() noexcept {
-  if (!is_kept_) {
-    is_kept_ = true;
+  if ((remaining_ & kIsKept) == 0) {
+    remaining_ |= kIsKept;
     Py_INCREF(object());
   }
 }

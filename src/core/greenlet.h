@@ -204,10 +204,10 @@ class Greenlet {
           waiter_(waiter),
           heir_(heir),
           outer_(std::exchange(killed.kills_, this)) {
-      waiter_.waiting_kills_ += waiter_.waiting_kills_ != kManyKills ? 1 : 0;
+      ++waiter_.waiting_kills_;
     }
     ~WaitingKill() {
-      waiter_.waiting_kills_ -= waiter_.waiting_kills_ != kManyKills ? 1 : 0;
+      --waiter_.waiting_kills_;
       WaitingKill** link = &killed_.kills_;
       while (*link != this) [[unlikely]] {
         link = &(*link)->outer_;
@@ -334,21 +334,22 @@ class Greenlet {
   // together. The small fields fill the gap behind state_.
   std::atomic<State> state_{State::kNew};
   bool is_main_ = false;
-  bool is_kept_ = false;                   // see keep()
+  // What is to be let go when its run is over: the reference of keep(), and the bytes at frozen_
+  // though it has been thawed (Freezer::thaw()).
+  static constexpr std::uint8_t kIsKept = 1;
+  static constexpr std::uint8_t kKeepsFrozen = 2;
+  std::uint8_t remaining_ = 0;
   std::atomic<bool> is_finishing_{false};  // its run is over, and it looks for its heir
   std::atomic<bool> is_scheduler_{false};
   bool del_called_ = false;
   std::atomic<std::uint16_t> wanted_stack_units_{0};
   std::uint8_t laps_to_trim_ = 4;  // see Sweep
-  bool keeps_frozen_ = false;      // it goes on, but frozen_ must stay: see Freezer::thaw()
-  // How many WaitingKills lie on its stack. At this number or more the count stays as it is.
-  static constexpr std::uint16_t kManyKills = UINT16_MAX;
-  std::uint16_t waiting_kills_ = 0;
   int kills_at_end_ = 0;
   bool is_queued_ = false;            // in its owner's DroppedQueue
   bool queued_by_collector_ = false;  // and a collection has put it there
   bool found_by_collector_ = false;
-  bool args_is_single_ = false;  // see args_
+  bool args_is_single_ = false;      // see args_
+  std::uint32_t waiting_kills_ = 0;  // how many WaitingKills lie on its stack
   std::atomic<Thread*> thread_{nullptr};
   Object* const object_;
   context::Context context_;
@@ -365,7 +366,7 @@ class Greenlet {
   PyObject* kwargs_ = nullptr;  // their dict, or the tuple of their names
   Notes* notes_ = nullptr;
   std::uint64_t serial_ = 0;
-  // Without an initial value: it has one only while is_frozen() or keeps_frozen_.
+  // Without an initial value: it has one only while is_frozen(), or with kKeepsFrozen.
   FrozenStack* frozen_;
   stack::Region region_;      // of a main greenlet only the boundary, about where its stack begins
   Greenlet* next_ = nullptr;  // in the GreenletList of its thread

@@ -128,17 +128,21 @@ bool Thread::wake(Greenlet& greenlet) noexcept {
   return true;
 }
 
-void Thread::freeze_origin() noexcept { Freezer(Freezer::When::kIdle).freeze(*origin_); }
-
 PyObject* Thread::arrive_slowly(PyObject* message) noexcept {
-  if (has_attention(kFreezes)) [[unlikely]] {
-    freeze_origin();
-  }
   if (running_->stack_state_.must_catch_up(tstate_)) {
     // Runs no Python code in this thread.
     running_->stack_state_.catch_up(tstate_, running_->object());
   }
   return receive(message);
+}
+
+void Thread::let_go_of_remaining(Greenlet& finished) noexcept {
+  if ((finished.remaining_ & Greenlet::kKeepsFrozen) != 0) {
+    Freezer::release(finished);
+  }
+  if (std::exchange(finished.remaining_, std::uint8_t{0}) != 0) {
+    Py_DECREF(finished.object());  // the thread's reference; its caller has another one
+  }
 }
 
 PyObject* Thread::receive(PyObject* message) noexcept {
@@ -152,15 +156,14 @@ PyObject* Thread::receive(PyObject* message) noexcept {
     set_attention(kOriginFinished, false);
     Greenlet& finished = Greenlet::of(origin.get());
     finished.context_.retire();
-    Freezer::forget(finished);
     pool_.release(std::exchange(finished.region_, {}));
     finished.stack_state_.release_held();
-    if (std::exchange(finished.is_kept_, false)) {
-      Py_DECREF(origin.get());  // the thread's reference; `origin` is still one
+    if (finished.remaining_ != 0) [[unlikely]] {
+      let_go_of_remaining(finished);
     }
   }
-  if ((attention_ & ~unsigned{kFreezes}) != 0 &&
-      !tell_of_switch(Greenlet::of(origin.get()), message == nullptr)) [[unlikely]] {
+  if (attention_ != 0 && !tell_of_switch(Greenlet::of(origin.get()), message == nullptr))
+      [[unlikely]] {
     Py_XDECREF(message);
     return nullptr;
   }
@@ -171,8 +174,11 @@ PyObject* Thread::receive(PyObject* message) noexcept {
   return message;
 }
 
-bool Thread::tell_of_switch(const Greenlet& origin, bool is_throw) noexcept {
+bool Thread::tell_of_switch(Greenlet& origin, bool is_throw) noexcept {
   set_attention(kWatched, false);
+  if (has_attention(kFreezes)) {
+    Freezer(Freezer::When::kIdle).freeze(origin);
+  }
   if (const SwitchHook hook = module_->hook; has_attention(kHooked) && hook.function != nullptr) {
     hook.function((is_throw ? SwitchHook::kThrow : 0) |
                       (origin.state() == State::kDead ? SwitchHook::kOriginFinished : 0),

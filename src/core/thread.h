@@ -245,8 +245,9 @@ class alignas(128) Thread {
     return message;
   }
   PyObject* arrive_slowly(PyObject* message) noexcept;
-  // Calls the hook and the tracer. Returns false with an exception set if the tracer raises.
-  [[gnu::noinline]] bool tell_of_switch(const Greenlet& origin, bool is_throw) noexcept;
+  // Freezes the origin, if that is wanted. Calls the hook and the tracer. Returns false with an
+  // exception set if the tracer raises.
+  [[gnu::noinline]] bool tell_of_switch(Greenlet& origin, bool is_throw) noexcept;
   // The rest of arrive_slowly(), when the StackState has caught up; also for a switch from a
   // greenlet to itself.
   PyObject* receive(PyObject* message) noexcept;
@@ -259,7 +260,8 @@ class alignas(128) Thread {
   // For a suspended greenlet with a mark that is about to go on. Brings its stack back if it is
   // frozen: false with a MemoryError set if the system refuses that.
   [[gnu::cold, gnu::noinline]] bool wake(Greenlet& greenlet) noexcept;
-  [[gnu::cold, gnu::noinline]] void freeze_origin() noexcept;
+  // Frees what a finished greenlet has kept for its run.
+  [[gnu::cold, gnu::noinline]] static void let_go_of_remaining(Greenlet& finished) noexcept;
   // Finds the receiver by find_receiver(), and turns `message` into `payload`, the argument of
   // resume(). The message is empty then.
   Greenlet* prepare(Ref& target, Message& message, PyObject*& payload) noexcept;
