@@ -110,6 +110,11 @@ memory_is_given_back = pytest.mark.skipif(
     reason="AddressSanitizer keeps what is freed, and shadows of it",
 )
 
+# For tests in which gdb writes a core file.
+core_files_are_small = pytest.mark.skipif(
+    ADDRESS_SANITIZER, reason="gdb would write all of AddressSanitizer's shadow memory"
+)
+
 
 class Outcome(NamedTuple):
     """How a child process ended."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import greenlet
 import pytest
-from helpers import TIME_SCALE, stacks_stay_in_place
+from helpers import TIME_SCALE, core_files_are_small, stacks_stay_in_place
 from outside import Target, core_of, target, told_by_tool, without_running
 
 SCRIPT = Path(greenlet.__file__).with_name("gdb.py")
@@ -159,6 +159,7 @@ def test_the_selection_ends_when_the_process_goes_on(tmp_path: Path) -> None:
     assert re.search(r"\[Greenlet 3: recursive", stopped)
 
 
+@core_files_are_small
 def test_a_core_file_of_gdb_has_the_stacks_of_greenlets(tmp_path: Path) -> None:
     with target("sleeps", tmp_path) as one:
         shown = in_process(one, f"greenlet gcore {tmp_path / 'core'}")

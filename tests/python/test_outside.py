@@ -23,7 +23,7 @@ import greenlet._greenlet
 import pytest
 from elftools.elf.elffile import ELFFile
 from greenlet import _frames, _memory, _objects, _reader, _table
-from helpers import FREE_THREADED, TIME_SCALE, VERSION, run_script, since
+from helpers import FREE_THREADED, TIME_SCALE, VERSION, core_files_are_small, run_script, since
 from outside import (
     PROGRAM,
     core_of,
@@ -380,6 +380,7 @@ def test_core_files_that_are_damaged(tmp_path: Path) -> None:
         assert outcome.stderr.count("\n") == 1, outcome.stderr
 
 
+@core_files_are_small
 @pytest.mark.skipif(shutil.which("gcore") is None, reason="there is no gcore, which comes with gdb")
 def test_a_core_file_of_gcore_shows_the_same_or_says_what_it_lacks(tmp_path: Path) -> None:
     with target("sleeps", tmp_path, env=SILENT) as one:
