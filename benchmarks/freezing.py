@@ -143,7 +143,7 @@ def run(python: str, what: str, count: int, seconds: float) -> dict[str, Any] | 
     """None if it cannot be measured there: gevent is not on every interpreter."""
     done = subprocess.run(
         [python, __file__, "--child", what, "--count", str(count), "--seconds", str(seconds)],
-        env={**os.environ, "GREENLET_FREEZING": "1", "PYTHONPATH": str(FOLDER)},
+        env={**os.environ, "PYTHONPATH": str(FOLDER)},
         capture_output=True,
         text=True,
         check=False,

@@ -175,7 +175,7 @@ def is_freezing_on() -> bool:
 def set_freezing(enable: bool) -> None:
     """Turn the freezing of idle stacks on or off, in all threads. What is frozen stays so.
 
-    Off by default. The environment variable ``GREENLET_FREEZING=1`` turns it on.
+    On by default, where the system can (Linux 6.14). ``GREENLET_FREEZING=0`` turns it off.
     """
     _greenlet._set_freezing(enable)
 

@@ -61,7 +61,7 @@ CALLS = {
     "_stack_statistics()": "(0, 0, 0, 0)",
     "_stack_resident_bytes()": "0",
     "_trim_stacks()": "0",
-    "_is_freezing_on()": "False",
+    "_is_freezing_on()": "module._is_freezing_on()",
     "_set_freezing(False)": "None",
     "_freezing_bound()": "module._freezing_bound()",
     "_set_freezing_bound(1000)": "None",
