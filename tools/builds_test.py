@@ -66,7 +66,8 @@ def build(name: str) -> Path:
     settings = [f"--prefix={prefix}", *(option.format(prefix=prefix) for option in options)]
     if clang:
         number = newest_clang()
-        settings += [f"CC=clang-{number}", f"CXX=clang++-{number}", f"LLVM_AR=llvm-ar-{number}"]
+        archiver = shutil.which(f"llvm-ar-{number}")  # configure takes an absolute path alone
+        settings += [f"CC=clang-{number}", f"CXX=clang++-{number}", f"LLVM_AR={archiver}"]
         settings += [f"LDFLAGS=-fuse-ld=lld-{number}", f"LLVM_PROFDATA=llvm-profdata-{number}"]
     print(f"building {name}", file=sys.stderr)
     log = LOGS / f"{name}-build.log"
