@@ -19,7 +19,16 @@ import class_cases
 import greenlet as library
 import pytest
 from greenlet import GreenletExit, _greenlet, getcurrent, greenlet
-from helpers import collect, in_thread, load_extension, run_clean, run_script, since, to_parent
+from helpers import (
+    ADDRESS_SANITIZER,
+    collect,
+    in_thread,
+    load_extension,
+    run_clean,
+    run_script,
+    since,
+    to_parent,
+)
 
 HEADERS = Path(library.__file__).parent.parent  # the header is beside the package
 LOOPS = 500
@@ -594,6 +603,9 @@ def test_exceptions_of_cpp_programs_interleave(unwinding: Any) -> None:
     assert unwinding.count_living() == 0
 
 
+@pytest.mark.skipif(
+    ADDRESS_SANITIZER, reason="the sanitizer needs the C++ runtime from the start of the process"
+)
 def test_a_cpp_runtime_may_be_loaded_when_greenlets_have_switched_already(
     unwinding: Any, folder: Path
 ) -> None:

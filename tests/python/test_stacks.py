@@ -199,6 +199,7 @@ def test_stacks_of_an_ended_thread_are_given_back() -> None:
     assert stacks.statistics().in_use == before
 
 
+@memory_is_given_back
 def test_a_suspended_greenlet_needs_little_memory() -> None:
     count = 2_000
     before = stacks.resident_bytes()

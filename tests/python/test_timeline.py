@@ -26,7 +26,16 @@ from greenlet import (
     settrace,
     timeline,
 )
-from helpers import FREE_THREADED, TIME_SCALE, collect, in_thread, parallelize, run_clean, to_parent
+from helpers import (
+    FREE_THREADED,
+    TIME_SCALE,
+    collect,
+    in_thread,
+    memory_is_given_back,
+    parallelize,
+    run_clean,
+    to_parent,
+)
 from timeline_checks import check, check_trace_events
 
 
@@ -327,6 +336,7 @@ def test_names_are_kept_and_greenlets_are_not() -> None:
     assert recording.greenlets[1].name.endswith("Kept.method")
 
 
+@memory_is_given_back
 def test_an_address_that_is_used_again_is_another_greenlet() -> None:
     addresses: list[int] = []
 
@@ -644,7 +654,8 @@ def test_a_limit_below_zero_is_no_limit() -> None:
     assert not timeline.is_recording()
 
 
-def test_memory_is_given_back() -> None:
+@memory_is_given_back
+def test_memory_is_given_back_after_a_recording() -> None:
     run_clean(
         """
         from child import resident
