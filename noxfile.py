@@ -110,7 +110,8 @@ def debug_tests(session: nox.Session) -> None:
 def test_freezing(session: nox.Session) -> None:
     """Python tests with every suspended stack frozen (WHAT="3.14 3.15t"; MODE=1 keeps memory)"""
     mode = os.environ.get("MODE") or "drop"
-    os.environ |= {"GREENLET_TEST_FREEZING": mode, "SUITES": "python"}
+    os.environ |= {"GREENLET_TEST_FREEZING": mode}
+    os.environ.setdefault("SUITES", "python")
     session.posargs[:] = session.posargs or ["3.14", "3.14t"]
     test_all(session)
 

@@ -196,7 +196,8 @@ def allow_freezing(name: str, /) -> None:
     """Let stacks be frozen in which C code of an extension module waits for a switch.
 
     The name is as in an import: ``"package.module"``. By default a stack with C code of other
-    modules than CPython's interpreter, greenlet and gevent (without its event loops) is not frozen.
+    modules than CPython's interpreter, ``_socket``, ``select``, greenlet and gevent (without libuv)
+    is not frozen.
     Allow a module only if none of its functions that wait for a switch lets other code use the
     address of one of its local variables meanwhile. What is no name raises ``ValueError``.
     """
