@@ -110,8 +110,9 @@ def environments() -> list[Path]:
     """The interpreters of other versions that have this greenlet."""
     here = Path(sys.prefix).name
     names = ("3.11", "3.12", "3.13", "3.14", "3.15", "3.14t", "3.15t")
-    found = (CHECKOUT / ".venvs" / name / "bin" / "python" for name in names if name != here)
-    return [python for python in found if python.exists()]
+    found = (CHECKOUT / ".venvs" / name for name in names if name != here)
+    installed = "lib/python*/site-packages/greenlet/__init__.py"
+    return [folder / "bin" / "python" for folder in found if any(folder.glob(installed))]
 
 
 @pytest.mark.parametrize("python", environments(), ids=lambda python: python.parent.parent.name)
