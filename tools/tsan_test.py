@@ -109,6 +109,8 @@ def run(report: suites.Report, words: Sequence[str]) -> None:
     environments.keep_addresses()
     os.environ["TSAN_OPTIONS"] = "report_bugs=0"  # for what makes the environment
     named = [test for test in TESTS if not words or any(word in test for word in words)]
+    if not named:
+        sys.exit(f"none of these tests has {' or '.join(words)} in its name: {', '.join(TESTS)}")
     # exitcode: tests look at how children end, and reports count by themselves.
     # history_size: how long ago the other access may be for its stack to be known still.
     # report_thread_leaks: CPython waits for what its threads do, but never joins some of them.
