@@ -452,6 +452,27 @@ def test_a_program_that_has_the_interpreter_inside_freezes_nothing(tmp_path: Pat
 
 
 @gives_back
+def test_a_stack_with_code_of_select_is_frozen() -> None:
+    run_clean(
+        COMMON
+        + """
+import select
+class Waits:
+    def fileno(self):
+        return wait()
+polled = select.poll()
+g = greenlet(lambda: polled.register(Waits(), select.POLLIN))
+g.switch()
+freeze(1)
+ours, theirs = os.pipe()
+os.write(theirs, b"x")
+g.switch(ours)
+assert polled.poll() == [(ours, select.POLLIN)]
+"""
+    )
+
+
+@gives_back
 def test_a_stack_with_code_of_other_libraries_is_not_frozen() -> None:
     run_clean(
         COMMON
