@@ -28,7 +28,7 @@ constexpr std::size_t kMostBytesInTests = std::size_t{1} << 20;
 // to the end is one to the stack.
 constexpr std::size_t kBehind = 8;
 constexpr int kPattern = 0xdb;
-// Modules that have been read for addresses of local variables that they let others use: there are
+// Modules whose sources were searched for addresses of local variables that others use: there are
 // none. Two of CPython's, and gevent's (26.9.0, with libev 4.33). Not libuv: its queues have their
 // heads on the stack.
 constexpr const char* kHarmless[] = {
