@@ -7,6 +7,8 @@ handed from one thread of the program to another.
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -234,6 +236,14 @@ def config(name: str) -> str:
     return str(sysconfig.get_config_var(name) or "")
 
 
+def compiler() -> list[str]:
+    """The compiler that made the interpreter's library, which may be of its own code (LTO)."""
+    command = shlex.split(config("CC"))
+    if not command or shutil.which(command[0]) is None:
+        return ["gcc"]
+    return [*command, *(flag for flag in config("LDFLAGS").split() if flag.startswith("-fuse-ld"))]
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, linked with the library of the interpreter that runs the tests."""
@@ -245,7 +255,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Path:
     name = config("LDLIBRARY").removeprefix("lib").removesuffix(".so").removesuffix(".a")
     subprocess.run(
         [
-            *("gcc", "-o", "host", "host.c", f"-I{sysconfig.get_path('include')}"),
+            *(*compiler(), "-o", "host", "host.c", f"-I{sysconfig.get_path('include')}"),
             *(f"-L{folder}" for folder in folders),
             *(f"-l{name}", f"-Wl,-rpath,{folders[0]}", "-lpthread", "-ldl", "-lutil", "-lm"),
             *config("LINKFORSHARED").split(),
