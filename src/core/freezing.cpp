@@ -144,6 +144,7 @@ Freezer::Result Freezer::freeze(Greenlet& greenlet) noexcept {
       {.begin = begin, .end = begin + bytes, .delta = frozen->begin() - begin});
   greenlet.frozen_ = frozen;
   greenlet.set_mark(Greenlet::kFrozen);
+  has_frozen_ = true;
   freezing.frozen.fetch_add(1, std::memory_order_relaxed);
   if (test_mode() != TestMode::kOff) {
     std::memset(begin, kPattern, bytes);

@@ -45,6 +45,7 @@ class Freezer {
   // Freezes a suspended greenlet. It may be thawed after flush().
   Result freeze(Greenlet& greenlet) noexcept;
   void flush() noexcept;
+  bool has_frozen() const noexcept { return has_frozen_; }
 
   // Brings the stack of a frozen greenlet back to its addresses. Allocates nothing. False with a
   // MemoryError set if the system refuses the guard: then the greenlet stays frozen.
@@ -67,6 +68,7 @@ class Freezer {
   stack::Region regions_[kMost];  // to be emptied
   std::size_t count_ = 0;
   When when_;
+  bool has_frozen_ = false;
 };
 
 // Settings and counters of the process. Any thread may use them.

@@ -31,7 +31,8 @@ constexpr std::uint32_t kQuietLaps = 64;
 constexpr unsigned kLapsOfPool = 4;
 
 // The sweep takes at most these shares (1/n) of the time that the thread sleeps, of the time that
-// it works, and of all time. With very many greenlets the last one makes laps longer.
+// it works, and of all time. With very many greenlets the last one makes laps longer. It does not
+// count what freezes: that is done once for each time that a greenlet is idle, not in each lap.
 constexpr std::uint64_t kShareOfSleep = 4;
 constexpr std::uint64_t kShareOfWork = 32;
 constexpr std::uint64_t kShareOfAll = 50;
@@ -102,11 +103,13 @@ void Sweep::step(const GreenletList& started, Greenlet& main, stack::Pool& pool)
   credit_ += static_cast<std::int64_t>((elapsed - work) / kShareOfSleep + work / kShareOfWork);
   credit_ = std::min(credit_, kLongestStep);
   if (credit_ > 0) {
-    visit_some(begin + static_cast<std::uint64_t>(credit_));
+    const bool has_frozen = visit_some(begin + static_cast<std::uint64_t>(credit_));
     // CPU time: the time in which other threads had the processor does not count.
     accounted_work_ = platform::now(Clock::kThreadCpu);
     credit_ -= static_cast<std::int64_t>(accounted_work_ - worked);
-    lap_work_ += accounted_work_ - worked;
+    if (!has_frozen) {
+      lap_work_ += accounted_work_ - worked;
+    }
     next_lap_ = lap_began_ + std::max(lap_work_ * kShareOfAll, kLap);
   }
 }
@@ -137,7 +140,7 @@ void Sweep::adapt_freezing(const GreenletList& started) noexcept {
   }
 }
 
-void Sweep::visit_some(std::uint64_t deadline) noexcept {
+bool Sweep::visit_some(std::uint64_t deadline) noexcept {
   stack::Trimmer trimmer;
   Freezer freezer(Freezer::When::kIdle);
   do {
@@ -148,6 +151,7 @@ void Sweep::visit_some(std::uint64_t deadline) noexcept {
     trimmer.flush();
     freezer.flush();
   } while (next_ != nullptr && platform::now(Clock::kMonotonic) < deadline);
+  return freezer.has_frozen();
 }
 
 void Sweep::visit(Greenlet& greenlet, stack::Trimmer& trimmer, Freezer& freezer) const noexcept {

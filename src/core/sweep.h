@@ -57,7 +57,8 @@ class Sweep {
   bool work_if_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void step(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
   void begin_lap(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept;
-  void visit_some(std::uint64_t deadline) noexcept;
+  // True if it has frozen greenlets.
+  bool visit_some(std::uint64_t deadline) noexcept;
   void visit(Greenlet& greenlet, stack::Trimmer& trimmer, Freezer& freezer) const noexcept;
   void visit_trimmed(Greenlet& greenlet, Freezer& freezer) const noexcept;
   // Decides whether the lap that begins freezes, and what.
@@ -78,7 +79,7 @@ class Sweep {
   std::uint64_t next_look_ = 0;
   std::uint64_t next_lap_ = 0;
   std::uint64_t lap_began_ = 0;
-  std::uint64_t lap_work_ = 0;        // how long the sweep has worked in this lap
+  std::uint64_t lap_work_ = 0;        // how long it has visited in this lap
   std::uint64_t accounted_ = 0;       // credit_ contains the share of the time until this moment
   std::uint64_t accounted_work_ = 0;  // the thread's CPU time at that moment
   std::int64_t credit_ = 0;           // how long the sweep may work
