@@ -56,8 +56,8 @@ def run_native(preset: str, tools: str | Path) -> None:
     suites.test(REPORT, preset, ["cmake", "--workflow", "--preset", preset], PATH=path)
 
 
-def run_suites(name: str, names: Iterable[str], echo: bool = True) -> None:
-    """Run folders of tests on an interpreter."""
+def run_suites(name: str, names: Iterable[str], kind: str = "", echo: bool = True) -> None:
+    """Run folders of tests on an interpreter; `kind` is part of the names of their logs."""
     with environments.required(REPORT, name):
         base = environments.base(name)
         python = environments.ours(name, base)
@@ -69,7 +69,8 @@ def run_suites(name: str, names: Iterable[str], echo: bool = True) -> None:
             with environments.required(REPORT, f"{name}-{suite}", "no wheels with a matching"):
                 if suite == "contract":
                     environments.published(name, base)
-                suites.pytest(REPORT, f"{name}-{suite}", [python], f"tests/{suite}", echo=echo)
+                label = f"{name}{kind}-{suite}"
+                suites.pytest(REPORT, label, [python], f"tests/{suite}", echo=echo)
 
 
 @shared(name="demo")
@@ -86,14 +87,14 @@ def test(session: nox.Session) -> None:
 
 
 @shared(name="test-all")
-def test_all(session: nox.Session) -> None:
+def test_all(session: nox.Session, kind: str = "") -> None:
     """Python and contract tests on every supported interpreter (WHAT="3.13 3.15t": on these)"""
     tested = os.environ.get("SUITES", "python contract").split()
     found = interpreters.provide(session.posargs or interpreters.STANDARD)
     # The suites of free-threaded and newer interpreters take longest. None of them is to run alone.
     longest_first = sorted(found, key=lambda name: ("t" in name, name), reverse=True)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda name: run_suites(name, tested, echo=False), longest_first))
+        list(pool.map(lambda name: run_suites(name, tested, kind, echo=False), longest_first))
     end(session)
 
 
@@ -113,7 +114,7 @@ def test_freezing(session: nox.Session) -> None:
     os.environ |= {"GREENLET_TEST_FREEZING": mode}
     os.environ.setdefault("SUITES", "python")
     session.posargs[:] = session.posargs or ["3.14", "3.14t"]
-    test_all(session)
+    test_all(session, f"-freezing-{mode}")
 
 
 @shared(name="pytest")
