@@ -125,6 +125,7 @@ void Thread::finish(Greenlet& self, PyObject* result) noexcept {
     const Ref kwargs = Ref::take(std::exchange(self.kwargs_, nullptr));
   }
   cpython::StackState::clear_handled_exception(tstate_);
+  cpython::StackState::finish_deallocations(tstate_);
 
   Ref heir = self.heir();
   PyObject* payload = result;

@@ -51,6 +51,15 @@ PyObject* exchange_running_context_variables(PyThreadState* tstate, PyObject* co
   return std::exchange(tstate->context, context);
 }
 
+void StackState::finish_deallocations([[maybe_unused]] PyThreadState* tstate) noexcept {
+  // Before 3.13 deallocations are put off within others, and all are done when the outermost ends.
+#if PY_VERSION_HEX >= 0x030D0000
+  if (tstate->delete_later != nullptr) [[unlikely]] {
+    _PyTrash_thread_destroy_chain(tstate);
+  }
+#endif
+}
+
 void StackState::clear_handled_exception(PyThreadState* tstate) noexcept {
   PyObject* const handled = std::exchange(tstate->exc_info->exc_value, nullptr);
   Py_XDECREF(handled);

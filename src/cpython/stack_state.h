@@ -134,6 +134,9 @@ class StackState {
 
   // Forgets which exception the running stack handles; may run Python code.
   static void clear_handled_exception(PyThreadState* tstate) noexcept;
+  // Makes up for the deallocations that CPython has put off because the stack was nearly full; may
+  // run Python code. CPython does so itself at the next deallocation further out, if there is one.
+  static void finish_deallocations(PyThreadState* tstate) noexcept;
 
   // The innermost frame of a suspended stack, complete or not; null if there is none.
   _PyInterpreterFrame* innermost() const noexcept { return fields_.innermost(); }

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 from greenlet import getcurrent, greenlet
-from helpers import run_clean, to_parent
+from helpers import VERSION, run_clean, to_parent
 
 
 class Switching:
@@ -503,5 +503,42 @@ def test_a_deallocation_that_was_put_off_goes_on_in_the_greenlet_that_put_it_off
         g.switch()
         assert deallocated_in == [g] + [main] * 5_000 + [g] * 4_999
         assert g.dead
+        """
+    )
+
+
+@pytest.mark.skipif(VERSION < (3, 13), reason="before, what is put off ends with its outermost one")
+def test_a_deallocation_that_was_put_off_does_not_outlive_its_greenlet() -> None:
+    """CPython makes up for it at the next deallocation further out. There may be none."""
+    run_clean(
+        """
+        import functools, sys
+        from greenlet import greenlet, stacks
+
+        class Dropped:
+            def __del__(self):
+                finalized.append(self.number)
+
+        def level(depth):
+            if depth:
+                next_level(depth - 1)
+            else:
+                dropped.clear()
+                put_off.append(not finalized)
+
+        next_level = functools.partial(level)  # so that calls nest in C
+        put_off = []
+        sys.setrecursionlimit(100_000)
+        for depth in range(0, 100_000, 10):
+            dropped, finalized = [Dropped()], []
+            dropped[0].number = depth
+            g = greenlet(level)
+            stacks.set_size(g, 256 << 10)
+            try:
+                g.switch(depth)
+            except RecursionError:
+                break
+            assert finalized == [depth]
+        assert True in put_off
         """
     )
