@@ -6,12 +6,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
+#include <optional>
 #include <string_view>
 #include <utility>
 
 #include "context/context.h"
 #include "core/thread_registry.h"
 #include "cpython/gc_protocol.h"
+#include "cpython/locks.h"
 #include "platform/code.h"
 #include "stack/reserve.h"
 
@@ -131,7 +133,8 @@ Freezer::Result Freezer::freeze(Greenlet& greenlet) noexcept {
   if (bytes > (test_mode() == TestMode::kOff ? kMostBytes : kMostBytesInTests) ||
       // After the first look the list of code is new.
       !has_known_code_only(greenlet, std::exchange(when_, When::kIdle))) {
-    return Result::kRefused;
+    // The system may not list the code at this moment: that takes a file descriptor.
+    return ForeignCode::can_tell(known_code()) ? Result::kRefused : Result::kNotNow;
   }
   void* const memory = PyMem_RawMalloc(sizeof(FrozenStack) + bytes + kBehind);
   if (memory == nullptr) {
@@ -174,8 +177,13 @@ bool Freezer::thaw(Greenlet& greenlet) noexcept {
   }
   FrozenStack& frozen = *greenlet.frozen_;
   std::byte* const begin = greenlet.context_.stack_pointer();
-  // Another thread may have found a frame object of the frozen stack, and read it at this moment.
+  // Another thread may have found a frame object of the frozen stack. It may read it at this
+  // moment, or write through `f_locals`: so it has to stop. (Before anything moves: this waits.)
   const bool is_seen = greenlet.stack_state_.is_seen_by_others();
+  std::optional<cpython::StoppedWorld> stopped;
+  if (is_seen) {
+    stopped.emplace();
+  }
   std::memcpy(begin, frozen.begin(), frozen.bytes);
   greenlet.stack_state_.relocate({.begin = frozen.begin(),
                                   .end = frozen.begin() + frozen.bytes,

@@ -26,7 +26,8 @@ struct alignas(std::max_align_t) FrozenStack {
 //
 // No method reaches a safepoint: none runs Python code, detaches, or waits for the interpreter. So
 // no other thread sees a stack that is on its way. (Exception: a frame object, or the frame of a
-// generator, on a free-threaded build. There a stack with one is not frozen.)
+// generator, on a free-threaded build. There a stack with one is not frozen. If another thread has
+// found one since, thaw() stops the world before it moves anything.)
 class Freezer {
  public:
   enum class Result : std::uint8_t {

@@ -338,6 +338,56 @@ assert results == ["value"] and frame.f_locals["value"] == "value"
 
 
 @gives_back
+@pytest.mark.skipif(not FREE_THREADED, reason="with a GIL no other thread runs during a thaw")
+def test_what_another_thread_writes_into_a_frame_during_a_thaw_is_not_lost() -> None:
+    run_clean(
+        COMMON
+        + """
+import random, threading
+
+def body(value):
+    while True:
+        getcurrent().parent.switch()
+
+chance = random.Random(1)
+delays = [chance.randrange(300) for _ in range(400)]
+found = thawed = False
+lost = []
+frozen = 0
+
+def write(g):
+    global found
+    local_variables = g.gr_frame.f_locals
+    found = True
+    number = 0
+    while not thawed or number < 100:
+        number += 1
+        local_variables["value"] = [number]
+        if local_variables["value"] != [number]:
+            lost.append(number)
+
+for round in range(400):
+    g = greenlet(body)
+    g.switch([0])
+    frozen += stacks.freeze()
+    found = thawed = False
+    writer = threading.Thread(target=write, args=(g,))
+    writer.start()
+    while not found:  # without a wait, so that both threads run when the stack moves
+        pass
+    for _ in range(delays[round]):
+        pass
+    g.switch()
+    thawed = True
+    writer.join()
+    assert not lost
+    del g, writer
+assert frozen
+"""
+    )
+
+
+@gives_back
 def test_a_child_process_thaws_what_its_parent_has_frozen() -> None:
     run_clean(
         COMMON
@@ -539,6 +589,29 @@ else:
     raise AssertionError
 sys.stderr = open(os.devnull, "w")
 os._exit(0)
+"""
+    )
+
+
+@gives_back
+def test_freezing_works_again_when_files_can_be_opened_again() -> None:
+    """To find out what the kernel can do, and which code is on a stack, takes a file descriptor."""
+    run_clean(
+        COMMON
+        + """
+import resource, time
+
+greenlets = [greenlet(wait) for _ in range(5)]
+for g in greenlets:
+    g.switch()
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+freeze(0)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+time.sleep(0.3)
+freeze(5)
+for g in greenlets:
+    g.switch()
 """
     )
 
