@@ -166,8 +166,9 @@ def trim() -> int:
 def is_freezing_on() -> bool:
     """Return whether stacks of greenlets are frozen that have been idle for seconds.
 
-    A frozen stack lies on the heap, in one piece, and costs a quarter of the memory. It moves back
-    when the greenlet goes on. False if the kernel cannot give page tables back (Linux before 6.14).
+    A frozen stack lies on the heap, in one piece, and costs about a quarter of the memory. It moves
+    back when the greenlet goes on. False if the kernel cannot give page tables back (Linux before
+    6.14), and in a program whose file has CPython and other libraries in it.
     """
     return _greenlet._is_freezing_on()
 
