@@ -164,11 +164,12 @@ def trim() -> int:
 
 
 def is_freezing_on() -> bool:
-    """Return whether stacks of greenlets are frozen that have been idle for seconds.
+    """Return whether this process may freeze stacks of greenlets that have been idle for seconds.
 
-    A frozen stack lies on the heap, in one piece, and costs about a quarter of the memory. It moves
-    back when the greenlet goes on. False if the kernel cannot give page tables back (Linux before
-    6.14), and in a program whose file has CPython and other libraries in it.
+    A frozen stack lies on the heap, in one piece, and costs less memory. It moves back when the
+    greenlet goes on. False if it was turned off, if the kernel cannot give page tables back (Linux
+    before 6.14), and in a program whose file has CPython and other libraries in it. True does not
+    mean that each stack can be frozen: see ``statistics().frozen``.
     """
     return _greenlet._is_freezing_on()
 
@@ -182,7 +183,7 @@ def set_freezing(enable: bool) -> None:
 
 
 def get_freezing_bound() -> int:
-    """Return how many greenlets a thread may have suspended before it freezes idle ones."""
+    """Return how many started greenlets a thread may have before it freezes idle ones."""
     return _greenlet._freezing_bound()
 
 
@@ -200,7 +201,8 @@ def allow_freezing(name: str, /) -> None:
     modules than CPython's interpreter, ``_socket``, ``select``, greenlet and gevent (without libuv)
     is not frozen.
     Allow a module only if none of its functions that wait for a switch lets other code use the
-    address of one of its local variables meanwhile. What is no name raises ``ValueError``.
+    address of one of its local variables meanwhile. An empty name raises ``ValueError``; nobody
+    checks that the module exists. It holds for the whole process, and for good.
     """
     _greenlet._allow_freezing(name)
 
