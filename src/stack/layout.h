@@ -46,8 +46,8 @@ struct Layout {
   }
 
   std::size_t low;  // the guard lies below
-  std::size_t boundary;
-  std::size_t bytes;  // of the region
+  std::size_t boundary;  // the lowest: see boundary_of()
+  std::size_t bytes;     // of the region
   std::size_t lead;   // bytes of the mapping ahead of the first region
 
   // As little address space as the size takes, and the page that holds the boundary.
@@ -91,6 +91,10 @@ struct Layout {
     return layout;
   }
 
+  // Of the region with this index in its batch.
+  std::size_t boundary_of(std::size_t index) const noexcept {
+    return boundary + index % kBoundaryPlaces * (platform::kPageSize / 4096 * kBoundaryStep);
+  }
   bool is_row() const noexcept { return lead != 0; }
   // Of the mapping.
   std::size_t alignment() const noexcept {

@@ -327,7 +327,7 @@ void Pool::adopt_size() noexcept {
   chosen_ = chosen;
   size_ = chosen != 0 ? chosen : thread_bytes_;
   const Layout layout = Layout::in_row(size_);
-  stack_bytes_ = layout.boundary - layout.low;
+  bytes_ = layout.bytes - layout.low;
 }
 
 bool Pool::make_room(std::size_t entries) noexcept {

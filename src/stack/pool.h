@@ -89,7 +89,7 @@ class Pool {
   std::size_t chosen_ = kUnknown;  // chosen_size() when size_ was found
   std::size_t size_ = 0;           // the size that the entries were asked for with
   std::size_t thread_bytes_ = 0;   // size of the thread's own stack; zero if not known yet
-  std::size_t stack_bytes_ = 0;    // C stack of most regions of size_, and of a few others
+  std::size_t bytes_ = 0;          // of most regions of size_, and of a few others
   std::uint32_t until_check_ = 1;  // releases until the next is checked for deep pages
   std::uint32_t check_interval_ = 1;
   std::uint32_t refill_ = 1;  // how many regions to take from the reserve next time
@@ -119,7 +119,7 @@ inline void Pool::release(Region region) noexcept {
     expect_in_use(region);
   }
   if (count_ < room_ && count_ < pool_bound() && chosen_ == chosen_size() &&
-      region.stack_bytes() == stack_bytes_ && until_check_ != 1) [[likely]] {
+      region.bytes() == bytes_ && until_check_ != 1) [[likely]] {
     --until_check_;
     count_in_use(static_cast<std::size_t>(-1));
     entries_[count_++] = region;

@@ -86,15 +86,15 @@ int run_short(Failure expected) {
   if (regions.all().size() < 1000) {
     return 3;
   }
-  std::size_t size = regions.all()[0].stack_bytes();
-  if (size < default_size()) {
+  std::size_t size = regions.all()[0].bytes();
+  if (regions.all()[0].stack_bytes() < default_size()) {
     return 4;
   }
   for (const Region& region : regions.all()) {
-    if (region.stack_bytes() > size || region.stack_bytes() < kMinSize) {
+    if (region.bytes() > size || region.stack_bytes() < kMinSize) {
       return 5;
     }
-    size = region.stack_bytes();
+    size = region.bytes();
     tests::touch(region.low, region.low + 1);
     tests::touch_stack(region, 1);
   }

@@ -2,11 +2,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "child.h"
 #include "memory.h"
 #include "platform/testing.h"
+#include "stack/layout.h"
 #include "stack/stack.h"
 #include "stack/testing.h"
 
@@ -59,8 +61,24 @@ TEST(Region, PutsTheFirstFramesAndTheFirstDataIntoOnePage) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(region.boundary) % 16, 0U);
   ASSERT_EQ(tests::resident_bytes(region), 0U);
   tests::touch_stack(region, kStackShareOfBoundaryPage);
-  tests::touch(region.boundary, region.boundary + 4096 - kStackShareOfBoundaryPage);
+  tests::touch(region.boundary, region.boundary + 1024);
   EXPECT_EQ(tests::resident_bytes(region), tests::page_size());
+}
+
+TEST(Region, HasItsBoundaryAtAnotherPlaceInItsPageThanItsNeighbours) {
+  Pool pool;
+  Regions regions(pool);
+  ASSERT_TRUE(regions.acquire(4 * kBatchRegions));
+  std::map<std::size_t, std::size_t> places;
+  for (const Region& region : regions.all()) {
+    const auto address = reinterpret_cast<std::uintptr_t>(region.boundary);
+    ++places[address % tests::page_size() / kBoundaryStep];
+    EXPECT_GE(region.stack_bytes(), default_size());
+  }
+  EXPECT_EQ(places.size(), kBoundaryPlaces);
+  for (const auto& [place, count] : places) {
+    EXPECT_LE(count, 2 * 4 * kBatchRegions / kBoundaryPlaces) << place;
+  }
 }
 
 const volatile std::byte* volatile_low(const Region& region) { return region.low; }
