@@ -222,6 +222,7 @@ bool allow_freezing(const char* module) noexcept {
   part[length + 2] = '\0';
   const bool done = ForeignCode::allow(part);
   PyMem_RawFree(part);
+  freezing.allowances.fetch_add(done ? 1 : 0, std::memory_order_relaxed);
   return done;
 }
 

@@ -33,7 +33,7 @@ class Freezer {
   enum class Result : std::uint8_t {
     kFrozen,
     kNotNow,   // a collection is under way, or there is no memory
-    kRefused,  // not before the greenlet goes on
+    kRefused,  // not before the greenlet goes on, or another module is allowed
   };
   enum class When : bool { kIdle, kNow };
 
@@ -77,6 +77,7 @@ struct FreezingSettings {
   std::atomic<bool> is_on{true};
   std::atomic<std::size_t> bound{1000};  // a thread with no more stacks than this freezes none
   std::atomic<std::size_t> frozen{0};    // how many greenlets are
+  std::atomic<std::size_t> allowances{0};  // how often allow_freezing() has allowed a module
 };
 inline constinit FreezingSettings freezing;
 

@@ -305,6 +305,7 @@ class Greenlet {
                                      static_cast<unsigned>(State::kSuspended)) < kFrozen;
   }
   bool is_trimmed() const noexcept { return raw_state() >= marked(kTrimmed); }
+  bool is_refused() const noexcept { return raw_state() == marked(kRefused); }
   unsigned laps_since_trimmed() const noexcept {
     return static_cast<unsigned>(raw_state()) - static_cast<unsigned>(marked(kTrimmed));
   }

@@ -72,6 +72,8 @@ class Sweep {
   State state_when_left_ = State::kSuspended;
   std::uint32_t laps_ = 0;
   bool freezes_ = false;                              // in this lap
+  bool retries_refused_ = false;                      // in this lap: more modules are allowed
+  std::size_t allowances_seen_ = 0;                   // FreezingSettings::allowances
   std::uint8_t laps_to_freeze_ = kLeastLapsToFreeze;  // see adapt_freezing()
   std::uint32_t quiet_laps_ = 0;                      // without many thaws
   std::size_t thaws_ = 0;                             // in this lap

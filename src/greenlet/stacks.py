@@ -201,9 +201,12 @@ def allow_freezing(name: str, /) -> None:
     modules than CPython's interpreter, ``_socket``, ``select``, greenlet and gevent (without libuv)
     is not frozen.
     Allow a module only if none of its functions that wait for a switch lets other code use the
-    address of one of its local variables meanwhile. An empty name raises ``ValueError``; nobody
-    checks that the module exists. It holds for the whole process, and for good.
+    address of one of its local variables meanwhile. It holds for the whole process, and for good;
+    greenlets that wait already are looked at again. What is not a name, or names joined by dots,
+    raises ``ValueError``. Nobody checks that the module exists.
     """
+    if isinstance(name, str) and not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"not the name of a module: {name!r}")
     _greenlet._allow_freezing(name)
 
 

@@ -156,13 +156,9 @@ PyObject* allow_freezing(PyObject*, PyObject* module) {
     return PyErr_Format(PyExc_TypeError, "allow_freezing() takes the name of a module, not %.200s",
                         Py_TYPE(module)->tp_name);
   }
-  Py_ssize_t length;
-  const char* const name = PyUnicode_AsUTF8AndSize(module, &length);
+  const char* const name = PyUnicode_AsUTF8(module);
   if (name == nullptr) {
     return nullptr;
-  }
-  if (length == 0 || std::strlen(name) != static_cast<std::size_t>(length)) {
-    return PyErr_Format(PyExc_ValueError, "not the name of a module: %R", module);
   }
   return core::allow_freezing(name) ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }

@@ -39,8 +39,7 @@ bool Reserve::can_empty(const Region& region) noexcept {
   const std::lock_guard lock(mutex_);
   const Batch& batch = *region.batch;
   // A guard that costs mappings stays, and in locked memory advice makes no new one.
-  return batch.guard_mappings == 0 && !batch.locked && batch.layout.is_row() &&
-         platform::gives_back_page_tables();
+  return batch.guard_mappings == 0 && !batch.locked && platform::gives_back_page_tables();
 }
 
 void Reserve::empty(const Region* regions, std::size_t count) noexcept {

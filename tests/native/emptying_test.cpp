@@ -163,7 +163,7 @@ TEST_F(Emptying, ChangesNothingIfTheGuardIsRefused) {
 TEST_F(Emptying, LeavesWhatOtherThreadsWriteToNeighbours) {
   tests::in_threads(4, [this](int thread) {
     for (int round = 0; round < 50; ++round) {
-      for (std::size_t i = static_cast<std::size_t>(thread); i < all().size(); i += 4) {
+      for (auto i = static_cast<std::size_t>(thread); i < all().size(); i += 4) {
         const Region& region = all()[i];
         const auto value = static_cast<std::byte>(round + thread);
         tests::touch_stack(region, 1);

@@ -41,7 +41,9 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("", ValueError), ("a\0b", ValueError), (5, TypeError)]
+    ("name", "error"),
+    [("", ValueError), ("a\0b", ValueError), ("a..b", ValueError), ("a/b", ValueError)]
+    + [(".a", ValueError), ("_a-b", ValueError), ("\udc80", ValueError), (5, TypeError)],
 )
 def test_what_is_no_name_is_not_allowed(name: object, error: type[Exception]) -> None:
     with pytest.raises(error):
@@ -458,15 +460,15 @@ assert g.switch(5) == "collected" and found == [5]
 
 @gives_back
 @pytest.mark.skipif(not hasattr(_bisect, "__file__"), reason="_bisect is in the interpreter's file")
-def test_a_module_is_allowed_by_its_whole_name_and_not_by_a_folder() -> None:
+def test_a_module_is_allowed_by_its_whole_name() -> None:
     run_clean(
         COMMON
         + """
-import bisect, _bisect, pathlib
+import bisect
 g = greenlet(lambda: bisect.bisect([1, 2, 3], 2, key=lambda value: wait() or value))
 g.switch()
 freeze(0)
-for name in "_bis", "isect", pathlib.Path(_bisect.__file__).parent.name:
+for name in "_bis", "isect", "bisect":
     stacks.allow_freezing(name)
     freeze(0)
 stacks.allow_freezing("_bisect")
@@ -693,6 +695,87 @@ for g in family:
     g.switch()
 others_until(lambda: stacks.statistics().frozen == 100)
 assert [g.switch(1) for g in family + few] == [1] * 100
+"""
+    )
+
+
+@gives_back
+def test_what_is_idle_is_frozen_where_the_same_few_switch_and_none_starts() -> None:
+    run_clean(
+        COMMON
+        + """
+stacks.set_freezing_bound(50)
+def tick():
+    while True:
+        main.switch()
+tickers = [greenlet(tick) for _ in range(10)]
+family = [greenlet(wait) for _ in range(1000)]
+for g in tickers + family:
+    g.switch()
+gc.disable()
+end = time.monotonic() + 60
+while stacks.statistics().frozen < 1000 and time.monotonic() < end:
+    for g in tickers:
+        g.switch()
+    time.sleep(0.001)
+assert stacks.statistics().frozen == 1000, stacks.statistics()
+assert [g.switch(1) for g in family] == [1] * 1000
+"""
+    )
+
+
+@gives_back
+@pytest.mark.skipif(not hasattr(_bisect, "__file__"), reason="_bisect is in the interpreter's file")
+def test_what_was_refused_is_frozen_after_its_module_is_allowed() -> None:
+    run_clean(
+        COMMON
+        + """
+import bisect
+stacks.set_freezing_bound(50)
+def ask():
+    bisect.bisect([1, 2, 3], 2, key=lambda value: wait() or value)
+busy = greenlet(lambda: [main.switch() for _ in range(10**9)])
+busy.switch()
+family = [greenlet(ask) for _ in range(100)]
+others = [greenlet(wait) for _ in range(100)]
+for g in family + others:
+    g.switch()
+def until_frozen(count):
+    end = time.monotonic() + 60
+    while stacks.statistics().frozen < count and time.monotonic() < end:
+        busy.switch()
+        time.sleep(0.001)
+    assert stacks.statistics().frozen == count, stacks.statistics()
+until_frozen(100)
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    busy.switch()
+    time.sleep(0.001)
+until_frozen(100)
+stacks.allow_freezing("_bisect")
+until_frozen(200)
+"""
+    )
+
+
+@gives_back
+@pytest.mark.parametrize("size", [256 << 10, 1 << 20, 2 << 20, 4 << 20, 6 << 20, 16 << 20])
+def test_stacks_of_any_size_are_frozen(size: int) -> None:
+    run_clean(
+        COMMON
+        + f"""
+stacks.set_default_size({size})
+family = [greenlet(wait) for _ in range(300)]
+for g in family:
+    g.switch()
+before = stacks.resident_bytes()
+freeze(300)
+assert stacks.resident_bytes() < before / 4, (before, stacks.resident_bytes())
+for g in family[::2]:
+    assert g.switch(1) == 1
+del family[::2]
+freeze(0)
+assert [g.switch(2) for g in family] == [2] * 150
 """
     )
 
