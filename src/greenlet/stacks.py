@@ -5,9 +5,10 @@ only for the pages that calls have touched. When a greenlet finishes, its region
 its thread, and the next greenlet that starts in this thread gets it.
 
 Memory follows use. A greenlet that went deep and has been waiting for a second or longer keeps only
-the pages that its suspended calls use. Its thread gives the others back now and then, when it
-starts another greenlet or runs the garbage collector. Pools keep a few MiB in all. ``trim()`` gives
-back at once.
+the pages that its suspended calls use. Its thread gives the others back now and then, when a
+greenlet starts or goes on, or when it runs the garbage collector. Pools keep a few MiB in all.
+``trim()`` gives back at once. On Linux 6.14 and newer, where a thread has more than 1,000
+greenlets, idle stacks move to the heap until their greenlets go on: they are *frozen*.
 
 CPython 3.14 and newer compare the stack pointer with the bounds of the stack, so recursion raises
 ``RecursionError`` on a stack of any size. 3.12 and 3.13 count nested C calls, and allow fewer of
@@ -16,7 +17,7 @@ them on a stack smaller than 8 MiB; 3.11 has ``sys.setrecursionlimit()`` alone.
 The environment variable ``GREENLET_STACK_SIZE``, read when greenlet is imported, sets the default
 size: a number of bytes, or of KiB, MiB or GiB with the suffix K, M or G. Any other value, or one
 out of range, is ignored with a ``RuntimeWarning``. ``GREENLET_REPORT_OVERFLOW=1`` does the same as
-``report_overflow()`` at that moment.
+``report_overflow()`` at that moment; ``GREENLET_FREEZING=0`` the same as ``set_freezing(False)``.
 """
 
 from collections.abc import Callable
