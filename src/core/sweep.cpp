@@ -44,12 +44,13 @@ constexpr unsigned kVisitsAtOnce = 64;
 // after this many events.
 constexpr std::uint64_t kLookEvery = 10 * kMillisecond;
 constexpr std::uint32_t kMostEvents = 16;
-// How many switches in that interval may leave a mark. A switch to a marked greenlet takes some 20
-// ns more, so this costs less than a thousandth of the time. If a thread switches faster than that,
-// and always between the same greenlets, its marks are used up before the next look is due. Then
-// the next event is another one: a start, a collection, or the switch to a greenlet that has waited
-// since an earlier lap.
-constexpr std::uint32_t kMostMarks = 256;
+// How many switches in this interval may leave a mark. A switch to a marked greenlet takes some 20
+// ns more, so this costs no more than a ten-thousandth of the time. Where the same greenlets switch
+// to each other without a pause, the marks are used up at once: then the next event is another one,
+// a start, a collection, or the switch to a greenlet that has waited since an earlier lap. Where
+// each pauses for this long, some of them have their marks until after the pause.
+constexpr std::uint32_t kMostMarks = 4;
+constexpr std::uint64_t kMarksLast = kMillisecond;
 
 // How far the lowest byte in use may lie below the stack pointer: the red zone. On x86-64 it has
 // 128 bytes; this is enough for other architectures, too.
@@ -71,10 +72,16 @@ void Sweep::on_look_due(const GreenletList& started, Greenlet& main, stack::Pool
 
 void Sweep::note_marked(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
   work_if_due(started, main, pool);
-  if (marks_left_ != 0) {
-    --marks_left_;
-    state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
+  if (marks_left_ == 0) {
+    const std::uint64_t now = platform::now(Clock::kMonotonic);
+    if (now < next_marks_) {
+      return;
+    }
+    next_marks_ = now + kMarksLast;
+    marks_left_ = kMostMarks;
   }
+  --marks_left_;
+  state_when_left_ = Greenlet::marked(Greenlet::kOnlyMarked);
 }
 
 bool Sweep::work_if_due(const GreenletList& started, Greenlet& main, stack::Pool& pool) noexcept {
@@ -83,7 +90,6 @@ bool Sweep::work_if_due(const GreenletList& started, Greenlet& main, stack::Pool
     return false;
   }
   next_look_ = rough + kLookEvery;
-  marks_left_ = kMostMarks;
   if (next_ != nullptr || rough >= next_lap_) {
     step(started, main, pool);
   }

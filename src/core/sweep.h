@@ -79,6 +79,7 @@ class Sweep {
   std::size_t thaws_ = 0;                             // in this lap
   // Times and durations in nanoseconds, on the monotonic clock unless noted.
   std::uint64_t next_look_ = 0;
+  std::uint64_t next_marks_ = 0;
   std::uint64_t next_lap_ = 0;
   std::uint64_t lap_began_ = 0;
   std::uint64_t lap_work_ = 0;        // how long it has visited in this lap

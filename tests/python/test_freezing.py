@@ -717,7 +717,7 @@ end = time.monotonic() + 60
 while stacks.statistics().frozen < 1000 and time.monotonic() < end:
     for g in tickers:
         g.switch()
-    time.sleep(0.001)
+    time.sleep(0.002)
 assert stacks.statistics().frozen == 1000, stacks.statistics()
 assert [g.switch(1) for g in family] == [1] * 1000
 """
