@@ -135,8 +135,8 @@ bool list_code(int mappings, std::span<const KnownCode> known) noexcept {
     }
     const std::size_t known_here = known_in(query, path.data(), known);
     known_found += known_here;
-    code[count++] = {.begin = query.begin,
-                     .end = query.end,
+    code[count++] = {.begin = static_cast<std::uintptr_t>(query.begin),
+                     .end = static_cast<std::uintptr_t>(query.end),
                      .is_known = known_here != 0 || is_allowed(path.data())};
     next = query.end;
   }
