@@ -65,9 +65,13 @@ tests::Ending ending_of_read(const std::byte* address) {
   });
 }
 
-class Emptying : public ::testing::Test {
+// The parameter is the size of the stacks; zero: the default. Smaller ones share page tables.
+class Emptying : public ::testing::TestWithParam<std::size_t> {
  protected:
   void SetUp() override {
+    if (GetParam() != 0) {
+      ASSERT_TRUE(set_default_size(GetParam()));
+    }
     if (!reserve().can_empty()) {
       GTEST_SKIP() << "this kernel keeps page tables: it is older than 6.14, or emulated";
     }
@@ -81,11 +85,12 @@ class Emptying : public ::testing::Test {
   const std::vector<Region>& all() const { return regions_.all(); }
 
  private:
+  tests::SettingsGuard restore_;
   Pool pool_;
   Regions regions_{pool_};
 };
 
-TEST_F(Emptying, GivesBackPagesAndPageTables) {
+TEST_P(Emptying, GivesBackPagesAndPageTables) {
   for (const Region& region : all()) {
     tests::touch_stack(region, 1);
   }
@@ -95,13 +100,13 @@ TEST_F(Emptying, GivesBackPagesAndPageTables) {
     EXPECT_EQ(tests::resident_bytes(region), 0U);
   }
   // A sanitizer's own memory has page tables that come and go.
-  if (!tests::kSanitizer) {
+  if (!tests::kSanitizer && GetParam() == 0) {
     EXPECT_GT(before - page_table_bytes(), all().size() * tests::page_size() / 2);
   }
   refill(all());
 }
 
-TEST_F(Emptying, LeavesWhatNeighboursHold) {
+TEST_P(Emptying, LeavesWhatNeighboursHold) {
   for (const std::size_t emptied : {0U, 1U}) {
     const std::vector<Region> kept = every_other(all(), 1 - emptied);
     const std::vector<Region> gone = every_other(all(), emptied);
@@ -118,7 +123,7 @@ TEST_F(Emptying, LeavesWhatNeighboursHold) {
   }
 }
 
-TEST_F(Emptying, EndsWithAGuardAgain) {
+TEST_P(Emptying, EndsWithAGuardAgain) {
   empty(all());
   refill(every_other(all(), 0));
   refill(every_other(all(), 1));
@@ -130,7 +135,7 @@ TEST_F(Emptying, EndsWithAGuardAgain) {
 }
 
 // mlockall() fills what is mapped with memory up to the first guard of each mapping.
-TEST_F(Emptying, KeepsTheFirstGuardOfAMapping) {
+TEST_P(Emptying, KeepsTheFirstGuardOfAMapping) {
   empty(all());
   for (const Region& region : all()) {
     const bool is_first = region.batch->index(region) == 0;
@@ -139,7 +144,7 @@ TEST_F(Emptying, KeepsTheFirstGuardOfAMapping) {
   refill(all());
 }
 
-TEST_F(Emptying, ChangesNothingIfTheGuardIsRefused) {
+TEST_P(Emptying, ChangesNothingIfTheGuardIsRefused) {
   empty(all());
   for_tests::switches.fail_guards = true;
   for (const Region& region : all()) {
@@ -160,7 +165,7 @@ TEST_F(Emptying, ChangesNothingIfTheGuardIsRefused) {
   refill(all());
 }
 
-TEST_F(Emptying, LeavesWhatOtherThreadsWriteToNeighbours) {
+TEST_P(Emptying, LeavesWhatOtherThreadsWriteToNeighbours) {
   tests::in_threads(4, [this](int thread) {
     for (int round = 0; round < 50; ++round) {
       for (auto i = static_cast<std::size_t>(thread); i < all().size(); i += 4) {
@@ -178,6 +183,9 @@ TEST_F(Emptying, LeavesWhatOtherThreadsWriteToNeighbours) {
     }
   });
 }
+
+INSTANTIATE_TEST_SUITE_P(OfSize, Emptying,
+                         ::testing::Values(0U, std::size_t{256} << 10, std::size_t{1} << 20));
 
 TEST(EmptyingRefused, WhereGuardsCostMappings) {
   const tests::SettingsGuard restore;
