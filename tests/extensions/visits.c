@@ -15,7 +15,7 @@
 #include <stdlib.h>
 
 /* More than any object has visits; debug builds assert that the rest is positive. */
-#define START ((Py_ssize_t)1 << 40)
+#define START ((Py_ssize_t)1 << (sizeof(Py_ssize_t) > 4 ? 40 : 28))
 
 static visitproc visit_decref;
 

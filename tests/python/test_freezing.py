@@ -10,6 +10,7 @@ from __future__ import annotations
 import _bisect
 import os
 import platform
+import sys
 import shutil
 import subprocess
 import sys
@@ -543,7 +544,10 @@ assert g.switch("brought") == "brought"
 
 
 @gives_back
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="has the system calls of x86-64")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.maxsize < 1 << 32,
+    reason="has the system calls of x86-64",
+)
 def test_if_the_system_refuses_the_guard_the_greenlet_stays_frozen() -> None:
     run_clean(
         COMMON
@@ -648,6 +652,7 @@ def test_freezing_is_on_by_default_where_the_kernel_can_and_the_environment_turn
 
 
 @gives_back
+@pytest.mark.skipif(sys.maxsize < 1 << 32, reason="with 32 bits stacks share page tables")
 def test_the_memory_of_frozen_stacks_is_given_back_with_their_page_tables() -> None:
     run_clean(
         COMMON
