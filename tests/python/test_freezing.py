@@ -10,7 +10,6 @@ from __future__ import annotations
 import _bisect
 import os
 import platform
-import sys
 import shutil
 import subprocess
 import sys
