@@ -64,8 +64,9 @@ SYSTEM = CACHE / "debian-cross"
 INSIDE = jit_test.inside(SYSTEM)
 CROSS = ("cmake", "gdb-multiarch", "googletest", "ninja-build", "qemu-user")
 PACKAGES = (
-    *("bash", "coreutils", "cython3", "g++", "libpython3-dev", "procps", "python3", "python3-hypothesis"),
-    *("python3-pyelftools", "python3-pytest", "python3-pytest-timeout", "python3-setuptools"),
+    *("bash", "coreutils", "cython3", "g++", "libpython3-dev", "procps", "python3"),
+    *("python3-hypothesis", "python3-pyelftools", "python3-pytest", "python3-pytest-timeout"),
+    "python3-setuptools",
 )
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 # Under an emulator all takes ten times as long, and a test that hangs is ended later.

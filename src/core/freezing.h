@@ -75,8 +75,8 @@ class Freezer {
 // Settings and counters of the process. Any thread may use them.
 struct FreezingSettings {
   std::atomic<bool> is_on{true};
-  std::atomic<std::size_t> bound{1000};  // a thread with no more stacks than this freezes none
-  std::atomic<std::size_t> frozen{0};    // how many greenlets are
+  std::atomic<std::size_t> bound{1000};    // a thread with no more stacks than this freezes none
+  std::atomic<std::size_t> frozen{0};      // how many greenlets are
   std::atomic<std::size_t> allowances{0};  // how often allow_freezing() has allowed a module
 };
 inline constinit FreezingSettings freezing;

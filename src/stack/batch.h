@@ -46,7 +46,8 @@ struct Batch {
 
   Region region(std::size_t index) noexcept {
     std::byte* begin = base + index * layout.bytes;
-    return Region{{begin + layout.low, begin + layout.boundary_of(index), begin + layout.bytes}, this};
+    return Region{{begin + layout.low, begin + layout.boundary_of(index), begin + layout.bytes},
+                  this};
   }
   std::size_t index(const Region& region) const noexcept {
     return static_cast<std::size_t>(region.low - base) / layout.bytes;

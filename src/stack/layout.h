@@ -45,10 +45,10 @@ struct Layout {
     return round_up(std::min(size / 8, kDataBytes), platform::kPageSize);
   }
 
-  std::size_t low;  // the guard lies below
+  std::size_t low;       // the guard lies below
   std::size_t boundary;  // the lowest: see boundary_of()
   std::size_t bytes;     // of the region
-  std::size_t lead;   // bytes of the mapping ahead of the first region
+  std::size_t lead;      // bytes of the mapping ahead of the first region
 
   // As little address space as the size takes, and the page that holds the boundary.
   //
