@@ -136,6 +136,8 @@ def unpack_sources(name: str, folder: Path, temporary: Path) -> None:
     They are only unpacked: to install them would install a Python for Linux.
     """
     packages = [f"libpython{name}-{part}" for part in ("minimal", "stdlib", "dev")]
+    # A new system has no lists of packages: mmdebstrap removes them.
+    jit_test.update_lists()
     unpack = 'cd "$0"; apt-get -qq download "$@"; for file in *.deb; do dpkg-deb -x $file .; done'
     environments.run(*INSIDE, "sh", "-ec", unpack, inside(temporary), *packages)
     shutil.move(temporary / "usr" / "lib" / f"python{name}", folder / "Lib")
