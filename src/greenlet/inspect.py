@@ -233,7 +233,14 @@ def _thread_name(ident: int, native_id: int) -> str:
     # Not threading.enumerate(), which takes a lock that the caller may hold.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
     name = None if thread is None else _text_of(thread, "name")
-    return name or ("MainThread" if native_id == os.getpid() else f"{ident:#x}")
+    return name or ("MainThread" if native_id == _main_native_id() else f"{ident:#x}")
+
+
+def _main_native_id() -> int | None:
+    """The system's number for the main thread."""
+    if sys.platform == "linux":
+        return os.getpid()  # right in the child of a fork, too
+    return threading.main_thread().native_id
 
 
 def track_origin(frames: int = 1) -> int:
@@ -261,10 +268,11 @@ def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> lis
     for g in all_greenlets(thread):
         ident, view = _view_of(g, known, variables=variables)
         found.setdefault(ident, []).append(view)
+    main = _main_native_id()
     # What has finished since the list was made is in no thread.
     return [
         ThreadView(ident, native_id, _thread_name(ident, native_id), found[ident])
-        for ident, native_id in sorted(threads.items(), key=lambda ids: ids[1] != os.getpid())
+        for ident, native_id in sorted(threads.items(), key=lambda ids: ids[1] != main)
         if ident in found
     ]
 
