@@ -20,6 +20,8 @@ import sys
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import environments
@@ -46,6 +48,7 @@ __declspec(dllimport) int Py_Main(int, wchar_t**);
 int wmain(int argc, wchar_t** argv) { return Py_Main(argc, argv); }
 """
 STACK_BYTES = 2_000_000  # of python.exe's main thread, as in PCbuild/python.vcxproj
+WINESERVER = "/usr/lib/x86_64-linux-gnu/wine/wineserver"
 WINE = (
     "WINEPREFIX=/opt/windows/prefix",
     "WINEDEBUG=-all",
@@ -81,6 +84,22 @@ def provide() -> None:
         stamp.touch()
 
 
+@contextmanager
+def running() -> Iterator[None]:
+    """Keep Wine's own processes during the block.
+
+    Otherwise the first program starts them, they inherit its output, and whoever reads that waits
+    for them. It also takes seconds to start them.
+    """
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.run([*INSIDE, *WINE, WINESERVER, "--persistent"], **quiet, check=True)
+    subprocess.run([*INSIDE, *WINE, "wineboot"], **quiet, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*INSIDE, *WINE, WINESERVER, "--kill"], **quiet, check=False)
+
+
 def provide_python(name: str) -> list[str]:
     """Make a CPython for Windows, if it is not there; return how it is called."""
     folder = home(name)
@@ -93,7 +112,7 @@ def provide_python(name: str) -> list[str]:
         with tempfile.TemporaryDirectory(dir=SYSTEM / "tmp") as temporary:
             unpack_libraries(name, folder, Path(temporary))
             unpack_sources(name, folder, Path(temporary))
-        make_import_library(name, folder)
+        make_import_libraries(name, folder)
         make_python_exe(name, folder)
         for_windows(name, "install", "--target", folder / "Lib" / "site-packages", *TESTS)
         # Or each process would compile all that it imports, as the tests write no bytecode.
@@ -147,12 +166,21 @@ def unpack_sources(name: str, folder: Path, temporary: Path) -> None:
     (folder / "include" / "pyconfig.h").write_text(PYCONFIG.read_text())
 
 
-def make_import_library(name: str, folder: Path) -> None:
-    """Make the import library of the DLL, which extensions are linked with."""
-    stem = f"python{name.replace('.', '')}"
-    (folder / "libs").mkdir()
-    make = f"cd $0; gendef {stem}.dll; {MINGW}-dlltool -d {stem}.def -l libs/lib{stem}.dll.a"
-    environments.run(*INSIDE, "sh", "-ec", make, inside(folder))
+def make_import_libraries(name: str, folder: Path) -> None:
+    """Make the import libraries of the DLLs that extensions are linked with."""
+    stem, runtime = f"python{name.replace('.', '')}", "VCRUNTIME140"
+    (folder / "libs").mkdir(exist_ok=True)
+    for dll, library in ((stem, f"lib{stem}.dll.a"), (runtime, "vcruntime140.lib")):
+        make = f"cd $0; gendef {dll}.dll; {MINGW}-dlltool -d {dll}.def -l libs/{library}"
+        environments.run(*INSIDE, "sh", "-ec", make, inside(folder))
+
+
+def provide_cpp_runtime(name: str) -> None:
+    """Put the DLLs of gcc's C++ runtime where a Python on Windows finds them."""
+    needs = ("lib/gcc/{}/*/libstdc++-6.dll", "lib/gcc/{}/*/libgcc_s_seh-1.dll", "{}/lib/*pthread*.dll")
+    for pattern in needs:
+        for dll in (SYSTEM / "usr").glob(pattern.format(MINGW)):
+            shutil.copy(dll, home(name))
 
 
 def make_python_exe(name: str, folder: Path) -> None:

@@ -61,6 +61,7 @@ def compile_extensions(name: str) -> Path:
     """
     folder = CHECKOUT / "build" / f"windows-{name}" / "extensions"
     folder.mkdir(exist_ok=True)
+    windows_system.provide_cpp_runtime(name)
     where, digits = inside(home(name)), name.replace(".", "")
     include = ("-I", f"{folder.parent}/site", "-isystem", f"{where}/include")
     link = ("-fuse-ld=lld", "-shared", f"{where}/libs/libpython{digits}.dll.a")
@@ -76,9 +77,21 @@ def compile_extensions(name: str) -> Path:
         standard = "-std=c++17" if path.suffix == ".cpp" else "-std=c99"
         how = (standard, f"--target={MINGW}", "-O1", *flags.split(), *include)
         command: tuple[str | Path, ...] = (compiler, *how, "-o", target, path)
-        # The C++ runtime of mingw-w64 uses its threads.
-        environments.run(*INSIDE, *command, *link, "-static", "-lpthread")
+        environments.run(*INSIDE, *command, *link, "-lpthread")
+    compile_for_microsofts_runtime(name, folder)
     return folder
+
+
+def compile_for_microsofts_runtime(name: str, folder: Path) -> None:
+    """Compile the library that throws exceptions with vcruntime140.dll."""
+    where, digits = inside(home(name)), name.replace(".", "")
+    strict = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
+    compiler = ("clang++", "--target=x86_64-pc-windows-msvc", "-std=c++17", "-O1", *strict)
+    source, object_file = CHECKOUT / "tests/extensions/catching.cpp", folder / "catching.obj"
+    environments.run(*INSIDE, *compiler, "-fcxx-exceptions", "-c", source, "-o", object_file)
+    libraries = (f"{where}/libs/vcruntime140.lib", f"{where}/libs/libpython{digits}.dll.a")
+    linker = ("lld-link", "-dll", "-noentry", "-nodefaultlib", f"-out:{folder}/catching.dll")
+    environments.run(*INSIDE, *linker, object_file, *libraries)
 
 
 def python_with(name: str, site: Path) -> list[str]:
@@ -95,14 +108,20 @@ def run(report: Report, names: Sequence[str], tests: Sequence[str]) -> None:
     for name in names or windows_system.NAMES:
         with required(report, f"windows-{name}"):
             windows_system.provide()
-            windows_system.provide_python(name)
-            python = python_with(name, build(name))
-            for test in tests or files:
-                label = f"windows-{name}-{Path(test.partition('::')[0]).stem}"
-                if reason := not_on_windows.FILES.get(test):
-                    print(f"{label}: {reason}")
-                    report.add(label, Counts(skipped=1))
-                    continue
-                path = test if "/" in test else f"{TESTS}/{test}"
-                # No signal can interrupt a test there.
-                suites.pytest(report, label, python, path, "-o", "timeout_method=thread")
+            with windows_system.running():
+                windows_system.provide_python(name)
+                python = python_with(name, build(name))
+                for test in tests or files:
+                    run_file(report, name, python, test)
+
+
+def run_file(report: Report, name: str, python: Sequence[str], test: str) -> None:
+    """Run a file of tests, or a test of one."""
+    label = f"windows-{name}-{Path(test.partition('::')[0]).stem}"
+    if reason := not_on_windows.FILES.get(test):
+        print(f"{label}: {reason}")
+        report.add(label, Counts(skipped=1))
+        return
+    path = test if "/" in test else f"{TESTS}/{test}"
+    # No signal can interrupt a test there.
+    suites.pytest(report, label, python, path, "-o", "timeout_method=thread")
