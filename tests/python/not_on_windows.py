@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 DEBUGGERS = "reads ELF files and /proc, or runs gdb"
 NO_COMPILER = "runs a compiler, and under Wine there is none"
-DISK = "has no file whose writing fails for lack of room"
+DISK = "Windows has no file like /dev/full"
 ECHO_SERVER = "the server raises RLIMIT_NOFILE and reads /proc"
 RUNTIME = "reads /proc; test_windows.py has the same for Windows"
 FREEZING = "code is not listed on Windows, so nothing is frozen there"
