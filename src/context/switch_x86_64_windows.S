@@ -205,10 +205,12 @@ greenlet_context_make:
         ret
 
 // The outermost frame of every context: calls the entry with the first message. Its return address
-// is null, where stack walks end.
+// is null, where stack walks end. It handles exceptions that no other frame does
+// (../platform/fault_windows.cpp).
         .globl  greenlet_context_begin
         .def    greenlet_context_begin; .scl 2; .type 32; .endef
         .seh_proc greenlet_context_begin
+        .seh_handler greenlet_unhandled_exception, @except
         .p2align 4
 greenlet_context_begin:
         subq    $0x28, %rsp

@@ -1,4 +1,5 @@
-// Exceptions of Microsoft's C++ runtime (vcruntime140.dll) on the stacks of greenlets. Compiled for
+// For test_windows.py: exceptions of Microsoft's C++ runtime (vcruntime140.dll) on the stacks of
+// greenlets, and recursion in C. Compiled for
 // its ABI, without its headers and without Python's, which need them. ctypes.PyDLL() loads it.
 struct PyObject;
 extern "C" {
@@ -94,3 +95,11 @@ extern "C" __declspec(dllexport) PyObject* handle(PyObject* pause, long digits, 
 }
 
 extern "C" __declspec(dllexport) int count_living() { return living; }
+
+// Takes some 1,000 bytes of stack for each call.
+extern "C" __declspec(dllexport, noinline) int recurse(int calls) {
+  volatile char here[1000];
+  here[0] = 1;
+  here[999] = static_cast<char>(calls);
+  return (calls == 0 ? 0 : recurse(calls - 1)) + here[0];
+}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from greenlet import greenlet
-from helpers import load_extension, run_clean, to_parent
+from helpers import load_extension, run_clean, run_script, to_parent
 
 if sys.platform != "win32":
     pytest.skip("is about Windows", allow_module_level=True)
@@ -18,17 +18,21 @@ if sys.platform != "win32":
 COMPILED = os.environ.get("GREENLET_COMPILED", "")
 
 
+def library() -> str:
+    if not COMPILED:
+        pytest.skip("tools/windows_test.py compiles catching.cpp")
+    return str(Path(COMPILED, "catching.dll"))
+
+
 # --- exceptions of Microsoft's C++ runtime --------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def catching() -> Any:
-    if not COMPILED:
-        pytest.skip("tools/windows_test.py compiles catching.cpp")
-    library = ctypes.PyDLL(str(Path(COMPILED, "catching.dll")))
-    library.handle.argtypes = ctypes.py_object, ctypes.c_long, ctypes.c_long
-    library.handle.restype = ctypes.py_object
-    return library
+    loaded = ctypes.PyDLL(library())
+    loaded.handle.argtypes = ctypes.py_object, ctypes.c_long, ctypes.c_long
+    loaded.handle.restype = ctypes.py_object
+    return loaded
 
 
 def interleaved(greenlets: list[greenlet]) -> dict[int, Any]:
@@ -52,6 +56,106 @@ def test_exceptions_of_microsofts_runtime_interleave(catching: Any) -> None:
         2: [2, 20, 201, 2012, 20123],
     }
     assert catching.count_living() == 0
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+OVERFLOW = """
+import ctypes, sys
+from greenlet import getcurrent, greenlet, stacks
+
+recurse = ctypes.CDLL(sys.argv[1]).recurse
+main = getcurrent()
+
+def overflows():
+    try:
+        recurse(1 << 30)
+    except OSError as error:  # ctypes handles the exception
+        print(error, flush=True)
+        main.switch()
+
+def waits(*values):
+    for _ in range(20):
+        assert main.switch() == values
+    return recurse(100)
+
+others = [greenlet(waits) for _ in range(20)]
+for index, other in enumerate(others):
+    other.switch(index, [index])
+"""
+
+
+def test_an_overflow_is_an_exception_and_leaves_other_greenlets_as_they_are() -> None:
+    said = run_script(
+        OVERFLOW
+        + """
+g = greenlet(overflows)
+g.switch()
+g.switch()
+assert g.dead
+for _ in range(20):
+    results = [other.switch(index, [index]) for index, other in enumerate(others)]
+assert results == [101] * 20
+new = [greenlet(lambda: recurse(5000)) for _ in range(30)]  # one has the stack that overflowed
+assert [each.switch() for each in new] == [5001] * 30
+print("done")
+""",
+        args=[library()],
+    )
+    assert said.stdout.splitlines() == ["exception: stack overflow", "done"]
+    assert said.returncode == 0
+    assert "Windows fatal exception: stack overflow" in said.stderr  # by faulthandler
+
+
+def test_an_overflow_is_reported() -> None:
+    said = run_script(
+        OVERFLOW
+        + """
+stacks.report_overflow()
+# Each on a stack of its own: Windows makes no new guard page, so a stack overflows only once.
+family = [greenlet(overflows) for _ in range(2)]
+family[0].switch()
+recurse(100)
+stacks.report_overflow(False)
+family[1].switch()
+""",
+        args=[library()],
+    )
+    assert said.stdout.splitlines() == ["exception: stack overflow"] * 2
+    reports = [line for line in said.stderr.splitlines() if line.startswith("greenlet: in thread ")]
+    assert len(reports) == 1
+    assert " a greenlet has used up its C stack of " in reports[0]
+
+
+@pytest.mark.parametrize("place", ["main", "thread", "greenlet"])
+def test_an_exception_that_nobody_handles_reaches_the_filter_of_the_program(place: str) -> None:
+    said = run_script(
+        """
+        import ctypes, faulthandler, sys, threading
+        from greenlet import greenlet
+
+        faulthandler.disable()
+        kind = ctypes.WINFUNCTYPE(ctypes.c_long, ctypes.c_void_p)
+
+        @kind
+        def last_filter(about):
+            print("filter", flush=True)
+            return 1  # EXCEPTION_EXECUTE_HANDLER: the process ends
+
+        ctypes.windll.kernel32.SetUnhandledExceptionFilter(last_filter)
+        if sys.argv[1] == "thread":
+            thread = threading.Thread(target=faulthandler._read_null)
+            thread.start()
+            thread.join()
+        elif sys.argv[1] == "greenlet":
+            greenlet(faulthandler._read_null).switch()
+        else:
+            faulthandler._read_null()
+        """,
+        args=[place],
+    )
+    assert said.stdout == "filter\n"
+    assert said.returncode == 0xC0000005
 
 
 # --- exceptions of gcc's C++ runtime --------------------------------------------------------------
