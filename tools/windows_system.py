@@ -166,6 +166,22 @@ def unpack_sources(name: str, folder: Path, temporary: Path) -> None:
     (folder / "include" / "pyconfig.h").write_text(PYCONFIG.read_text())
 
 
+def make_environment(name: str, label: str) -> Path:
+    """Make a virtual environment of a Python on Windows; return its folder.
+
+    Windows looks for DLLs in the folder of a program, so they are copied, too.
+    """
+    folder = FOLDER / f"{name}-{label}"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "Lib" / "site-packages").mkdir(parents=True)
+    (folder / "Scripts").mkdir()
+    for file in (home(name) / "python.exe", *home(name).glob("*.dll")):
+        shutil.copy(file, folder / "Scripts")
+    config = f"home = Z:{inside(home(name))}\ninclude-system-site-packages = true\n"
+    (folder / "pyvenv.cfg").write_text(config)
+    return folder
+
+
 def make_import_libraries(name: str, folder: Path) -> None:
     """Make the import libraries of the DLLs that extensions are linked with."""
     stem, runtime = f"python{name.replace('.', '')}", "VCRUNTIME140"

@@ -23,6 +23,7 @@ import not_on_windows
 
 TOOLCHAIN = CHECKOUT / "tools" / "toolchains" / "x86_64-windows.cmake"
 TESTS = "tests/python"
+CONTRACT = "tests/contract/test_contract.py"
 EXTENSIONS = (  # with the flags that tests want
     *((f"{name}.c", "") for name in ("classes", "driver", "entries", "visits")),
     *((f"{name}.cpp", "") for name in ("positions", "unwinding")),
@@ -102,6 +103,24 @@ def python_with(name: str, site: Path) -> list[str]:
     return [*before, *variables, wine, python, "-X", "faulthandler"]
 
 
+def run_contract(report: Report, name: str, site: Path) -> None:
+    """Compare the behaviours of tests/contract with those of the published wheel for Windows."""
+    variables = []
+    for label, variable in (("ours", "TEST"), ("published", "PUBLISHED")):
+        folder = windows_system.make_environment(name, label)
+        packages = folder / "Lib" / "site-packages"
+        if label == "ours":
+            shutil.copytree(site / "greenlet", packages / "greenlet")
+        else:
+            install = ("install", "--no-deps", "--target", packages, "-r", environments.PUBLISHED)
+            windows_system.for_windows(name, *install)
+        variables.append(f"GREENLET_{variable}_PYTHON=Z:{inside(folder)}/Scripts/python.exe")
+    *before, wine, python = windows_system.python(name)
+    command = [*before, "PYTHONDONTWRITEBYTECODE=1", *variables, wine, python]
+    label = f"windows-{name}-contract"
+    suites.pytest(report, label, command, CONTRACT, "-o", "timeout_method=thread")
+
+
 def run(report: Report, names: Sequence[str], tests: Sequence[str]) -> None:
     """Test on each Python for Windows."""
     files = sorted(file.name for file in (CHECKOUT / TESTS).glob("test_*.py"))
@@ -110,9 +129,13 @@ def run(report: Report, names: Sequence[str], tests: Sequence[str]) -> None:
             windows_system.provide()
             with windows_system.running():
                 windows_system.provide_python(name)
-                python = python_with(name, build(name))
-                for test in tests or files:
-                    run_file(report, name, python, test)
+                site = build(name)
+                python = python_with(name, site)
+                for test in tests or [*files, CONTRACT]:
+                    if test == CONTRACT:
+                        run_contract(report, name, site)
+                    else:
+                        run_file(report, name, python, test)
 
 
 def run_file(report: Report, name: str, python: Sequence[str], test: str) -> None:
