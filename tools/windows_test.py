@@ -23,6 +23,8 @@ import not_on_windows
 
 TOOLCHAIN = CHECKOUT / "tools" / "toolchains" / "x86_64-windows.cmake"
 TESTS = "tests/python"
+PROGRAMS = "programs"
+WANTED = ("gevent", "sqlalchemy>=2", "aiosqlite")
 CONTRACT = "tests/contract/test_contract.py"
 EXTENSIONS = (  # with the flags that tests want
     *((f"{name}.c", "") for name in ("classes", "driver", "entries", "visits")),
@@ -121,6 +123,23 @@ def run_contract(report: Report, name: str, site: Path) -> None:
     suites.pytest(report, label, command, CONTRACT, "-o", "timeout_method=thread")
 
 
+def run_programs(report: Report, name: str, site: Path) -> None:
+    """Run gevent and SQLAlchemy, as they are for Windows, with this greenlet."""
+    folder = windows_system.make_environment(name, "programs")
+    packages = folder / "Lib" / "site-packages"
+    windows_system.for_windows(name, "install", "--target", packages, *WANTED)
+    for published in packages.glob("greenlet*"):
+        shutil.rmtree(published)
+    shutil.copytree(site / "greenlet", packages / "greenlet")
+    *before, wine, _ = windows_system.python(name)
+    python = [*before, wine, f"{inside(folder)}/Scripts/python.exe"]
+    for program in ("gevent_services.py", "sqlalchemy_bank.py"):
+        label = f"windows-{name}-{Path(program).stem}"
+        log = suites.LOGS / f"{label}.log"
+        code = suites.run([*python, f"tests/interop/programs/{program}"], log)
+        report.add(label, Counts(int(code == 0), int(code != 0)), log)
+
+
 def run(report: Report, names: Sequence[str], tests: Sequence[str]) -> None:
     """Test on each Python for Windows."""
     files = sorted(file.name for file in (CHECKOUT / TESTS).glob("test_*.py"))
@@ -131,9 +150,11 @@ def run(report: Report, names: Sequence[str], tests: Sequence[str]) -> None:
                 windows_system.provide_python(name)
                 site = build(name)
                 python = python_with(name, site)
-                for test in tests or [*files, CONTRACT]:
+                for test in tests or [*files, CONTRACT, PROGRAMS]:
                     if test == CONTRACT:
                         run_contract(report, name, site)
+                    elif test == PROGRAMS:
+                        run_programs(report, name, site)
                     else:
                         run_file(report, name, python, test)
 
