@@ -48,7 +48,6 @@ __declspec(dllimport) int Py_Main(int, wchar_t**);
 int wmain(int argc, wchar_t** argv) { return Py_Main(argc, argv); }
 """
 STACK_BYTES = 2_000_000  # of python.exe's main thread, as in PCbuild/python.vcxproj
-WINESERVER = "/usr/lib/x86_64-linux-gnu/wine/wineserver"
 WINE = (
     "WINEPREFIX=/opt/windows/prefix",
     "WINEDEBUG=-all",
@@ -86,18 +85,21 @@ def provide() -> None:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Keep Wine's own processes during the block.
+    """Keep Wine's own processes during the block, by a program that waits.
 
-    Otherwise the first program starts them, they inherit its output, and whoever reads that waits
-    for them. It also takes seconds to start them.
+    Otherwise each program starts them, which takes seconds, and they hold its output open.
     """
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*INSIDE, *WINE, WINESERVER, "--persistent"], **quiet, check=True)
-    subprocess.run([*INSIDE, *WINE, "wineboot"], **quiet, check=True)
+    waits = subprocess.Popen(
+        [*INSIDE, *WINE, "wine", "cmd"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
+        environments.run(*INSIDE, *WINE, "wine", "cmd", "/c", "exit")
         yield
     finally:
-        subprocess.run([*INSIDE, *WINE, WINESERVER, "--kill"], **quiet, check=False)
+        waits.communicate()  # the end of its input
 
 
 def provide_python(name: str) -> list[str]:

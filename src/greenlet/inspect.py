@@ -9,7 +9,6 @@ From outside of a process, ``python -m greenlet`` shows the same.
 """
 
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from typing import IO, Any, NamedTuple, TypeAlias
 from . import _get_ident, _greenlet, _variables, _view
 from ._greenlet import greenlet
 from ._view import FrameView, GreenletView, ThreadView
-from ._watch import HeldUp, Watch
+from ._watch import HeldUp, Watch, main_native_id
 
 __all__ = [
     "Counts",
@@ -233,14 +232,7 @@ def _thread_name(ident: int, native_id: int) -> str:
     # Not threading.enumerate(), which takes a lock that the caller may hold.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
     name = None if thread is None else _text_of(thread, "name")
-    return name or ("MainThread" if native_id == _main_native_id() else f"{ident:#x}")
-
-
-def _main_native_id() -> int | None:
-    """The system's number for the main thread."""
-    if sys.platform == "linux":
-        return os.getpid()  # right in the child of a fork, too
-    return threading.main_thread().native_id
+    return name or ("MainThread" if native_id == main_native_id() else f"{ident:#x}")
 
 
 def track_origin(frames: int = 1) -> int:
@@ -268,7 +260,7 @@ def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> lis
     for g in all_greenlets(thread):
         ident, view = _view_of(g, known, variables=variables)
         found.setdefault(ident, []).append(view)
-    main = _main_native_id()
+    main = main_native_id()
     # What has finished since the list was made is in no thread.
     return [
         ThreadView(ident, native_id, _thread_name(ident, native_id), found[ident])

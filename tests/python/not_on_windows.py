@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 DEBUGGERS = "reads ELF files and /proc, or runs gdb"
+NO_DISTRIBUTION = "what CMake installs is tested: no wheel, and so no metadata"
 NO_COMPILER = "runs a compiler, and under Wine there is none"
 DISK = "Windows has no file like /dev/full"
 ECHO_SERVER = "the server raises RLIMIT_NOFILE and reads /proc"
 RUNTIME = "reads /proc; test_windows.py has the same for Windows"
 FREEZING = "code is not listed on Windows, so nothing is frozen there"
+ELF = "looks into an ELF file"
 FORK = "Windows has no fork()"
 SIGNALS = "Windows has no signals that one process, or thread, sends to another"
 ADDRESS_SPACE = "Windows does not tell a process how much address space it has reserved"
@@ -53,6 +55,15 @@ TESTS: Mapping[str, str] = {
     "test_inspect_hostile.py::test_a_signal_dumps_*": SIGNALS,
     "test_inspect_hostile.py::test_a_dump_without_stderr_says_so": SIGNALS,
     "test_inspect_hostile.py::test_signals_of_crashes_do_not_dump*": SIGNALS,
+    "test_package.py::test_all_headers_are_the_same": NO_DISTRIBUTION,
+    "test_package.py::test_an_attribute_tells_which_implementation_this_is": NO_DISTRIBUTION,
+    "test_package.py::test_the_bill_of_materials_*": NO_DISTRIBUTION,
+    "test_package.py::test_the_distribution_installs_*": NO_DISTRIBUTION,
+    "test_package.py::test_the_extension_is_hardened": ELF,
+    "test_package.py::test_the_extension_needs_the_c_library_and_no_other": ELF,
+    "test_package.py::test_the_header_compiles_*": NO_COMPILER,
+    "test_package.py::test_the_package_needs_no_other_distribution": NO_DISTRIBUTION,
+    "test_package.py::test_the_version_is_that_of_the_distribution": NO_DISTRIBUTION,
     "test_recursion.py::test_a_main_thread_whose_stack_becomes_larger_*": MAIN_STACK,
     "test_recursion.py::test_an_unlimited_main_stack_*": MAIN_STACK,
     "test_recursion.py::test_recursion_that_works_in_a_main_thread_*": MAIN_STACK,

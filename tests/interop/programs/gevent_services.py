@@ -345,8 +345,6 @@ def processes() -> None:
         pass
     else:
         raise AssertionError("the child was not stopped")
-    if sys.platform == "win32":  # it has neither forks nor such signals
-        return
 
     suspended = gevent.spawn(gevent.sleep, 30)
     gevent.sleep(0)
@@ -412,6 +410,10 @@ def main() -> None:
         processes,
         inspection,
     ):
+        # Windows has neither forks nor such signals. Under Wine gevent's children hang, with the
+        # published greenlet, too.
+        if sys.platform == "win32" and step is processes:
+            continue
         begin = time.perf_counter()
         with gevent.Timeout(90, AssertionError(f"{step.__name__} hangs")):
             step()
