@@ -89,14 +89,11 @@ def running() -> Iterator[None]:
 
     Otherwise each program starts them, which takes seconds, and they hold its output open.
     """
-    waits = subprocess.Popen(
-        [*INSIDE, *WINE, "wine", "cmd"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [*INSIDE, *WINE, "wine", "cmd"]
+    unread = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    waits = subprocess.Popen(command, stdin=subprocess.PIPE, **unread)
     try:
-        environments.run(*INSIDE, *WINE, "wine", "cmd", "/c", "exit")
+        subprocess.run([*command, "/c", "exit"], stdin=subprocess.DEVNULL, **unread, check=True)
         yield
     finally:
         waits.communicate()  # the end of its input
