@@ -5,6 +5,7 @@ tests/python/not_on_windows.py. Each file of tests runs in a process of its own,
 costs one file.
 """
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ import not_on_windows
 
 TOOLCHAIN = CHECKOUT / "tools" / "toolchains" / "x86_64-windows.cmake"
 TESTS = "tests/python"
-PROGRAMS = "programs"
+PROGRAMS, FIGURES = "programs", "figures"
+ROUNDS = 7  # of figures, the best of which counts
 # gevent's loop on Windows (libuv) needs cffi. pip asks about this system, so it does not know.
 WANTED = ("gevent", "cffi", "sqlalchemy>=2", "aiosqlite")
 CONTRACT = "tests/contract/test_contract.py"
@@ -106,22 +108,43 @@ def python_with(name: str, site: Path) -> list[str]:
     return [*before, *variables, wine, python, "-X", "faulthandler"]
 
 
+def environment_with(name: str, label: str, site: Path) -> list[str]:
+    """Make an environment with ours or the published greenlet; return how its python is called."""
+    folder = windows_system.make_environment(name, label)
+    packages = folder / "Lib" / "site-packages"
+    if label == "ours":
+        shutil.copytree(site / "greenlet", packages / "greenlet")
+    else:
+        install = ("install", "--no-deps", "--target", packages, "-r", environments.PUBLISHED)
+        windows_system.for_windows(name, *install)
+    *before, wine, _ = windows_system.python(name)
+    return [*before, wine, f"{inside(folder)}/Scripts/python.exe"]
+
+
 def run_contract(report: Report, name: str, site: Path) -> None:
     """Compare the behaviours of tests/contract with those of the published wheel for Windows."""
-    variables = []
-    for label, variable in (("ours", "TEST"), ("published", "PUBLISHED")):
-        folder = windows_system.make_environment(name, label)
-        packages = folder / "Lib" / "site-packages"
-        if label == "ours":
-            shutil.copytree(site / "greenlet", packages / "greenlet")
-        else:
-            install = ("install", "--no-deps", "--target", packages, "-r", environments.PUBLISHED)
-            windows_system.for_windows(name, *install)
-        variables.append(f"GREENLET_{variable}_PYTHON=Z:{inside(folder)}/Scripts/python.exe")
+    variables = [
+        f"GREENLET_{variable}_PYTHON=Z:{environment_with(name, label, site)[-1]}"
+        for label, variable in (("ours", "TEST"), ("published", "PUBLISHED"))
+    ]
     *before, wine, python = windows_system.python(name)
     command = [*before, "PYTHONDONTWRITEBYTECODE=1", *variables, wine, python]
     label = f"windows-{name}-contract"
     suites.pytest(report, label, command, CONTRACT, "-o", "timeout_method=thread", "--timeout=3000")
+
+
+def print_figures(report: Report, name: str, site: Path) -> None:
+    """Measure the published greenlet and this one in turns."""
+    pythons = {label: environment_with(name, label, site) for label in ("ours", "published")}
+    best: dict[str, dict[str, float]] = {label: {} for label in pythons}
+    for _ in range(ROUNDS):
+        for label, python in pythons.items():
+            printed = environments.run(*python, "benchmarks/few_figures.py")
+            for what, value in json.loads(printed.splitlines()[-1]).items():
+                best[label][what] = min(value, best[label].get(what, value))
+    for label, figures in best.items():
+        print(f"windows-{name}-{label}: {figures}")
+    report.add(f"windows-{name}-figures", Counts(passed=1))
 
 
 def run_programs(report: Report, name: str, site: Path) -> None:
@@ -134,7 +157,7 @@ def run_programs(report: Report, name: str, site: Path) -> None:
     shutil.copytree(site / "greenlet", packages / "greenlet")
     *before, wine, _ = windows_system.python(name)
     python = [*before, wine, f"{inside(folder)}/Scripts/python.exe"]
-    for program in ("gevent_services.py", "sqlalchemy_bank.py"):
+    for program in ("gevent_requests.py", "gevent_services.py", "sqlalchemy_bank.py"):
         label = f"windows-{name}-{Path(program).stem}"
         log = suites.LOGS / f"{label}.log"
         code = suites.run([*python, f"tests/interop/programs/{program}"], log)
@@ -156,6 +179,8 @@ def run(report: Report, names: Sequence[str], tests: Sequence[str]) -> None:
                         run_contract(report, name, site)
                     elif test == PROGRAMS:
                         run_programs(report, name, site)
+                    elif test == FIGURES:
+                        print_figures(report, name, site)
                     else:
                         run_file(report, name, python, test)
 
