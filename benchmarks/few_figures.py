@@ -1,7 +1,7 @@
 """Three figures as JSON, with either greenlet, on Windows: tools/windows_test.py runs it.
 
-What one round trip of two switches takes, what it takes to make a greenlet and run it to its end, and
-how much the working set grows for each of 10,000 greenlets that wait.
+What one round trip of two switches takes, what it takes to make a greenlet and run it to its end,
+and how much the working set grows for each of 10,000 greenlets that wait.
 """
 
 import ctypes
@@ -46,9 +46,7 @@ def working_set() -> int:
     kernel: Any = vars(ctypes)["windll"].kernel32
     kernel.K32GetProcessMemoryInfo.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
     kernel.GetCurrentProcess.restype = ctypes.c_void_p
-    kernel.K32GetProcessMemoryInfo(
-        kernel.GetCurrentProcess(), counters, ctypes.sizeof(counters)
-    )
+    kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), counters, ctypes.sizeof(counters))
     return counters[2]
 
 

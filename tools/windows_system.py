@@ -192,7 +192,11 @@ def make_import_libraries(name: str, folder: Path) -> None:
 
 def provide_cpp_runtime(name: str) -> None:
     """Put the DLLs of gcc's C++ runtime where a Python on Windows finds them."""
-    needs = ("lib/gcc/{}/*/libstdc++-6.dll", "lib/gcc/{}/*/libgcc_s_seh-1.dll", "{}/lib/*pthread*.dll")
+    needs = (
+        "lib/gcc/{}/*/libstdc++-6.dll",
+        "lib/gcc/{}/*/libgcc_s_seh-1.dll",
+        "{}/lib/*pthread*.dll",
+    )
     for pattern in needs:
         for dll in (SYSTEM / "usr").glob(pattern.format(MINGW)):
             shutil.copy(dll, home(name))

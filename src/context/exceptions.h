@@ -1,5 +1,5 @@
-// What C++ runtimes keep per thread about exceptions under way. A switch inside a catch block must swap
-// it, or the other side's catch blocks would pop our exceptions. exceptions*.cpp find it.
+// What C++ runtimes keep per thread about exceptions under way. A switch inside a catch block must
+// swap it, or the other side's catch blocks would pop our exceptions. exceptions*.cpp find it.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
-// The register swap for AArch64, AAPCS64, ELF and Mach-O. What lies here: leaving one stack and entering
-// another, and the frame a new context starts from. What does not: the C++ exception state and the
-// sanitizers' notes (context.h).
+// The register swap for AArch64, AAPCS64, ELF and Mach-O. What lies here: leaving one stack and
+// entering another, and the frame a new context starts from. What does not: the C++ exception state
+// and the sanitizers' notes (context.h).
 //
 // The frame of a suspended context, which lies at its stack pointer and above (AAPCS64 6.1: x19 to
 // x29, the lower halves of v8 to v15 and FPCR belong to the caller):
@@ -13,7 +13,7 @@
 // Both sides of a switch have this frame, so one set of unwind information is right on either side
 // of the instruction that changes sp. x29 and x30 lie lowest, as in every other frame record.
 
-#include "assembly.h"
+#include "assembly.inc"
 
         .text
 

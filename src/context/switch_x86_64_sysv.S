@@ -1,6 +1,6 @@
-// The register swap for x86-64, System V ABI, ELF and Mach-O. What lies here: leaving one stack and entering
-// another, and the frame a new context starts from. What does not: the C++ exception state and the
-// sanitizers' notes (context.h).
+// The register swap for x86-64, System V ABI, ELF and Mach-O. What lies here: leaving one stack and
+// entering another, and the frame a new context starts from. What does not: the C++ exception state
+// and the sanitizers' notes (context.h).
 //
 // The frame of a suspended context, which lies at its stack pointer and above:
 //
@@ -15,7 +15,7 @@
 // the call sites differ, that prediction is always wrong, so an indirect jump is used, which the
 // processor predicts from history.
 
-#include "assembly.h"
+#include "assembly.inc"
 
         .text
 

@@ -259,7 +259,7 @@ def _thread_name(ident: int) -> str | None:
 
 
 def _processor_time(native_id: int) -> int | None:
-    """How many nanoseconds a thread of this process has worked; None if the system does not tell."""
+    """How many nanoseconds a thread of this process has worked, if the system tells."""
     if sys.platform != "linux":
         return None
     try:

@@ -1,5 +1,5 @@
-// Faults on Linux and macOS: sigaction() and sigaltstack(). All of this also holds in the child of a fork,
-// which inherits the handlers and the stack of the thread that forks.
+// Faults on Linux and macOS: sigaction() and sigaltstack(). All of this also holds in the child of
+// a fork, which inherits the handlers and the stack of the thread that forks.
 #include "platform/fault.h"
 
 #if defined(__APPLE__)

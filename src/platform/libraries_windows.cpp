@@ -34,10 +34,9 @@ Function function_of(HMODULE library, const char* name) noexcept {
 Function pinned(HMODULE library, const char* name) noexcept {
   const Function found = function_of(library, name);
   HMODULE kept;
-  return found != nullptr &&
-                 GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_PIN |
-                                        GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
-                                    reinterpret_cast<const char*>(found), &kept) != 0
+  return found != nullptr && GetModuleHandleExA(GET_MODULE_HANDLE_EX_FLAG_PIN |
+                                                    GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS,
+                                                reinterpret_cast<const char*>(found), &kept) != 0
              ? found
              : nullptr;
 }
@@ -69,7 +68,8 @@ Function find_function(const char* library, const char* name) noexcept {
 Function find_function(const char* name) noexcept {
   std::array<HMODULE, 1024> libraries;
   DWORD bytes = 0;
-  if (K32EnumProcessModules(GetCurrentProcess(), libraries.data(), sizeof(libraries), &bytes) == 0) {
+  if (K32EnumProcessModules(GetCurrentProcess(), libraries.data(), sizeof(libraries), &bytes) ==
+      0) {
     return nullptr;
   }
   const std::size_t count = std::min(bytes / sizeof(HMODULE), libraries.size());

@@ -45,7 +45,7 @@ TESTS: Mapping[str, str] = {
     "test_c_api.py::test_a_cpp_runtime_may_be_loaded_when_greenlets_have_switched*": RUNTIME,
     "test_c_api.py::test_the_header_is_valid_in*": NO_COMPILER,
     "test_creation.py::test_a_process_forked_*": FORK,
-    "test_creation.py::test_each_function_works_once_the_module_is_created[_dump_on_signal*": SIGNALS,
+    "test_creation.py::test_each_function_works_*[_dump_on_signal*": SIGNALS,
     "test_examples.py::test_the_echo_server_*": ECHO_SERVER,
     "test_freezing.py::test_a_part_of_the_suite_*": FREEZING,
     "test_freezing.py::test_the_mode_freezes_*": FREEZING,

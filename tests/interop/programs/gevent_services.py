@@ -14,7 +14,7 @@ if sys.platform == "win32":
     os.environ.setdefault("GEVENT_LOOP", "libev-cext")
 
 # Before anything imports the modules that gevent patches.
-from gevent import monkey  # noqa: E402
+from gevent import monkey
 
 monkey.patch_all()
 

@@ -1,6 +1,6 @@
-/* What CPython's headers ask about macOS, as python.org builds the interpreter, as far as an extension
- * needs it. The interpreters of this machine have answers for Linux only. The layout of internal
- * structures depends on the WITH_... lines. */
+/* What CPython's headers ask about macOS, as python.org builds the interpreter, as far as an
+ * extension needs it. The interpreters of this machine have answers for Linux only. The layout of
+ * internal structures depends on the WITH_... lines. */
 #ifndef Py_PYCONFIG_H
 #define Py_PYCONFIG_H
 
