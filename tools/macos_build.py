@@ -46,8 +46,7 @@ def build(name: str, architecture: str, tools: Path) -> None:
         "Python_INCLUDE_DIR": headers_for_macos(python, folder),
     }
     options = [f"-D{key}={value}" for key, value in settings.items()]
-    configure = ("cmake", "-S", CHECKOUT, "-B", folder, "-G", "Ninja", *options)
-    environments.run(*configure, PATH=path)
+    environments.run("cmake", "-S", CHECKOUT, "-B", folder, "-G", "Ninja", *options, PATH=path)
     environments.run("cmake", "--build", folder, PATH=path)
     (module,) = folder.glob("_greenlet*.so")
     if not module.read_bytes().startswith(MAGIC):

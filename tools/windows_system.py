@@ -89,11 +89,11 @@ def running() -> Iterator[None]:
 
     Otherwise each program starts them, which takes seconds, and they hold its output open.
     """
-    command = [*INSIDE, *WINE, "wine", "cmd"]
-    unread = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    waits = subprocess.Popen(command, stdin=subprocess.PIPE, **unread)
+    command, null = [*INSIDE, *WINE, "wine", "cmd"], subprocess.DEVNULL
+    waits = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=null, stderr=null)
     try:
-        subprocess.run([*command, "/c", "exit"], stdin=subprocess.DEVNULL, **unread, check=True)
+        exits = [*command, "/c", "exit"]
+        subprocess.run(exits, stdin=null, stdout=null, stderr=null, check=True)
         yield
     finally:
         waits.communicate()  # the end of its input
