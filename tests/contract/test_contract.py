@@ -7,6 +7,7 @@ Where we differ on purpose the behaviour declares both transcripts in full, and
 from __future__ import annotations
 
 import difflib
+import sys
 
 import pytest
 from contract_runner import (
@@ -24,6 +25,8 @@ from contract_runner import (
 
 BEHAVIOURS = all_behaviours()
 DEVIANT = [behaviour for behaviour in BEHAVIOURS if behaviour.deviations]
+# On Windows the published greenlet ends by an access violation there.
+CRASHES_ON_WINDOWS = ("c_api.switch_with_none_starts_without_arguments",)
 DOCUMENT = CHECKOUT / "docs" / "internals" / "ledger.md"
 
 
@@ -47,6 +50,10 @@ def test_behaviour_agrees_with_the_published_one(
 ) -> None:
     tested, reference = interpreters
     said, expected = transcript(tested, behaviour), transcript(reference, behaviour)
+    if sys.platform == "win32" and behaviour.id in CRASHES_ON_WINDOWS:
+        assert expected[-1] == f"<ends with {0xC0000005}>"
+        assert said and not said[-1].startswith("<ends with")
+        return
     deviation = behaviour.deviation_on(tested.release_name)
     if deviation is not None:
         assert expected == deviation.published, (
