@@ -74,10 +74,12 @@ suspended(1, {depth})
 before = stacks.resident_bytes()
 family = suspended(500, {depth})
 peak = stacks.resident_bytes() - before
-other_greenlets_until(lambda: stacks.resident_bytes() - before <= 520 * PAGE)
+# Microsoft's compiler makes larger frames: the calls that wait may take two pages.
+most = (1020 if sys.platform == "win32" else 520) * PAGE
+other_greenlets_until(lambda: stacks.resident_bytes() - before <= most)
 rest = stacks.resident_bytes() - before
 assert peak > 500 * 3 * PAGE, peak
-assert rest <= 520 * PAGE, (peak, rest)
+assert rest <= most, (peak, rest)
 for index, g in enumerate(family):
     assert g.switch("value") == ("value", (index, [index]))
 """
