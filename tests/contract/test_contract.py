@@ -14,6 +14,7 @@ from contract_runner import (
     CHECKOUT,
     Behaviour,
     CannotCompare,
+    Deviation,
     Interpreter,
     all_behaviours,
     all_scripts,
@@ -44,6 +45,15 @@ def difference(one: tuple[str, ...], other: tuple[str, ...]) -> str:
     return "\n".join(difflib.unified_diff(one, other, "expected", "ours", lineterm="", n=50))
 
 
+def crashes_so_on_windows(said: tuple[str, ...], deviation: Deviation) -> bool:
+    """Whether it is a crash of the published greenlet: ctypes handles it first there."""
+    return (
+        sys.platform == "win32"
+        and deviation.published == ("<ends with SIGSEGV>",)
+        and any("access violation" in line for line in said)
+    )
+
+
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.id)
 def test_behaviour_agrees_with_the_published_one(
     behaviour: Behaviour, interpreters: tuple[Interpreter, Interpreter]
@@ -56,7 +66,7 @@ def test_behaviour_agrees_with_the_published_one(
         return
     deviation = behaviour.deviation_on(tested.release_name)
     if deviation is not None:
-        assert expected == deviation.published, (
+        assert expected == deviation.published or crashes_so_on_windows(expected, deviation), (
             "the published greenlet is not as the deviation says:\n"
             + difference(deviation.published, expected)
         )
