@@ -266,6 +266,13 @@ def test_windows(session: nox.Session) -> None:
     end(session)
 
 
+@shared(name="build-macos")
+def build_macos(session: nox.Session) -> None:
+    """greenlet for macOS, compiled and linked for both architectures (WHAT="3.14")"""
+    importlib.import_module("macos_build").run(REPORT, session.posargs)
+    end(session)
+
+
 @shared(name="test-builds")
 def test_builds(session: nox.Session) -> None:
     """the Python suite on interpreters as people have them (WHAT="3.14-tail-call 3.15-debian")"""

@@ -37,15 +37,20 @@ endforeach()
 # Nothing here needs libstdc++, and to load it takes longer than all of greenlet; the one thing in it
 # that concerns a switch, src/context/exceptions.cpp looks for. `make wheels` checks this.
 target_link_libraries(_greenlet PRIVATE greenlet_options greenlet_platform greenlet_stack greenlet_context)
-target_link_options(_greenlet PRIVATE -static-libgcc -Wl,--gc-sections)
-if(NOT WIN32)
+if(APPLE)
+  target_link_options(_greenlet PRIVATE -Wl,-dead_strip)
+else()
+  target_link_options(_greenlet PRIVATE -static-libgcc -Wl,--gc-sections)
+endif()
+if(NOT WIN32 AND NOT APPLE)
   target_link_options(_greenlet PRIVATE -Wl,--as-needed -Wl,-z,relro -Wl,-z,now)
 endif()
 
 # A release keeps the names of its functions, without which gdb, py-spy and perf show "??" in each
 # native stack: some 37 KB on the disk, 10 KB of a wheel. It keeps nothing else for debuggers, such as
 # what the compiler's own libraries bring along.
-target_link_options(_greenlet PRIVATE $<$<CONFIG:Release>:-Wl,--strip-debug>)
+target_link_options(_greenlet PRIVATE
+  $<$<AND:$<CONFIG:Release>,$<NOT:$<PLATFORM_ID:Darwin>>>:-Wl,--strip-debug>)
 
 check_ipo_supported(RESULT greenlet_ipo OUTPUT greenlet_ipo_output LANGUAGES CXX)
 if(greenlet_ipo)

@@ -76,10 +76,19 @@ def provide_system(system: Path = SYSTEM, packages: Iterable[str] = PACKAGES) ->
         stamp.write_text("\n".join(packages))
     show = (*inside(system), "dpkg-query", "--show", "--showformat=${Package}\n")
     if missing := set(packages) - set(environments.run(*show).split()):
-        options = [f"-o{option}=false" for option in APT]
-        apt = (*inside(system), "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *options)
-        environments.run(*apt, "update")
-        environments.run(*apt, "install", "-y", *sorted(missing))
+        update_lists(system)
+        environments.run(*apt_get(system), "install", "-y", *sorted(missing))
+
+
+def apt_get(system: Path) -> tuple[str, ...]:
+    """Return how apt-get is called in a system."""
+    options = [f"-o{option}=false" for option in APT]
+    return (*inside(system), "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *options)
+
+
+def update_lists(system: Path = SYSTEM) -> None:
+    """Let a system's apt know what the mirror has."""
+    environments.run(*apt_get(system), "update")
 
 
 def make_environment(name: str, label: str, what: Path | None = None) -> list[str]:

@@ -21,6 +21,7 @@ FOLDER = CHECKOUT / ".venvs" / "tools"
 TESTS = ["gdb", "googletest", "libgtest-dev"]
 HEADERS = ["libbz2-dev", "libffi-dev", "liblzma-dev", "libsqlite3-dev", "libssl-dev", "zlib1g-dev"]
 PACKAGES = {  # of Debian, beside the compiler
+    "build-macos": [],
     "bench": ["libbenchmark-dev", "libboost-context-dev"],
     "demo": [],
     "docs": [],

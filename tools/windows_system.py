@@ -20,6 +20,8 @@ import sys
 import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import environments
@@ -81,6 +83,22 @@ def provide() -> None:
         stamp.touch()
 
 
+@contextmanager
+def running() -> Iterator[None]:
+    """Keep Wine's own processes during the block, by a program that waits.
+
+    Otherwise each program starts them, which takes seconds, and they hold its output open.
+    """
+    command, null = [*INSIDE, *WINE, "wine", "cmd"], subprocess.DEVNULL
+    waits = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=null, stderr=null)
+    try:
+        exits = [*command, "/c", "exit"]
+        subprocess.run(exits, stdin=null, stdout=null, stderr=null, check=True)
+        yield
+    finally:
+        waits.communicate()  # the end of its input
+
+
 def provide_python(name: str) -> list[str]:
     """Make a CPython for Windows, if it is not there; return how it is called."""
     folder = home(name)
@@ -93,7 +111,7 @@ def provide_python(name: str) -> list[str]:
         with tempfile.TemporaryDirectory(dir=SYSTEM / "tmp") as temporary:
             unpack_libraries(name, folder, Path(temporary))
             unpack_sources(name, folder, Path(temporary))
-        make_import_library(name, folder)
+        make_import_libraries(name, folder)
         make_python_exe(name, folder)
         for_windows(name, "install", "--target", folder / "Lib" / "site-packages", *TESTS)
         # Or each process would compile all that it imports, as the tests write no bytecode.
@@ -136,6 +154,8 @@ def unpack_sources(name: str, folder: Path, temporary: Path) -> None:
     They are only unpacked: to install them would install a Python for Linux.
     """
     packages = [f"libpython{name}-{part}" for part in ("minimal", "stdlib", "dev")]
+    # A new system has no lists of packages: mmdebstrap removes them.
+    jit_test.update_lists()
     unpack = 'cd "$0"; apt-get -qq download "$@"; for file in *.deb; do dpkg-deb -x $file .; done'
     environments.run(*INSIDE, "sh", "-ec", unpack, inside(temporary), *packages)
     shutil.move(temporary / "usr" / "lib" / f"python{name}", folder / "Lib")
@@ -145,12 +165,41 @@ def unpack_sources(name: str, folder: Path, temporary: Path) -> None:
     (folder / "include" / "pyconfig.h").write_text(PYCONFIG.read_text())
 
 
-def make_import_library(name: str, folder: Path) -> None:
-    """Make the import library of the DLL, which extensions are linked with."""
-    stem = f"python{name.replace('.', '')}"
-    (folder / "libs").mkdir()
-    make = f"cd $0; gendef {stem}.dll; {MINGW}-dlltool -d {stem}.def -l libs/lib{stem}.dll.a"
-    environments.run(*INSIDE, "sh", "-ec", make, inside(folder))
+def make_environment(name: str, label: str) -> Path:
+    """Make a virtual environment of a Python on Windows; return its folder.
+
+    Windows looks for DLLs in the folder of a program, so they are copied, too.
+    """
+    folder = FOLDER / f"{name}-{label}"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "Lib" / "site-packages").mkdir(parents=True)
+    (folder / "Scripts").mkdir()
+    for file in (home(name) / "python.exe", *home(name).glob("*.dll")):
+        shutil.copy(file, folder / "Scripts")
+    config = f"home = Z:{inside(home(name))}\ninclude-system-site-packages = true\n"
+    (folder / "pyvenv.cfg").write_text(config)
+    return folder
+
+
+def make_import_libraries(name: str, folder: Path) -> None:
+    """Make the import libraries of the DLLs that extensions are linked with."""
+    stem, runtime = f"python{name.replace('.', '')}", "VCRUNTIME140"
+    (folder / "libs").mkdir(exist_ok=True)
+    for dll, library in ((stem, f"lib{stem}.dll.a"), (runtime, "vcruntime140.lib")):
+        make = f"cd $0; gendef {dll}.dll; {MINGW}-dlltool -d {dll}.def -l libs/{library}"
+        environments.run(*INSIDE, "sh", "-ec", make, inside(folder))
+
+
+def provide_cpp_runtime(name: str) -> None:
+    """Put the DLLs of gcc's C++ runtime where a Python on Windows finds them."""
+    needs = (
+        "lib/gcc/{}/*/libstdc++-6.dll",
+        "lib/gcc/{}/*/libgcc_s_seh-1.dll",
+        "{}/lib/*pthread*.dll",
+    )
+    for pattern in needs:
+        for dll in (SYSTEM / "usr").glob(pattern.format(MINGW)):
+            shutil.copy(dll, home(name))
 
 
 def make_python_exe(name: str, folder: Path) -> None:

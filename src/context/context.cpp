@@ -25,7 +25,7 @@ void Context::prepare(std::byte* low, std::byte* top, Entry entry) noexcept {
 #else
   sp_ = greenlet_context_make(top, sanitizers_.first(entry));
 #endif
-  exceptions_ = ExceptionGlobals{};
+  exceptions_ = SavedExceptions{};
 }
 
 void* Context::call_below(void* (*function)(void*), void* argument) noexcept {
@@ -43,7 +43,7 @@ void Context::swap_exceptions_slowly(Context& to, ExceptionGlobals* live) noexce
   }
   exceptions_ = *live;
   *live = to.exceptions_;
-  to.exceptions_ = ExceptionGlobals{};
+  to.exceptions_ = SavedExceptions{};
 }
 
 }  // namespace greenlet::context

@@ -6,39 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "exceptions.h"
 #include "sanitizers.h"
 
 namespace greenlet::context {
-
-// What the C++ runtime keeps per thread about exceptions under way (Itanium C++ ABI 2.2.2,
-// __cxa_eh_globals): a switch inside a catch block must swap it, or the other side's catch
-// blocks would pop our exceptions.
-struct ExceptionGlobals {
-  void* caught = nullptr;
-  unsigned int uncaught = 0;
-#ifdef __ARM_EABI__
-  void* propagating = nullptr;  // C++ ABI for ARM 8.4.1: a cleanup is under way
-#endif
-
-  // Zero if there are none. Not a bool, so that two of these in one condition make one branch.
-  std::uintptr_t any() const noexcept {
-    std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(caught) | std::uintptr_t{uncaught};
-#ifdef __ARM_EABI__
-    bits |= reinterpret_cast<std::uintptr_t>(propagating);
-#endif
-    return bits;
-  }
-};
-
-// The calling thread's own (what __cxa_get_globals() returns). The address stays the same for the
-// life of the thread, so a caller that switches often asks once and keeps it. While the process has
-// no C++ runtime and none can be loaded, no code has exceptions: then this returns
-// &g_no_exception_globals. A switch that is given that address asks again, because a library may be
-// loaded at any time.
-ExceptionGlobals* thread_exception_globals() noexcept;
-
-// Never written. Not empty, so that a switch takes its slow path, and asks again.
-extern ExceptionGlobals g_no_exception_globals;
 
 // Whether the bytes of a suspended context's stack may be moved elsewhere, and be back before it
 // goes on. Not in builds with a sanitizer, which keep notes of their own about the stack.
@@ -90,7 +61,7 @@ class Context {
   void swap_exceptions_slowly(Context& to, ExceptionGlobals* live) noexcept;
 
   void* sp_ = nullptr;
-  ExceptionGlobals exceptions_;  // empty while the context runs
+  SavedExceptions exceptions_;  // empty while the context runs
   [[no_unique_address]] Sanitizers sanitizers_;
 };
 

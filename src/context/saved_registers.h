@@ -16,10 +16,10 @@ struct SavedRegister {
 // Of each architecture also kSavedBytes: the stack pointer lies there afterwards.
 #if defined(__x86_64__) && defined(_WIN32)
 inline constexpr SavedRegister kSavedRegisters[] = {
-    {"r15", 0xc8}, {"r14", 0xd0}, {"r13", 0xd8},  {"r12", 0xe0},  {"rsi", 0xe8},
-    {"rdi", 0xf0}, {"rbx", 0xf8}, {"rbp", 0x100}, {"rip", 0x108},
+    {"r15", 0xd8},  {"r14", 0xe0},  {"r13", 0xe8},  {"r12", 0xf0},  {"rsi", 0xf8},
+    {"rdi", 0x100}, {"rbx", 0x108}, {"rbp", 0x110}, {"rip", 0x118},
 };
-inline constexpr std::size_t kSavedBytes = 0x110;
+inline constexpr std::size_t kSavedBytes = 0x120;
 #elif defined(__x86_64__)
 inline constexpr SavedRegister kSavedRegisters[] = {
     {"r12", 0x08}, {"r13", 0x10}, {"r14", 0x18}, {"r15", 0x20},

@@ -11,7 +11,7 @@
 // of the instruction that changes esp.
 //
 // The processor must have SSE (Intel's since 1999). The way back is chosen as in
-// switch_x86_64_sysv_elf.S: by `ret` to the same call site, by a jump to another.
+// switch_x86_64_sysv.S: by `ret` to the same call site, by a jump to another.
 
         .text
 

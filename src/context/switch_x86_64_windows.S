@@ -7,20 +7,22 @@
 //   sp + | 0x00 ... 0x90  | 0xa0  | 0xa4   | 0xa8      | 0xb0       | 0xb8              | 0xc0
 //        | xmm6 ... xmm15 | MXCSR | x87 CW | StackBase | StackLimit | DeallocationStack | guarantee
 //
-//   sp + | 0xc8 | 0xd0 | 0xd8 | 0xe0 | 0xe8 | 0xf0 | 0xf8 | 0x100 | 0x108          | 0x110
-//        | r15  | r14  | r13  | r12  | rsi  | rdi  | rbx  | rbp   | return address | <- sp after
+//   sp + | 0xc8          | 0xd8 | 0xe0 | 0xe8 | 0xf0 | 0xf8 | 0x100 | 0x108 | 0x110 | 0x118 | 0x120
+//        | ExceptionList | r15  | r14  | r13  | r12  | rsi  | rdi   | rbx   | rbp   | ret.  | <- sp
+//
+// (ret.: the return address; sp: the stack pointer after the switch.)
 //
 // Windows keeps the bounds of the stack that runs in the thread's block (TEB), at gs. The kernel
 // lets a stack grow only between them, exceptions are dispatched only to frames between them, and
 // code with large frames compares its stack pointer with StackLimit. So a switch changes them:
 //
+//   gs:0x0000  ExceptionList         Windows does not use it on x86-64. Wine does, for its own handlers
 //   gs:0x0008  StackBase             the end of the stack
 //   gs:0x0010  StackLimit            the lowest page in use; the kernel lowers it as the stack grows
 //   gs:0x1478  DeallocationStack     the lowest address; the page there is never used
 //   gs:0x1748  GuaranteedStackBytes  SetThreadStackGuarantee(): what an overflow leaves for handlers
 //
-// It does not change FiberData: fibers belong to the thread. It does not change the exception list,
-// which x86-64 does not use.
+// It does not change FiberData: fibers belong to the thread.
 //
 // Both sides of a switch have the same frame, so one set of unwind information is right on either
 // side of the instruction that changes rsp. Windows unwinds epilogues by their instructions, which
@@ -36,8 +38,10 @@
         .set    kStackLimit, 0xb0
         .set    kDeallocationStack, 0xb8
         .set    kGuarantee, 0xc0
-        .set    kAllocated, 0xc8        // what the frame has below the pushed registers
-        .set    kFrame, 0x110
+        .set    kExceptionList, 0xc8
+        .set    kAllocated, 0xd8        // what the frame has below the pushed registers
+        .set    kFrame, 0x120
+        .set    kTebExceptionList, 0x00
         .set    kTebStackBase, 0x08
         .set    kTebStackLimit, 0x10
         .set    kTebDeallocationStack, 0x1478
@@ -116,6 +120,8 @@ greenlet_context_switch:
         movq    %r9, kStackLimit(%rsp)
         movq    %r10, kDeallocationStack(%rsp)
         movl    %r11d, kGuarantee(%rsp)
+        movq    %gs:kTebExceptionList, %rax
+        movq    %rax, kExceptionList(%rsp)
 
         // Loading either control word stalls the pipeline, comparing does not. The low six bits of
         // MXCSR are sticky exception flags: not preserved by calls, hence no reason to reload.
@@ -134,6 +140,8 @@ greenlet_context_switch:
         movq    %rax, %gs:kTebDeallocationStack
         movl    kGuarantee(%rdx), %eax
         movl    %eax, %gs:kTebGuarantee
+        movq    kExceptionList(%rdx), %rax
+        movq    %rax, %gs:kTebExceptionList
 
         movq    %rsp, (%rcx)
         movq    %rdx, %rsp
@@ -188,18 +196,21 @@ greenlet_context_make:
         movq    %r8, kDeallocationStack(%rax)
         xorl    %r9d, %r9d
         movl    %r9d, kGuarantee(%rax)
-        movq    %r9, 0x100(%rax)        // rbp
-        movq    %rdx, 0xf8(%rax)        // rbx
+        movq    $-1, kExceptionList(%rax) // an empty list
+        movq    %r9, 0x110(%rax)        // rbp
+        movq    %rdx, 0x108(%rax)       // rbx
         leaq    .Lbegin(%rip), %r10
-        movq    %r10, 0x108(%rax)
+        movq    %r10, 0x118(%rax)
         movq    %r9, 0x28 + kFrame(%rax) // the return address of greenlet_context_begin
         ret
 
 // The outermost frame of every context: calls the entry with the first message. Its return address
-// is null, where stack walks end.
+// is null, where stack walks end. It handles exceptions that no other frame does
+// (../platform/fault_windows.cpp).
         .globl  greenlet_context_begin
         .def    greenlet_context_begin; .scl 2; .type 32; .endef
         .seh_proc greenlet_context_begin
+        .seh_handler greenlet_unhandled_exception, @except
         .p2align 4
 greenlet_context_begin:
         subq    $0x28, %rsp
@@ -238,6 +249,8 @@ greenlet_context_call:
         movq    %rax, 0x10(%rbp)
         movl    %gs:kTebGuarantee, %eax
         movl    %eax, 0x18(%rbp)
+        movq    %gs:kTebExceptionList, %rax
+        movq    %rax, 0x20(%rbp)
 
         movq    kStackBase(%rbx), %rax
         movq    %rax, %gs:kTebStackBase
@@ -247,6 +260,8 @@ greenlet_context_call:
         movq    %rax, %gs:kTebDeallocationStack
         movl    kGuarantee(%rbx), %eax
         movl    %eax, %gs:kTebGuarantee
+        movq    kExceptionList(%rbx), %rax
+        movq    %rax, %gs:kTebExceptionList
 
         leaq    -0x20(%rbx), %rsp       // the space of the function; `below` is aligned
         movq    %r8, %rcx
@@ -263,6 +278,8 @@ greenlet_context_call:
         movq    %rdx, %gs:kTebDeallocationStack
         movl    0x18(%rbp), %edx
         movl    %edx, %gs:kTebGuarantee
+        movq    0x20(%rbp), %rdx
+        movq    %rdx, %gs:kTebExceptionList
         addq    $0x28, %rsp
         popq    %rbx
         popq    %rbp

@@ -87,7 +87,7 @@ struct AllEntries {
   }
 };
 
-[[gnu::used, gnu::retain, gnu::section(".greenlet_debug")]]
+[[gnu::used, gnu::retain, gnu::section(GREENLET_DEBUG_SECTION)]]
 constinit cpython::DebugBlock<kCount> g_block(&g_block, AllEntries().all);
 
 }  // namespace

@@ -14,6 +14,8 @@
 #include <cstdint>
 #include <iterator>
 
+#include "platform/debug_section.h"  // IWYU pragma: export
+
 namespace greenlet::cpython {
 
 // One number and its name. What the number is follows from the name: an offset in a structure, a

@@ -182,7 +182,7 @@ constexpr DebugEntry kEntries[] = {
 #endif
 };
 
-[[gnu::used, gnu::retain, gnu::section(".greenlet_debug")]]
+[[gnu::used, gnu::retain, gnu::section(GREENLET_DEBUG_SECTION)]]
 constinit DebugBlock<std::size(kEntries)> g_block(&g_block, kEntries);
 
 }  // namespace

@@ -62,7 +62,9 @@ def get_include() -> str:
 
     The published greenlet (3.5 at least) does not have this function.
     """
-    return f"{_greenlet.__file__.rpartition('/')[0]}/include"
+    from os.path import dirname, join
+
+    return join(dirname(_greenlet.__file__), "include")
 
 
 # These are imported at their first use: they import modules that take longer than all of this

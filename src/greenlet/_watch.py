@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+import threading
 from _thread import TIMEOUT_MAX
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,6 +13,12 @@ from typing import Any, NamedTuple, Self
 from . import _allocate_lock, _get_ident, _greenlet, _start_new_thread
 from ._greenlet import greenlet
 from ._view import FrameView
+
+
+def main_native_id() -> int | None:
+    """The system's number for the main thread."""
+    # Linux numbers it as the process, also in the child of a fork.
+    return os.getpid() if sys.platform == "linux" else threading.main_thread().native_id
 
 
 class HeldUp(NamedTuple):

@@ -9,7 +9,6 @@ From outside of a process, ``python -m greenlet`` shows the same.
 """
 
 import functools
-import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from typing import IO, Any, NamedTuple, TypeAlias
 from . import _get_ident, _greenlet, _variables, _view
 from ._greenlet import greenlet
 from ._view import FrameView, GreenletView, ThreadView
-from ._watch import HeldUp, Watch
+from ._watch import HeldUp, Watch, main_native_id
 
 __all__ = [
     "Counts",
@@ -233,7 +232,7 @@ def _thread_name(ident: int, native_id: int) -> str:
     # Not threading.enumerate(), which takes a lock that the caller may hold.
     thread = threading._active.get(ident)  # type: ignore[attr-defined]
     name = None if thread is None else _text_of(thread, "name")
-    return name or ("MainThread" if native_id == os.getpid() else f"{ident:#x}")
+    return name or ("MainThread" if native_id == main_native_id() else f"{ident:#x}")
 
 
 def track_origin(frames: int = 1) -> int:
@@ -261,10 +260,11 @@ def snapshot(thread: AnyThread | None = None, *, variables: bool = False) -> lis
     for g in all_greenlets(thread):
         ident, view = _view_of(g, known, variables=variables)
         found.setdefault(ident, []).append(view)
+    main = main_native_id()
     # What has finished since the list was made is in no thread.
     return [
         ThreadView(ident, native_id, _thread_name(ident, native_id), found[ident])
-        for ident, native_id in sorted(threads.items(), key=lambda ids: ids[1] != os.getpid())
+        for ident, native_id in sorted(threads.items(), key=lambda ids: ids[1] != main)
         if ident in found
     ]
 

@@ -259,7 +259,9 @@ def _thread_name(ident: int) -> str | None:
 
 
 def _processor_time(native_id: int) -> int | None:
-    """How many nanoseconds a thread of this process has worked."""
+    """How many nanoseconds a thread of this process has worked, if the system tells."""
+    if sys.platform != "linux":
+        return None
     try:
         # The clock of a thread, as Linux numbers them (pthread_getcpuclockid() crashes for a thread
         # that has ended).

@@ -11,9 +11,13 @@
 
 namespace greenlet::platform {
 
-enum class Clock : clockid_t {
-  kMonotonic = CLOCK_MONOTONIC,          // time that passes
-  kCoarse = CLOCK_MONOTONIC_COARSE,      // the same, a few milliseconds late, and faster to read
+enum class Clock : int {
+  kMonotonic = CLOCK_MONOTONIC,  // time that passes
+#if defined(__APPLE__)
+  kCoarse = CLOCK_MONOTONIC,
+#else
+  kCoarse = CLOCK_MONOTONIC_COARSE,  // the same, a few milliseconds late, and faster to read
+#endif
   kThreadCpu = CLOCK_THREAD_CPUTIME_ID,  // time that the calling thread has worked
 };
 

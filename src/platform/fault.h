@@ -1,5 +1,5 @@
 // Faults: memory that the program may not touch (SIGSEGV, SIGBUS). For reporting an overflow; off
-// until watch_faults() is called. The contract; fault_linux.cpp implements it. A port may do
+// until watch_faults() is called. The contract; fault_posix.cpp implements it. A port may do
 // nothing: watch_faults() returns false.
 #pragma once
 

@@ -7,17 +7,29 @@
 #else
 
 #include <pthread.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstddef>
+#include <cstdint>
+
+#if !defined(__APPLE__)
+#include <sys/syscall.h>
+#endif
 
 namespace greenlet::platform {
 
 inline pid_t process_id() noexcept { return getpid(); }
 
 // The system's number for the calling thread, as debuggers and threading.get_native_id() show it.
-inline std::size_t thread_id() noexcept { return static_cast<std::size_t>(syscall(SYS_gettid)); }
+inline std::size_t thread_id() noexcept {
+#if defined(__APPLE__)
+  std::uint64_t id = 0;
+  pthread_threadid_np(nullptr, &id);
+  return id;
+#else
+  return static_cast<std::size_t>(syscall(SYS_gettid));
+#endif
+}
 
 // Safe in a signal handler.
 inline void write_to_stderr(const char* text, std::size_t length) noexcept {

@@ -1,4 +1,4 @@
-// Signals by which a user asks for something. The contract; signal_linux.cpp implements it.
+// Signals by which a user asks for something. The contract; signal_posix.cpp implements it.
 #pragma once
 
 #include <cstddef>

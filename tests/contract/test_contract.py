@@ -7,12 +7,14 @@ Where we differ on purpose the behaviour declares both transcripts in full, and
 from __future__ import annotations
 
 import difflib
+import sys
 
 import pytest
 from contract_runner import (
     CHECKOUT,
     Behaviour,
     CannotCompare,
+    Deviation,
     Interpreter,
     all_behaviours,
     all_scripts,
@@ -24,6 +26,8 @@ from contract_runner import (
 
 BEHAVIOURS = all_behaviours()
 DEVIANT = [behaviour for behaviour in BEHAVIOURS if behaviour.deviations]
+# On Windows the published greenlet ends by an access violation there.
+CRASHES_ON_WINDOWS = ("c_api.switch_with_none_starts_without_arguments",)
 DOCUMENT = CHECKOUT / "docs" / "internals" / "ledger.md"
 
 
@@ -41,15 +45,28 @@ def difference(one: tuple[str, ...], other: tuple[str, ...]) -> str:
     return "\n".join(difflib.unified_diff(one, other, "expected", "ours", lineterm="", n=50))
 
 
+def crashes_so_on_windows(said: tuple[str, ...], deviation: Deviation) -> bool:
+    """Whether it is a crash of the published greenlet: ctypes handles it first there."""
+    return (
+        sys.platform == "win32"
+        and deviation.published == ("<ends with SIGSEGV>",)
+        and any("access violation" in line for line in said)
+    )
+
+
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=lambda behaviour: behaviour.id)
 def test_behaviour_agrees_with_the_published_one(
     behaviour: Behaviour, interpreters: tuple[Interpreter, Interpreter]
 ) -> None:
     tested, reference = interpreters
     said, expected = transcript(tested, behaviour), transcript(reference, behaviour)
+    if sys.platform == "win32" and behaviour.id in CRASHES_ON_WINDOWS:
+        assert expected[-1] == f"<ends with {0xC0000005}>"
+        assert said and not said[-1].startswith("<ends with")
+        return
     deviation = behaviour.deviation_on(tested.release_name)
     if deviation is not None:
-        assert expected == deviation.published, (
+        assert expected == deviation.published or crashes_so_on_windows(expected, deviation), (
             "the published greenlet is not as the deviation says:\n"
             + difference(deviation.published, expected)
         )

@@ -293,16 +293,17 @@ def load(path: str) -> Any:
 
 def foreigners(driver: Any, other: Interpreter) -> list[Any]:
     """Greenlets of another interpreter, which shares the GIL: its main one, and a new one."""
-    with tempfile.NamedTemporaryFile("r") as file:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "addresses")
         other.run(
             f"""
             import greenlet
             kept = [greenlet.getcurrent(), greenlet.greenlet()]
-            with open({file.name!r}, "w") as file:
+            with open({str(file)!r}, "w") as file:
                 print(*map(id, kept), file=file)
             """
         )
-        return [driver.at(int(address)) for address in file.read().split()]
+        return [driver.at(int(address)) for address in file.read_text().split()]
 
 
 def run_here(options: argparse.Namespace, seeds: range) -> int:

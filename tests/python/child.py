@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import importlib
+import mmap
 import sys
 import textwrap
 import threading
@@ -19,10 +20,15 @@ if sys.platform != "win32":  # it has no such limits
     import resource
 
 
+def c_library() -> ctypes.CDLL:
+    """Return the C library that the interpreter uses."""
+    return ctypes.CDLL("ucrtbase" if sys.platform == "win32" else None)
+
+
 def pages_as_bytes(field: int) -> int:
     """Return a field of /proc/self/statm: 0 is address space, 1 resident memory, 5 data."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[field]) * resource.getpagesize()
+        return int(file.read().split()[field]) * mmap.PAGESIZE
 
 
 def address_space() -> int:
@@ -32,19 +38,33 @@ def address_space() -> int:
 def resident() -> int:
     """Return the resident memory without what a collection frees."""
     gc.collect()
-    return working_set() if sys.platform == "win32" else pages_as_bytes(1)
+    return resident_now()
 
 
-def working_set() -> int:
-    """Return the resident memory on Windows."""
-    counters = (ctypes.c_size_t * 9)()  # PROCESS_MEMORY_COUNTERS; the third is WorkingSetSize
+def resident_now() -> int:
+    """Return the resident memory."""
+    if sys.platform == "win32":
+        return memory_counters()[2]  # WorkingSetSize
+    return pages_as_bytes(1)
+
+
+def page_faults() -> int:
+    """Return how often the process has got a page that no disk had to be read for."""
+    if sys.platform == "win32":
+        return memory_counters()[0] >> 32  # two numbers of 32 bits are in that word
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def memory_counters() -> list[int]:
+    """Return PROCESS_MEMORY_COUNTERS on Windows."""
+    counters = (ctypes.c_size_t * 9)()
     kernel: Any = vars(ctypes)["windll"].kernel32
     kernel.K32GetProcessMemoryInfo.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32
     kernel.GetCurrentProcess.restype = ctypes.c_void_p
     size = ctypes.sizeof(counters)
     if not kernel.K32GetProcessMemoryInfo(kernel.GetCurrentProcess(), counters, size):
         raise OSError("K32GetProcessMemoryInfo")
-    return counters[2]
+    return list(counters)
 
 
 def set_limit(name: str, mebibytes: int) -> None:

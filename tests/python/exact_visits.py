@@ -169,7 +169,7 @@ def outcome(function: Callable[[], Any]) -> str:
         result = function()
     except Exception as error:
         return type(error).__name__
-    return re.sub(r" at 0x[0-9a-f]+", "", repr_of(result))
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr_of(result))
 
 
 def end_survivors() -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from child import c_library
 from greenlet import getcurrent, greenlet
 from helpers import VERSION, run_clean, to_parent
 
@@ -376,6 +377,7 @@ FE_UPWARD = {
     **dict.fromkeys(("ppc64le", "s390x"), 2),
     "riscv64": 3,
     "loongarch64": 0x200,
+    "AMD64": 0x200,  # Microsoft's C library
 }
 
 
@@ -386,10 +388,10 @@ def test_the_rounding_mode_belongs_to_a_greenlet() -> None:
     upward = FE_UPWARD[platform.machine()]
     run_clean(
         f"""
-        import ctypes
+        from child import c_library
         from greenlet import getcurrent, greenlet
 
-        libm = ctypes.CDLL(None)  # CPython has loaded libm, under whatever name
+        libm = c_library()  # CPython has loaded libm, under whatever name
         main = getcurrent()
 
         def third():
@@ -437,7 +439,7 @@ def test_a_ctypes_callback_may_switch() -> None:
     compare_type = ctypes.CFUNCTYPE(
         ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_int)
     )
-    libc = ctypes.CDLL(None)
+    libc = c_library()
 
     def run(values: list[int]) -> list[int]:
         array = (ctypes.c_int * len(values))(*values)

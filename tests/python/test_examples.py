@@ -8,14 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import TIME_SCALE
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run_example(name: str, *arguments: str, script: str = "") -> subprocess.CompletedProcess[str]:
     """Run an example in a child process, or a script that imports the example and breaks it."""
     command = [sys.executable, *(["-c", script] if script else [str(EXAMPLES / name)]), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)} if script else None
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    path = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path} if script else None
+    timeout = 60 * TIME_SCALE
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
 def output_of(name: str, *arguments: str) -> str:

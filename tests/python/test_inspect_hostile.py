@@ -366,12 +366,11 @@ def test_a_watch_goes_on_whatever_its_callback_raises() -> None:
     assert set(unraisable.types) == {SystemExit}
 
 
-def test_a_watch_may_be_stopped_by_its_callback_twice_and_in_a_fork() -> None:
+def test_a_watch_may_be_stopped_by_its_callback_and_twice() -> None:
     run_clean(
         """
-        import os, threading, time, warnings
+        import threading, time
         from greenlet import getcurrent, greenlet, inspect
-        warnings.simplefilter("ignore")  # of forks in programs with threads
         g = greenlet(getcurrent().switch)
         g.switch()
         def stops(found):
@@ -382,14 +381,25 @@ def test_a_watch_may_be_stopped_by_its_callback_twice_and_in_a_fork() -> None:
         assert stopped.wait(20)
         watch.stop()
         watch.stop()
-        with inspect.watch(0.01, lambda found: None) as watch:
+        inspect.watch(0.01, lambda found: time.sleep(1000))  # is no reason not to exit
+        time.sleep(0.05)
+        """,
+        timeout=60,
+    )
+
+
+def test_a_watch_may_be_stopped_in_a_fork() -> None:
+    run_clean(
+        """
+        import os, time, warnings
+        from greenlet import inspect
+        warnings.simplefilter("ignore")  # of forks in programs with threads
+        with inspect.watch(0.01, lambda found: None):
             time.sleep(0.05)
             child = os.fork()
         if child == 0:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        inspect.watch(0.01, lambda found: time.sleep(1000))  # is no reason not to exit
-        time.sleep(0.05)
         """,
         timeout=60,
     )

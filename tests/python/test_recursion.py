@@ -301,7 +301,16 @@ def harness(name: str) -> str:
     return HARNESS.format(program=textwrap.dedent(PROGRAMS[name]))
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+# On Windows a thread has 2 MB, and frames are larger. There a thread overflows its stack in these
+# programs, in one of them under a raised limit. A greenlet does not: it has 8 MiB.
+OVERFLOW_IN_A_THREAD = (
+    ["recursion through sorted", "recursion through re.sub", "release of a chain of generators"]
+    if ON_WINDOWS and VERSION == (3, 13)
+    else []
+)
+
+
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in OVERFLOW_IN_A_THREAD])
 def test_deep_recursion_ends_in_a_greenlet_as_it_does_in_a_thread(name: str) -> None:
     assert run_clean(harness(name), args=["0"], timeout=60)
 
@@ -312,7 +321,9 @@ CRASHES_IN_A_THREAD = {"recursion through sorted": [(3, 13)]}
 RAISED = [
     name
     for name in PROGRAMS
-    if "release" not in name and VERSION not in CRASHES_IN_A_THREAD.get(name, [])
+    if "release" not in name
+    and VERSION not in CRASHES_IN_A_THREAD.get(name, [])
+    and name not in OVERFLOW_IN_A_THREAD
 ]
 
 

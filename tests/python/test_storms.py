@@ -15,6 +15,8 @@ from helpers import TIME_SCALE, run_script
 SECONDS = 0.3
 SEED = int(os.environ.get("STORM_SEED") or 1)
 NAMES = ["containers", "monitoring", "frames", "finalizers", "forks", "subinterpreters", "exits"]
+if not hasattr(os, "fork"):
+    NAMES.remove("forks")
 RUN = "import runpy; runpy.run_module('storms', run_name='__main__', alter_sys=True)"
 
 

@@ -18,7 +18,7 @@ from helpers import (
 # What the scripts start with.
 PRELUDE = """
     import sys, textwrap, threading
-    from child import Interpreter, pages_as_bytes, run_threads
+    from child import Interpreter, resident_now, run_threads
     from greenlet import getcurrent, greenlet, stacks
 
     USE = textwrap.dedent('''
@@ -526,7 +526,7 @@ PLACES = """
         greenlet(lambda: [None for _ in [0] if down(200)]).switch()
 
     def resident():
-        return pages_as_bytes(1) >> 20
+        return resident_now() >> 20
 """
 NAMES_OF_PLACES = [
     "on_own_stack",

@@ -357,7 +357,7 @@ def test_the_current_frames_of_all_threads_can_be_asked_for_while_greenlets_swit
 
 def test_what_threads_write_at_each_switch_shares_no_cache_line() -> None:
     def address(index: int) -> int:
-        match = re.search(r"otid=(0x[0-9a-f]+)", repr(getcurrent()))
+        match = re.search(r"otid=(0x[0-9a-fA-F]+)", repr(getcurrent()))
         assert match is not None
         return int(match[1], 16)
 

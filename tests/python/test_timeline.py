@@ -28,6 +28,7 @@ from greenlet import (
 )
 from helpers import (
     FREE_THREADED,
+    ON_WINDOWS,
     TIME_SCALE,
     collect,
     in_thread,
@@ -525,7 +526,10 @@ def test_all_threads_are_recorded_with_their_names() -> None:
         end = found[name].end
         assert end is not None
         assert found[name].begin < end <= recording.duration
-        assert (found[name].processor_time or 0) > 0
+        if ON_WINDOWS:
+            assert found[name].processor_time is None
+        else:
+            assert (found[name].processor_time or 0) > 0
     # The greenlet that still waits is killed when its thread ends.
     assert found["came later"].switches == 4
     assert found["was there"].switches == 2

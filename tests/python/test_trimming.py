@@ -22,12 +22,12 @@ from helpers import (
 pytestmark = memory_is_given_back
 
 COMMON = """
-import gc, resource, sys, threading, time
-from child import resident, run_threads
+import gc, sys, threading, time
+from mmap import PAGESIZE as PAGE
+from child import page_faults, resident, run_threads
 from greenlet import getcurrent, greenlet, stacks
 
 main = getcurrent()
-PAGE = resource.getpagesize()
 
 class Nested:
     # repr() of it nests `depth` calls in C.
@@ -74,10 +74,12 @@ suspended(1, {depth})
 before = stacks.resident_bytes()
 family = suspended(500, {depth})
 peak = stacks.resident_bytes() - before
-other_greenlets_until(lambda: stacks.resident_bytes() - before <= 520 * PAGE)
+# Microsoft's compiler makes larger frames: the calls that wait may take two pages.
+most = (1020 if sys.platform == "win32" else 520) * PAGE
+other_greenlets_until(lambda: stacks.resident_bytes() - before <= most)
 rest = stacks.resident_bytes() - before
 assert peak > 500 * 3 * PAGE, peak
-assert rest <= 520 * PAGE, (peak, rest)
+assert rest <= most, (peak, rest)
 for index, g in enumerate(family):
     assert g.switch("value") == ("value", (index, [index]))
 """
@@ -138,10 +140,10 @@ faults = []
 for turn in range(4):
     if turn:
         other_greenlets(1.6)
-    begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    begin = page_faults()
     for g in family:
         g.switch()
-    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin)
+    faults.append(page_faults() - begin)
 assert min(faults[-2:]) < 100, faults
 """,
         timeout=60,
@@ -414,7 +416,8 @@ for g in family:
     g.switch()
 del family, g
 left = resident() - before
-assert left <= 3 << 20, left
+# The heap of Windows keeps what the first thousand greenlets have used of it.
+assert left <= (6 if sys.platform == "win32" else 3) << 20, left
 """
     )
 

@@ -5,6 +5,14 @@ subclasses of greenlet's type: they append their fields behind the object layout
 they were compiled with. So this runs only if our layout is the same.
 """
 
+import os
+import sys
+
+# Under Wine gevent's loop of Windows (libuv) hangs when requests have bodies, with the published
+# greenlet, too. gevent_requests.py runs on it.
+if sys.platform == "win32":
+    os.environ.setdefault("GEVENT_LOOP", "libev-cext")
+
 # Before anything imports the modules that gevent patches.
 from gevent import monkey
 
@@ -13,12 +21,10 @@ monkey.patch_all()
 import gc  # noqa: E402
 import http.client  # noqa: E402
 import json  # noqa: E402
-import os  # noqa: E402
 import queue  # noqa: E402
 import signal  # noqa: E402
 import socket  # noqa: E402
 import subprocess  # noqa: E402
-import sys  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
 import urllib.request  # noqa: E402
@@ -410,6 +416,10 @@ def main() -> None:
         processes,
         inspection,
     ):
+        # Windows has neither forks nor such signals. Under Wine gevent's children hang, with the
+        # published greenlet, too.
+        if sys.platform == "win32" and step is processes:
+            continue
         begin = time.perf_counter()
         with gevent.Timeout(90, AssertionError(f"{step.__name__} hangs")):
             step()

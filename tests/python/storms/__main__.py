@@ -27,7 +27,7 @@ NAMES = (
     "monitoring",
     "frames",
     "finalizers",
-    "forks",
+    *(["forks"] if hasattr(os, "fork") else []),
     "subinterpreters",
     "exits",
 )
@@ -42,13 +42,19 @@ PROGRAMS = ("stress_storm", "stress_threads")
 def run_here(name: str, seconds: float, seed: int, stall: float) -> bool:
     """Run a storm in this process; return whether all was well."""
     faulthandler.enable()
-    # Not dump_traceback_later(): a child that was forked would wait for its thread at the end.
-    faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
-    signal.alarm(round(seconds + 2 * stall))
+    if sys.platform == "win32":
+        faulthandler.dump_traceback_later(seconds + 2 * stall, exit=True)
+    else:
+        # Not dump_traceback_later(): a child that was forked would wait for its thread at the end.
+        faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+        signal.alarm(round(seconds + 2 * stall))
     storm = Storm(seed, seconds, stall)
     sys.unraisablehook = storm.note_unraisable
     importlib.import_module(f"storms.{name}").run(storm)
-    signal.alarm(0)
+    if sys.platform == "win32":
+        faulthandler.cancel_dump_traceback_later()
+    else:
+        signal.alarm(0)
     print(f"{name}: {storm.numbers()}", flush=True)
     if storm.faults:
         print(f"{name}, seed {seed}: {len(storm.faults)} faults", file=sys.stderr)
@@ -77,7 +83,10 @@ def run_process(name: str, seconds: float, seed: int, stall: float) -> bool:
     try:
         output, complaints = process.communicate(timeout=seconds + 3 * stall)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
         output, complaints = process.communicate()
     errors = [line for line in complaints.splitlines() if not line.startswith(EXPECTED_LINES)]
     well = process.returncode == 0 and not errors

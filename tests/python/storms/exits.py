@@ -163,7 +163,7 @@ WAYS = {
     "sys.exit": (23, True),
     "os._exit": (23, False),
     "raise": (1, True),
-    "signal": (-15, False),
+    "signal": (15 if sys.platform == "win32" else -15, False),  # Windows ends it with the number
     "thread exits": (0, True),
 }
 

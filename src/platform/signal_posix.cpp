@@ -1,4 +1,4 @@
-// Signals that are asked for, on Linux: sigaction().
+// Signals that are asked for, on Linux and macOS: sigaction().
 #include "platform/signal.h"
 
 #include <unistd.h>

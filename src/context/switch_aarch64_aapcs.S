@@ -1,6 +1,6 @@
-// The register swap for AArch64, AAPCS64, ELF. What lies here: leaving one stack and entering
-// another, and the frame a new context starts from. What does not: the C++ exception state and the
-// sanitizers' notes (context.h).
+// The register swap for AArch64, AAPCS64, ELF and Mach-O. What lies here: leaving one stack and
+// entering another, and the frame a new context starts from. What does not: the C++ exception state
+// and the sanitizers' notes (context.h).
 //
 // The frame of a suspended context, which lies at its stack pointer and above (AAPCS64 6.1: x19 to
 // x29, the lower halves of v8 to v15 and FPCR belong to the caller):
@@ -13,15 +13,14 @@
 // Both sides of a switch have this frame, so one set of unwind information is right on either side
 // of the instruction that changes sp. x29 and x30 lie lowest, as in every other frame record.
 
+#include "assembly.inc"
+
         .text
 
 // void* greenlet_context_switch(void** from_sp, void* to_sp, void* message)
 //       x0                      x0              x1           x2
-        .globl  greenlet_context_switch
-        .hidden greenlet_context_switch
-        .type   greenlet_context_switch, %function
         .p2align 6
-greenlet_context_switch:
+        function greenlet_context_switch
         .cfi_startproc
         hint    #34                     // bti c
         stp     x29, x30, [sp, #-0xb0]!
@@ -66,8 +65,8 @@ greenlet_context_switch:
         // are in FPSR), so it differs only if a program changed its rounding mode or traps.
         ldr     x10, [sp, #0xa0]
         cmp     x9, x10
-        b.ne    .Lreload
-.Lrestore:
+        b.ne    LOCAL(reload)
+LOCAL(restore):
         ldp     d14, d15, [sp, #0x90]
         ldp     d12, d13, [sp, #0x80]
         ldp     d10, d11, [sp, #0x70]
@@ -105,27 +104,23 @@ greenlet_context_switch:
         ret
 
         .cfi_restore_state
-.Lreload:
+LOCAL(reload):
         msr     fpcr, x10
-        b       .Lrestore
+        b       LOCAL(restore)
         .cfi_endproc
-        .size   greenlet_context_switch, .-greenlet_context_switch
+        end_function greenlet_context_switch
 
 // void* greenlet_context_make(void* top, void (*entry)(void*))
 //       x0                    x0         x1
 // Writes the first frame below `top` and returns its stack pointer. The frame's return address is
 // inside greenlet_context_begin, which finds the entry in x19. x29 is zero: a walker of frame pointers
 // stops there.
-        .globl  greenlet_context_make
-        .hidden greenlet_context_make
-        .type   greenlet_context_make, %function
         .p2align 4
-greenlet_context_make:
+        function greenlet_context_make
         .cfi_startproc
         hint    #34                     // bti c
         sub     x0, x0, #0xb0
-        adrp    x9, .Lbegin
-        add     x9, x9, :lo12:.Lbegin
+        adr     x9, LOCAL(begin)
         stp     xzr, x9, [x0]
         stp     x1, xzr, [x0, #0x10]
         stp     xzr, xzr, [x0, #0x20]
@@ -140,37 +135,31 @@ greenlet_context_make:
         stp     x9, xzr, [x0, #0xa0]
         ret
         .cfi_endproc
-        .size   greenlet_context_make, .-greenlet_context_make
+        end_function greenlet_context_make
 
 // The outermost frame of every context: calls the entry with the first message, which the switch
 // left in x0. Its return address is undefined, which tells every unwinder (debuggers, C++
 // exceptions, the forced unwinding of pthread_exit) that the stack ends here.
-        .globl  greenlet_context_begin
-        .hidden greenlet_context_begin
-        .type   greenlet_context_begin, %function
         .p2align 4
-greenlet_context_begin:
+        function greenlet_context_begin
         .cfi_startproc
         .cfi_def_cfa sp, 0
         .cfi_undefined x30
         nop                             // unwinders look up one byte before a return address
-.Lbegin:
+LOCAL(begin):
         hint    #36                     // bti j
         blr     x19
         brk     #1                      // an entry never returns
         .cfi_endproc
-        .size   greenlet_context_begin, .-greenlet_context_begin
+        end_function greenlet_context_begin
 
 // void* greenlet_context_call(void* below, void* (*function)(void*), void* argument)
 //       x0                    x0           x1                        x2
 // Calls function(argument) on another stack, under `below`, and returns to this one. A stack walker
 // finds the caller's frame by x29. It is marked as the frame of a signal handler, because only for
 // such a frame gdb accepts that the caller is on another stack, which may lie lower.
-        .globl  greenlet_context_call
-        .hidden greenlet_context_call
-        .type   greenlet_context_call, %function
         .p2align 4
-greenlet_context_call:
+        function greenlet_context_call
         .cfi_startproc
         .cfi_signal_frame
         hint    #34                     // bti c
@@ -192,8 +181,9 @@ greenlet_context_call:
         .cfi_restore x30
         ret
         .cfi_endproc
-        .size   greenlet_context_call, .-greenlet_context_call
+        end_function greenlet_context_call
 
+#if !defined(__APPLE__)
 // Branch target identification: yes. Return addresses are neither signed nor kept on a guarded
 // control stack, so those two marks are absent.
         .section .note.gnu.property, "a", %note
@@ -208,3 +198,4 @@ greenlet_context_call:
         .long   0                       // padding
 
         .section .note.GNU-stack, "", %progbits
+#endif

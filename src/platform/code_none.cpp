@@ -1,4 +1,5 @@
-// Code is not listed on Windows: no page tables are given back there, so no stack is frozen.
+// Code is not listed on systems that do not give page tables back (Windows, macOS): no stack is
+// frozen there.
 #include "platform/code.h"
 
 namespace greenlet::platform {

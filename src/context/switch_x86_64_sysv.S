@@ -1,6 +1,6 @@
-// The register swap for x86-64, System V ABI, ELF. What lies here: leaving one stack and entering
-// another, and the frame a new context starts from. What does not: the C++ exception state and the
-// sanitizers' notes (context.h).
+// The register swap for x86-64, System V ABI, ELF and Mach-O. What lies here: leaving one stack and
+// entering another, and the frame a new context starts from. What does not: the C++ exception state
+// and the sanitizers' notes (context.h).
 //
 // The frame of a suspended context, which lies at its stack pointer and above:
 //
@@ -15,15 +15,14 @@
 // the call sites differ, that prediction is always wrong, so an indirect jump is used, which the
 // processor predicts from history.
 
+#include "assembly.inc"
+
         .text
 
 // void* greenlet_context_switch(void** from_sp, void* to_sp, void* message)
 //       rax                     rdi             rsi          rdx
-        .globl  greenlet_context_switch
-        .hidden greenlet_context_switch
-        .type   greenlet_context_switch, @function
         .p2align 6
-greenlet_context_switch:
+        function greenlet_context_switch
         .cfi_startproc
         endbr64
         pushq   %rbp
@@ -62,8 +61,8 @@ greenlet_context_switch:
         movq    %rsi, %rsp
 
         orl     %ecx, %eax
-        jne     .Lreload
-.Lrestore:
+        jne     LOCAL(reload)
+LOCAL(restore):
         addq    $8, %rsp
         .cfi_adjust_cfa_offset -8
         popq    %r12
@@ -86,15 +85,15 @@ greenlet_context_switch:
         .cfi_restore %rbp
         movq    %rdx, %rax
         cmpq    (%rsp), %r8
-        jne     .Lother_site
+        jne     LOCAL(other_site)
         ret
-.Lother_site:
+LOCAL(other_site):
         popq    %rcx
         .cfi_adjust_cfa_offset -8
         .cfi_register %rip, %rcx
         notrack jmp *%rcx               // not the start of a function, so it has no endbr64
 
-        // This lies behind the `ret` in the file, but runs in the state of .Lrestore: the frame is
+        // This lies behind the `ret` in the file, but runs in the state of `restore`: the frame is
         // complete.
         .cfi_adjust_cfa_offset 64
         .cfi_offset %rip, -8
@@ -104,23 +103,20 @@ greenlet_context_switch:
         .cfi_rel_offset %r14, 24
         .cfi_rel_offset %r13, 16
         .cfi_rel_offset %r12, 8
-.Lreload:
+LOCAL(reload):
         ldmxcsr (%rsp)
         fldcw   4(%rsp)
-        jmp     .Lrestore
+        jmp     LOCAL(restore)
         .cfi_endproc
-        .size   greenlet_context_switch, .-greenlet_context_switch
+        end_function greenlet_context_switch
 
 // void* greenlet_context_make(void* top, void (*entry)(void*))
 //       rax                   rdi        rsi
 // Writes the first frame below `top` and returns its stack pointer. The frame's return address is
 // inside greenlet_context_begin, which finds the entry in rbx. rbp is zero: a walker of frame pointers
 // stops there.
-        .globl  greenlet_context_make
-        .hidden greenlet_context_make
-        .type   greenlet_context_make, @function
         .p2align 4
-greenlet_context_make:
+        function greenlet_context_make
         .cfi_startproc
         endbr64
         leaq    -0x40(%rdi), %rax
@@ -133,42 +129,36 @@ greenlet_context_make:
         movq    %rcx, 0x20(%rax)
         movq    %rsi, 0x28(%rax)
         movq    %rcx, 0x30(%rax)
-        leaq    .Lbegin(%rip), %rcx
+        leaq    LOCAL(begin)(%rip), %rcx
         movq    %rcx, 0x38(%rax)
         ret
         .cfi_endproc
-        .size   greenlet_context_make, .-greenlet_context_make
+        end_function greenlet_context_make
 
 // The outermost frame of every context: calls the entry with the first message. Its return address
 // is undefined, which tells every unwinder (debuggers, C++ exceptions, the forced unwinding of
 // pthread_exit) that the stack ends here.
-        .globl  greenlet_context_begin
-        .hidden greenlet_context_begin
-        .type   greenlet_context_begin, @function
         .p2align 4
-greenlet_context_begin:
+        function greenlet_context_begin
         .cfi_startproc
         .cfi_def_cfa %rsp, 0
         .cfi_undefined %rip
         nop                             // unwinders look up one byte before a return address
-.Lbegin:
+LOCAL(begin):
         endbr64
         movq    %rax, %rdi
         call    *%rbx
         ud2                             // an entry never returns
         .cfi_endproc
-        .size   greenlet_context_begin, .-greenlet_context_begin
+        end_function greenlet_context_begin
 
 // void* greenlet_context_call(void* below, void* (*function)(void*), void* argument)
 //       rax                   rdi          rsi                       rdx
 // Calls function(argument) on another stack, under `below`, and returns to this one. A stack walker
 // finds the caller's frame by rbp. It is marked as the frame of a signal handler, because only for
 // such a frame gdb accepts that the caller is on another stack, which may lie lower.
-        .globl  greenlet_context_call
-        .hidden greenlet_context_call
-        .type   greenlet_context_call, @function
         .p2align 4
-greenlet_context_call:
+        function greenlet_context_call
         .cfi_startproc
         .cfi_signal_frame
         endbr64
@@ -186,8 +176,9 @@ greenlet_context_call:
         .cfi_restore %rbp
         ret
         .cfi_endproc
-        .size   greenlet_context_call, .-greenlet_context_call
+        end_function greenlet_context_call
 
+#if !defined(__APPLE__)
 // Indirect branch tracking: yes (endbr64 above). Shadow stacks: no, the switch would leave the
 // shadow stack behind; without the mark the linker turns them off for the whole object.
         .section .note.gnu.property, "a", @note
@@ -202,3 +193,4 @@ greenlet_context_call:
         .long   0                       // padding
 
         .section .note.GNU-stack, "", @progbits
+#endif

@@ -1,9 +1,13 @@
-// Faults on Linux: sigaction() and sigaltstack(). All of this also holds in the child of a fork,
-// which inherits the handlers and the stack of the thread that forks.
+// Faults on Linux and macOS: sigaction() and sigaltstack(). All of this also holds in the child of
+// a fork, which inherits the handlers and the stack of the thread that forks.
 #include "platform/fault.h"
 
+#if defined(__APPLE__)
+#include <pthread.h>
+#else
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include <array>
 #include <atomic>
@@ -45,6 +49,15 @@ void set_default(int signal) noexcept {
   sigaction(signal, &action, nullptr);
 }
 
+// Sends the calling thread the signal that it has got.
+void send_again(int signal, [[maybe_unused]] siginfo_t* info) noexcept {
+#if defined(__APPLE__)
+  pthread_kill(pthread_self(), signal);
+#else
+  syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), signal, info);
+#endif
+}
+
 // Does what the kernel would have done without our handler. The flags and the mask of the previous
 // handler are those of ours, too (see install()).
 void pass_on(const struct sigaction& previous, int signal, siginfo_t* info,
@@ -68,7 +81,7 @@ void pass_on(const struct sigaction& previous, int signal, siginfo_t* info,
   // A fault that is ignored ends the process all the same.
   set_default(signal);
   if (was_sent) {
-    syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), signal, info);
+    send_again(signal, info);
   }
   // The instruction runs again, faults again, and a core dump shows it.
 }
