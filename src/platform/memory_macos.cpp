@@ -43,6 +43,7 @@ const std::size_t kPageSize = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 void* allocate_aligned(std::size_t alignment, std::size_t bytes) noexcept {
   void* memory = nullptr;
   return posix_memalign(&memory, std::max(alignment, sizeof(void*)), bytes) == 0 ? memory : nullptr;
+  // cppcheck-suppress memleak  ; the caller owns it
 }
 
 // --- address space ------------------------------------------------------------------------------
@@ -60,6 +61,7 @@ std::byte* map(std::size_t bytes, std::size_t alignment, bool& locks) noexcept {
     munmap(mapping, before);
   }
   munmap(mapping + before + bytes, alignment - before);
+  // cppcheck-suppress deallocret  ; a part of it is unmapped
   return mapping + before;
 }
 
@@ -88,6 +90,7 @@ bool commit(const StackMemory* const*, std::size_t) noexcept { return true; }
 // No advice of macOS makes pages read as zeros. A new mapping in the place of the old one does.
 void drop(const Range& range) noexcept {
   if (range.begin < range.end) {
+    // cppcheck-suppress leakReturnValNotUsed  ; it is at the same address
     map_at(range.begin, range.bytes(), MAP_FIXED);
   }
 }
