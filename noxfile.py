@@ -350,7 +350,7 @@ def lint(session: nox.Session) -> None:
     configuration = Path(".clang-tidy").read_bytes() + Path("pyproject.toml").read_bytes()
     session.env["TIDY_CONFIGURATION"] = str(zlib.crc32(configuration))
     session.run("cmake", "--preset", "tidy", silent=True)
-    session.run("cmake", "--build", "--preset", "tidy")
+    session.run("cmake", "--build", "--preset", "tidy", "--", "-k", "0")
 
 
 @shared(name="types")

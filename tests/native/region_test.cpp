@@ -68,7 +68,8 @@ TEST(Region, PutsTheFirstFramesAndTheFirstDataIntoOnePage) {
 TEST(Region, HasItsBoundaryAtAnotherPlaceInItsPageThanItsNeighbours) {
   Pool pool;
   Regions regions(pool);
-  ASSERT_TRUE(regions.acquire(4 * kBatchRegions));
+  constexpr std::size_t kCount = 4 * kBatchRegions;
+  ASSERT_TRUE(regions.acquire(kCount));
   std::map<std::size_t, std::size_t> places;
   for (const Region& region : regions.all()) {
     const auto address = reinterpret_cast<std::uintptr_t>(region.boundary);
@@ -77,7 +78,7 @@ TEST(Region, HasItsBoundaryAtAnotherPlaceInItsPageThanItsNeighbours) {
   }
   EXPECT_EQ(places.size(), kBoundaryPlaces);
   for (const auto& [place, count] : places) {
-    EXPECT_LE(count, 2 * 4 * kBatchRegions / kBoundaryPlaces) << place;
+    EXPECT_LE(count, 2 * kCount / kBoundaryPlaces) << place;
   }
 }
 
