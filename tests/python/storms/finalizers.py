@@ -150,7 +150,7 @@ def run(storm: Storm) -> None:
     run_crews(storm, [careful(task) for task in tasks])
     published.places.clear()
     storm.judge()
-    counters = storm.counters
-    made, ended = (next(counters[name]) for name in ("objects made", "objects finalized"))
+    names = ("objects made", "objects finalized")  # none, if the machine was busy with other things
+    made, ended = (next(storm.counters.get(name, iter((0,)))) for name in names)
     if made != ended:
         storm.fault(f"{made} objects were made, {ended} finalized")
